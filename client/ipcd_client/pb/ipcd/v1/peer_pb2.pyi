@@ -1,0 +1,64 @@
+from ipcd_client.pb.ipcd.v1 import node_pb2 as _node_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class LinkMessage(_message.Message):
+    __slots__ = ("hello", "update", "resync")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    RESYNC_FIELD_NUMBER: _ClassVar[int]
+    hello: PeerHello
+    update: CatalogUpdate
+    resync: ResyncRequest
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., update: _Optional[_Union[CatalogUpdate, _Mapping]] = ..., resync: _Optional[_Union[ResyncRequest, _Mapping]] = ...) -> None: ...
+
+class PeerHello(_message.Message):
+    __slots__ = ("node", "incarnation", "cluster", "version", "address")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    incarnation: str
+    cluster: str
+    version: str
+    address: str
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., cluster: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class CatalogUpdate(_message.Message):
+    __slots__ = ("revision", "full", "servers", "removed_ids")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    SERVERS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_IDS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    full: bool
+    servers: _containers.RepeatedCompositeFieldContainer[_node_pb2.Server]
+    removed_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, revision: _Optional[int] = ..., full: _Optional[bool] = ..., servers: _Optional[_Iterable[_Union[_node_pb2.Server, _Mapping]]] = ..., removed_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ResyncRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class IntroduceRequest(_message.Message):
+    __slots__ = ("target", "caller")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    target: _node_pb2.ResolveRequest
+    caller: _node_pb2.Process
+    def __init__(self, target: _Optional[_Union[_node_pb2.ResolveRequest, _Mapping]] = ..., caller: _Optional[_Union[_node_pb2.Process, _Mapping]] = ...) -> None: ...
+
+class IntroduceReply(_message.Message):
+    __slots__ = ("server", "token")
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    server: _node_pb2.Server
+    token: bytes
+    def __init__(self, server: _Optional[_Union[_node_pb2.Server, _Mapping]] = ..., token: _Optional[bytes] = ...) -> None: ...

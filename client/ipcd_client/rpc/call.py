@@ -1,0 +1,205 @@
+"""A call at its two ends, as state machines: events in, facts out.
+
+Pure; both faces drive these. `ClientCall` is the caller's end, `ServerCall` the callee's. A driver feeds each with the
+events of its stream (`handle`), under whatever lock it uses, and looks at the fields afterwards.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import grpc
+
+from ipcd_client.frame import events
+from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE, RESET_REFUSED
+from ipcd_client.rpc import metadata as md
+from ipcd_client.rpc import status
+
+
+class ClientCall:
+    """The caller's end.
+
+    `code` is None while the call runs. Once it is set, nothing changes but `messages`, which may still be taken:
+    what came before an OK is delivered, what came before an error is too, as grpcio does.
+    """
+
+    __slots__ = (
+        "code",
+        "details",
+        "fds",
+        "initial_metadata",
+        "limit",
+        "messages",
+        "method",
+        "refused",
+        "stream",
+        "trailing_metadata",
+        "user",
+    )
+
+    def __init__(self, method: str, limit: int) -> None:
+        self.method = method
+        self.limit = limit  # of a received message in bytes, for the error's text
+        self.stream = 0
+        self.code: grpc.StatusCode | None = None
+        self.details = ""
+        self.initial_metadata: md.Metadata | None = None
+        self.trailing_metadata: md.Metadata = ()
+        # (message, its cost in credit): what came with the status costs none
+        self.messages: deque[tuple[bytes, int]] = deque()
+        self.refused = False  # never reached a handler: may be tried elsewhere
+        self.fds: deque[Any] = deque()
+        self.user: Any = None  # whoever drives this call
+
+    @property
+    def done(self) -> bool:
+        """The call has ended."""
+        return self.code is not None
+
+    def handle(self, event: events.Event) -> None:
+        """Takes an event of this call's stream."""
+        if self.code is not None:
+            return
+        kind = type(event)
+        if kind is events.StatusReceived:
+            self._on_status(event)  # type: ignore[arg-type]
+        elif kind is events.MessageReceived:
+            if self.initial_metadata is None:
+                self.initial_metadata = ()
+            if event.message is not None:  # type: ignore[union-attr]
+                self.messages.append((event.message, len(event.message)))  # type: ignore[union-attr]
+            else:
+                self._too_large(event.oversize)  # type: ignore[union-attr]
+        elif kind is events.HeadersReceived:
+            self.initial_metadata = md.received(event.metadata)  # type: ignore[union-attr]
+        elif kind is events.ResetReceived:
+            self._on_reset(event)  # type: ignore[arg-type]
+
+    def _on_status(self, event: events.StatusReceived) -> None:
+        if event.headers:
+            self.initial_metadata = md.received(event.headers)
+        elif self.initial_metadata is None:
+            self.initial_metadata = ()
+        if event.trailing:
+            self.trailing_metadata = md.received(event.trailing)
+        if event.oversize:
+            self._too_large(event.oversize)
+            return
+        if event.message is not None:
+            self.messages.append((event.message, -1))
+        self.details = event.details
+        self.code = status.CODES.get(event.code, grpc.StatusCode.UNKNOWN)
+
+    def _on_reset(self, event: events.ResetReceived) -> None:
+        if event.code == RESET_REFUSED:
+            self.refused = True
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED if "max_streams" in event.reason else grpc.StatusCode.UNAVAILABLE
+            self.fail(code, f"the server did not take the call: {event.reason}")
+        elif event.code == RESET_DEADLINE:
+            self.fail(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED)
+        else:
+            self.fail(grpc.StatusCode.CANCELLED, event.reason or "the server cancelled the call")
+
+    def _too_large(self, size: int) -> None:
+        self.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, status.received_too_large(size, self.limit))
+
+    def fail(self, code: grpc.StatusCode, details: str) -> bool:
+        """Ends the call on this side. False if it has ended already."""
+        if self.code is not None:
+            return False
+        if self.initial_metadata is None:
+            self.initial_metadata = ()
+        self.details = details
+        self.code = code
+        return True
+
+
+class ServerCall:
+    """The callee's end.
+
+    The request side is `messages` and `requests_ended`; the reply side is what the handler has set. `cancelled` says
+    why nobody waits for the reply any more, None while somebody does. `finished`: the status was sent.
+    """
+
+    __slots__ = (
+        "cancelled",
+        "code",
+        "details",
+        "fds",
+        "finished",
+        "headers",
+        "headers_sent",
+        "limit",
+        "messages",
+        "metadata",
+        "method",
+        "oversize",
+        "requests_ended",
+        "stream",
+        "timeout",
+        "trailing",
+        "user",
+    )
+
+    def __init__(self, opened: events.CallOpened, limit: int) -> None:
+        self.stream = opened.stream
+        self.method = opened.method
+        self.timeout = opened.timeout
+        self.metadata = opened.metadata
+        self.limit = limit
+        self.oversize = opened.oversize
+        self.messages: deque[tuple[bytes, int]] = deque()
+        if opened.message is not None:
+            self.messages.append((opened.message, -1))
+        self.requests_ended = opened.end
+        self.cancelled: str | None = None
+        self.finished = False
+        self.headers: tuple[tuple[str, str | bytes], ...] = ()
+        self.headers_sent = False
+        self.code: grpc.StatusCode | None = None
+        self.details = ""
+        self.trailing: tuple[tuple[str, str | bytes], ...] = ()
+        self.fds: deque[Any] = deque()
+        self.user: Any = None
+
+    @property
+    def active(self) -> bool:
+        """Somebody waits for the reply."""
+        return self.cancelled is None and not self.finished
+
+    def handle(self, event: events.Event) -> None:
+        """Takes an event of this call's stream."""
+        if isinstance(event, events.MessageReceived):
+            if event.message is not None:
+                self.messages.append((event.message, len(event.message)))
+            else:
+                self.oversize = event.oversize
+            self.requests_ended = event.end
+        elif isinstance(event, events.SendClosed):
+            self.requests_ended = True
+        elif isinstance(event, events.ResetReceived):
+            if event.code == RESET_DEADLINE:
+                self.cancel("the caller's deadline passed")
+            elif event.code == RESET_CANCEL:
+                self.cancel("the caller cancelled the call")
+            else:
+                self.cancel(event.reason or "the caller gave the call up")
+
+    def cancel(self, why: str) -> bool:
+        """Nobody waits for the reply any more. False if that was so already."""
+        if not self.active:
+            return False
+        self.cancelled = why
+        return True
+
+    def sends_headers(self, headers: tuple[tuple[str, str | bytes], ...]) -> None:
+        """The handler sends initial metadata now.
+
+        Raises:
+            ValueError: it was sent before; as grpcio does.
+        """
+        if self.headers_sent:
+            raise ValueError("Initial metadata no longer allowed!")
+        self.headers_sent = True
+        self.headers = headers

@@ -1,0 +1,64 @@
+"""Metadata as grpc users see it: tuples of `(key, value)` namedtuples, and the rules for keys and values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from ipcd_client.errors import IpcdError, UsageError
+
+_KEY: Final = re.compile(r"[0-9a-z_.-]+\Z")
+
+
+class Metadatum(NamedTuple):
+    """One entry. Values of keys ending in -bin are bytes, others text."""
+
+    key: str
+    value: str | bytes
+
+
+Metadata = tuple[Metadatum, ...]
+EMPTY: Final[Metadata] = ()
+
+
+class InvalidMetadata(IpcdError):
+    """A key or value that gRPC does not allow: the call fails INTERNAL."""
+
+
+def received(entries: Iterable[tuple[str, str | bytes]]) -> Metadata:
+    """What came over a wire, as users see it."""
+    return tuple([Metadatum(key, value) for key, value in entries])
+
+
+def checked(entries: Iterable[tuple[str | bytes, str | bytes]] | None, limit: int) -> tuple[tuple[str, str | bytes], ...]:
+    """What a user gave, fit to be sent. `limit` bounds the sum of keys and values in bytes.
+
+    Raises:
+        TypeError: a value that is no text, or text for a -bin key; as grpcio does.
+        InvalidMetadata: a key that is not lower-case ASCII letters, digits, `_`, `.`, `-`; a value with control or
+            non-ASCII characters.
+        UsageError: over the limit.
+    """
+    if not entries:
+        return ()
+    result: list[tuple[str, str | bytes]] = []
+    total = 0
+    for raw_key, value in entries:
+        key = raw_key.decode("latin-1") if isinstance(raw_key, bytes) else raw_key
+        if key.endswith("-bin"):
+            if not isinstance(value, bytes):
+                raise TypeError(f"Expected bytes, got {type(value)}")
+        elif isinstance(value, bytes):
+            value = value.decode("latin-1")
+        elif not isinstance(value, str):
+            raise TypeError(f"Expected str, got {type(value)}")
+        if not _KEY.match(key):
+            raise InvalidMetadata(f"metadata was invalid: key {key!r} is not made of a-z 0-9 _ . -")
+        if isinstance(value, str) and not (value.isascii() and (value.isprintable() or not value)):
+            raise InvalidMetadata(f"metadata was invalid: the value of {key!r} has other than printable ASCII characters")
+        total += len(key) + len(value)
+        result.append((key, value))
+    if total > limit:
+        raise UsageError(f"metadata of {total} bytes, the limit is {limit}")
+    return tuple(result)

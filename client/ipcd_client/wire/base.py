@@ -1,0 +1,146 @@
+"""What every wire is: an ordered, reliable, bounded, closable pipe of frames between two processes.
+
+The contract, which `ipcd_client.testing.wire_contract` tests on every wire:
+
+- Frames arrive in order, each whole or not at all.
+- Nothing blocks but `poll`, `poll_write` and `close`, and each takes a timeout. The GIL is free meanwhile.
+- `send` keeps what the transport does not take at once; `backlog` says how much, so that the sender can bound it.
+  The buffers must not change before `backlog` is back at 0.
+- The peer's end or death makes the wire readable and `recv` raise `WireClosed`, after the last whole frame.
+- `close` sends the backlog first, `abort` does not. Both may be called at any time and more than once.
+- `fileno` may be watched by epoll or an event loop: readable when `recv` may make progress.
+
+One thread at a time may be in recv and poll, and one at a time in send and flush; the two may be different threads.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ipcd_client.errors import WireTimeout
+from ipcd_client.frame.codec import Buffer, Frame
+from ipcd_client.wire.fds import Fd
+
+
+class Wire(abc.ABC):
+    """One end."""
+
+    kind: ClassVar[str]
+    # Bytes that `send` was given and the transport has not taken.
+    backlog: int = 0
+    closed: bool = False
+
+    @abc.abstractmethod
+    def fileno(self) -> int:
+        """For epoll and event loops. -1 once closed."""
+
+    @property
+    @abc.abstractmethod
+    def max_frame(self) -> int:
+        """Largest payload that is received, in bytes."""
+
+    @max_frame.setter
+    @abc.abstractmethod
+    def max_frame(self, size: int) -> None: ...
+
+    @abc.abstractmethod
+    def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
+        """Sends whole frames, laid out as in FRAME.md. True if nothing is left in the backlog.
+
+        `fds` travel with the first buffer and are owned by the wire from here on.
+
+        Raises:
+            WireClosed: this end is closed, or the peer is.
+        """
+
+    @abc.abstractmethod
+    def flush(self) -> bool:
+        """Sends what it can of the backlog. True if nothing is left.
+
+        Raises:
+            WireClosed: this end is closed, or the peer is.
+        """
+
+    @abc.abstractmethod
+    def recv(self) -> Frame | None:
+        """The next frame; None when `poll` should be asked first.
+
+        Raises:
+            WireClosed: there are no more.
+            ProtocolError: what came is not a frame.
+        """
+
+    @abc.abstractmethod
+    def take_fds(self, count: int) -> list[Fd]:
+        """The next `count` descriptors that came, owned by the caller.
+
+        Raises:
+            ProtocolError: fewer came than the frame says.
+        """
+
+    @abc.abstractmethod
+    def poll(self, timeout: float | None, *, write: bool = False) -> bool:
+        """Waits at most `timeout` seconds (None: for ever) until `recv`, or with `write` also `flush`, may make
+        progress. 0 is quick enough to spin on. Only for the thread that calls `recv`."""
+
+    @abc.abstractmethod
+    def poll_write(self, timeout: float | None) -> bool:
+        """Waits until `flush` may make progress. For any thread."""
+
+    @abc.abstractmethod
+    def abort(self) -> None:
+        """Closes at once; what is in the backlog is lost."""
+
+    @abc.abstractmethod
+    def peer(self) -> str:
+        """The other end in words, for error texts."""
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Sends the backlog, for at most `timeout` seconds, and closes."""
+        deadline = time.monotonic() + timeout
+        try:
+            while not self.closed and self.backlog and not self.flush():
+                left = deadline - time.monotonic()
+                if left <= 0 or not self.poll_write(left):
+                    break
+        finally:
+            self.abort()
+
+    # -- blocking forms, for handshakes and tests: the connection drivers do their own waiting -----
+
+    def send_by(self, buffers: Sequence[Buffer], deadline: float, fds: Sequence[Fd] = ()) -> None:
+        """Sends and waits until all is sent. `deadline` as of time.monotonic().
+
+        Raises:
+            WireTimeout: the deadline passed first.
+        """
+        done = self.send(buffers, fds)
+        while not done:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.poll_write(left):
+                raise WireTimeout(f"{self.peer()} took only part of what was sent before the deadline")
+            done = self.flush()
+
+    def recv_by(self, deadline: float) -> Frame:
+        """Waits for a frame. `deadline` as of time.monotonic().
+
+        Raises:
+            WireTimeout: the deadline passed first.
+        """
+        while True:
+            frame = self.recv()
+            if frame is not None:
+                return frame
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.poll(left):
+                raise WireTimeout(f"{self.peer()} sent no frame before the deadline")
+
+
+def millis(timeout: float | None) -> float | None:
+    """Seconds as select.poll takes them: milliseconds, rounded up so that a short wait does not become a spin."""
+    if timeout is None or timeout <= 0:
+        return 0 if timeout is not None else None
+    return min(timeout * 1000 + 0.5, 2_000_000_000.0)

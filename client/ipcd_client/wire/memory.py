@@ -1,0 +1,180 @@
+"""The `memory` wire: both ends in one process, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+from ipcd_client.errors import ProtocolError, WireClosed
+from ipcd_client.frame.codec import Buffer, Decoder, Frame
+from ipcd_client.frame.settings import MAX_HELLO
+from ipcd_client.wire.base import Wire, millis
+from ipcd_client.wire.fds import Fd
+
+CAPACITY: Final = 256 * 1024
+
+
+class _Pipe:
+    """One direction: bytes up to a capacity. `readable` and `writable` are eventfds that are up while they hold."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.lock = threading.Lock()
+        self.data: deque[bytes] = deque()
+        self.size = 0
+        self.fds: deque[Fd] = deque()
+        self.ended = False
+        self.readable = Fd(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        self.writable = Fd(os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        self.users = 2
+
+    def signal(self) -> None:
+        """Brings both flags up to date. Under the lock."""
+        _set(self.readable, bool(self.data) or self.ended)
+        _set(self.writable, self.size < self.capacity or self.ended)
+
+    def leave(self) -> None:
+        """One end is gone; the second one to go closes the eventfds."""
+        with self.lock:
+            self.ended = True
+            self.users -= 1
+            if self.users:
+                self.signal()
+                return
+            while self.fds:
+                self.fds.popleft().close()
+            self.readable.close()
+            self.writable.close()
+
+
+def _set(flag: Fd, up: bool) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(flag.fileno())
+    if up:
+        os.eventfd_write(flag.fileno(), 1)
+
+
+class MemoryWire(Wire):
+    """See the module. Made in pairs by `pair`."""
+
+    kind: ClassVar[str] = "memory"
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self._in = incoming
+        self._out = outgoing
+        self._decoder = Decoder(MAX_HELLO)
+        self._queue: deque[tuple[memoryview, Sequence[Fd]]] = deque()
+        self._closing = threading.Lock()
+
+    def fileno(self) -> int:
+        return -1 if self.closed else self._in.readable.fileno()
+
+    def peer(self) -> str:
+        return "the other end in memory"
+
+    @property
+    def max_frame(self) -> int:
+        return self._decoder.max_frame
+
+    @max_frame.setter
+    def max_frame(self, size: int) -> None:
+        self._decoder.max_frame = size
+
+    def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
+        for buffer in buffers:
+            view = memoryview(buffer)
+            if len(view):
+                self._queue.append((view, fds))
+                self.backlog += len(view)
+                fds = ()
+        return self.flush()
+
+    def flush(self) -> bool:
+        pipe = self._out
+        with pipe.lock:
+            if self.closed or pipe.ended:
+                raise WireClosed(f"{self.peer()} closed the connection")
+            while self._queue and pipe.size < pipe.capacity:
+                view, fds = self._queue.popleft()
+                piece = view[: pipe.capacity - pipe.size]
+                pipe.data.append(bytes(piece))
+                pipe.fds += fds
+                pipe.size += len(piece)
+                self.backlog -= len(piece)
+                if len(piece) < len(view):
+                    self._queue.appendleft((view[len(piece) :], ()))
+            pipe.signal()
+        return not self._queue
+
+    def recv(self) -> Frame | None:
+        while True:
+            frame = self._decoder.next()
+            if frame is not None:
+                return frame
+            pipe = self._in
+            with pipe.lock:
+                if self.closed:
+                    raise WireClosed("the connection was closed on this side")
+                if not pipe.data:
+                    if pipe.ended:
+                        middle = " in the middle of a frame" if self._decoder.partial else ""
+                        raise WireClosed(f"{self.peer()} closed the connection{middle}")
+                    return None
+                data = pipe.data.popleft()
+                pipe.size -= len(data)
+                pipe.signal()
+            place = self._decoder.buffer()
+            if place is not None:
+                count = min(len(place), len(data))
+                place[:count] = data[:count]
+                self._decoder.filled(count)
+                data = data[count:]
+                if not data:
+                    continue
+            self._decoder.feed(data)
+
+    def take_fds(self, count: int) -> list[Fd]:
+        with self._in.lock:
+            if count > len(self._in.fds):
+                raise ProtocolError("missing-fds", f"a frame names {count} descriptors, {len(self._in.fds)} came")
+            return [self._in.fds.popleft() for _ in range(count)]
+
+    def poll(self, timeout: float | None, *, write: bool = False) -> bool:
+        return self._poll(timeout, True, write)
+
+    def poll_write(self, timeout: float | None) -> bool:
+        return self._poll(timeout, False, True)
+
+    def _poll(self, timeout: float | None, read: bool, write: bool) -> bool:
+        if self.closed:
+            return True
+        poller = select.poll()
+        if read:
+            poller.register(self._in.readable.fileno(), select.POLLIN)
+        if write:
+            poller.register(self._out.writable.fileno(), select.POLLIN)
+        return bool(poller.poll(millis(timeout)))
+
+    def abort(self) -> None:
+        with self._closing:
+            if self.closed:
+                return
+            self.closed = True
+        self.backlog = 0
+        for _, fds in self._queue:
+            for fd in fds:
+                fd.close()
+        self._queue.clear()
+        self._in.leave()
+        self._out.leave()
+
+
+def pair(capacity: int = CAPACITY) -> tuple[MemoryWire, MemoryWire]:
+    """Two connected ends. `capacity` in bytes for each direction."""
+    one, other = _Pipe(capacity), _Pipe(capacity)
+    return MemoryWire(one, other), MemoryWire(other, one)

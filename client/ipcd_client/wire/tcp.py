@@ -1,0 +1,74 @@
+"""The `tcp` wire: the same frames over TCP, between hosts."""
+
+from __future__ import annotations
+
+import socket
+from typing import ClassVar, Final
+
+from ipcd_client.errors import ConfigError, WireError, WireTimeout
+from ipcd_client.wire.sockets import SocketWire
+
+# A peer whose host is gone is noticed by the kernel: after 2 s of silence it asks each second, three times; data that
+# is not acknowledged for 5 s ends the connection. A stopped process still has a kernel that answers.
+KEEPALIVE_IDLE: Final = 2
+KEEPALIVE_INTERVAL: Final = 1
+KEEPALIVE_COUNT: Final = 3
+USER_TIMEOUT_MS: Final = 5000
+
+
+class TcpWire(SocketWire):
+    """See the module."""
+
+    kind: ClassVar[str] = "tcp"
+
+
+def tune(sock: socket.socket) -> None:
+    """The options of every TCP connection of ours. They stay with the socket when it is passed on."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST:PORT or [V6]:PORT as host and port.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not port.isdecimal() or int(port) > 65535 or not host:
+        raise ConfigError(f"{address!r} is not HOST:PORT (an IPv6 address goes in brackets: [::1]:7319)")
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """Host and port as one word, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def connect(address: str, timeout: float) -> socket.socket:
+    """Connects to HOST:PORT in at most `timeout` seconds for each address of the host.
+
+    Raises:
+        WireError: with the OS's reason.
+        WireTimeout: nothing answered.
+    """
+    try:
+        sock = socket.create_connection(split_address(address), timeout)
+    except TimeoutError:
+        raise WireTimeout(f"{address} did not answer within {timeout:g} s") from None
+    except OSError as error:
+        raise WireError(f"cannot connect to {address}: {error.strerror or error}") from error
+    try:
+        tune(sock)
+    except OSError as error:
+        sock.close()
+        raise WireError(f"cannot set up the connection to {address}: {error.strerror or error}") from error
+    return sock
