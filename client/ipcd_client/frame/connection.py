@@ -166,6 +166,10 @@ class Connection:
             return "the peer takes no calls on this connection"
         return f"{self._opened} calls are open, the peer allows {self.peer.max_streams} (max_streams)"
 
+    def is_open(self, stream_id: int) -> bool:
+        """The call has not ended for both ends."""
+        return stream_id in self._streams
+
     def credit(self, stream_id: int) -> int:
         """Bytes of credit for sending; a message may be sent while it is above 0. A large number once it ended."""
         stream = self._streams.get(stream_id)

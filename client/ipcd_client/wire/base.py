@@ -91,6 +91,14 @@ class Wire(abc.ABC):
         """Waits until `flush` may make progress. For any thread."""
 
     @abc.abstractmethod
+    def shutdown(self) -> None:
+        """Ends both directions and wakes whoever polls; the descriptor stays open until `abort`. For any thread."""
+
+    @abc.abstractmethod
+    def abandon(self) -> None:
+        """Closes this process's copy only: for a forked child, whose parent goes on with the connection."""
+
+    @abc.abstractmethod
     def abort(self) -> None:
         """Closes at once; what is in the backlog is lost."""
 

@@ -160,6 +160,17 @@ class MemoryWire(Wire):
             poller.register(self._out.writable.fileno(), select.POLLIN)
         return bool(poller.poll(millis(timeout)))
 
+    def shutdown(self) -> None:
+        for pipe in (self._in, self._out):
+            with pipe.lock:
+                if pipe.users:
+                    pipe.ended = True
+                    pipe.signal()
+
+    def abandon(self) -> None:
+        # Both ends live in the one process, and a fork copies both.
+        self.abort()
+
     def abort(self) -> None:
         with self._closing:
             if self.closed:

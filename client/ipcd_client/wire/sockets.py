@@ -193,18 +193,20 @@ class SocketWire(Wire):
         writing.register(self._socket, select.POLLOUT)
         return bool(writing.poll(millis(timeout)))
 
+    def shutdown(self) -> None:
+        self._gone = self._gone or f"the connection with {self._peer} was closed on this side"
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def abort(self) -> None:
         if self.closed:
             return
         self.closed = True
-        self._gone = self._gone or f"the connection with {self._peer} was closed on this side"
-        with contextlib.suppress(OSError):
-            # Wakes a thread of ours that polls the socket; closing alone would not.
-            self._socket.shutdown(socket.SHUT_RDWR)
+        # Wakes a thread of ours that polls the socket; closing alone would not.
+        self.shutdown()
         self._release()
 
     def abandon(self) -> None:
-        """Closes this process's copy only: for a forked child, whose parent goes on with the connection."""
         self.closed = True
         self._gone = "the connection belongs to the parent process"
         self._release()

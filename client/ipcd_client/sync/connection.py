@@ -1,0 +1,662 @@
+"""One connection driven by threads.
+
+There is no thread of the connection's own. Whoever waits for something *reads* for all: takes the reading role, drains
+the wire into the calls until its own condition holds, then passes the role on to another waiter. A thread that finds
+the role taken sleeps until its call has news or the role is free. On a server, connections on which nobody waits are
+read by its reactor.
+
+Locks and order:
+
+- `_lock` guards the core, the table of calls, the sending side of the wire, the role, and the waiters. It is never held
+  while waiting, and no code of users runs under it. State of a call changes only under it, so "check, then register as
+  a waiter" loses no wake-up: who changes the state afterwards sees the waiter.
+- The receiving side of the wire belongs to the holder of the role. Only the holder closes the wire's descriptor; others
+  shut it down, which wakes the holder: else it could poll a number that the kernel has given to another file by then.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from _thread import allocate_lock
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final, Protocol
+
+import grpc
+
+from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout
+from ipcd_client.frame import events
+from ipcd_client.frame import settings as limits
+from ipcd_client.frame.codec import Buffer, Frame, Metadata
+from ipcd_client.frame.connection import Connection as Core
+from ipcd_client.frame.settings import Settings
+from ipcd_client.rpc.call import ClientCall, ServerCall
+from ipcd_client.sync import spin
+from ipcd_client.wire.base import Wire
+from ipcd_client.wire.fds import Fd
+
+# A sender of streamed messages waits while the wire is this far behind, in bytes.
+BACKLOG_HIGH: Final = 1 << 20
+# Answers of unary calls queue beyond that, up to here.
+BACKLOG_MOST: Final = 64 << 20
+# Seconds for the peer's HELLO.
+HELLO_TIMEOUT: Final = 5.0
+# A writer looks this often, in seconds, whether the reader that it relies on has gone.
+_FLUSH_SLICE: Final = 0.05
+# Frames read in one turn of a server's reactor before other connections get theirs.
+_TURN: Final = 64
+
+
+class User(Protocol):
+    """Who is told about a call's news besides waiting threads. Called without locks, by whichever thread reads."""
+
+    def progressed(self) -> None:
+        """An event of the call was taken in."""
+
+
+class Host(Protocol):
+    """What a connection asks of the reactor that reads it while nobody waits."""
+
+    def pause(self, connection: Connection) -> None:
+        """A waiting thread reads from now on."""
+
+    def resume(self, connection: Connection) -> None:
+        """It has stopped."""
+
+    def flush_later(self, connection: Connection) -> None:
+        """There is a backlog, and nobody waits until it is gone."""
+
+    def read_again(self, connection: Connection) -> None:
+        """The wire holds frames that were read from the transport, so that polling would not tell."""
+
+    def adopt(self, connection: Connection, calls: list[ServerCall]) -> None:
+        """Calls that were found by a thread that was waiting for something else."""
+
+    def about_to_wait(self) -> None:
+        """This thread is going to wait: it may be the one that reads for the others."""
+
+    def closed(self, connection: Connection) -> None:
+        """The connection has ended; its descriptor is still open."""
+
+
+_live: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+class Connection:
+    """One end. `dialer`: whether this end opened the connection."""
+
+    def __init__(self, wire: Wire, settings: Settings, *, dialer: bool, host: Host | None = None) -> None:
+        self.wire = wire
+        self.settings = settings
+        self.core = Core(dialer=dialer, settings=settings)
+        self.error: IpcdError | None = None  # why it ended
+        self.retired = False  # the peer takes no new calls, or no stream id is left
+        self.on_closed: Callable[[IpcdError], None] | None = None
+        self._host = host
+        self._lock = threading.Lock()
+        self._calls: dict[int, ClientCall | ServerCall] = {}
+        self._reading = False
+        self._waiting: dict[int, list[Waiter]] = {}
+        self._opened: list[ServerCall] = []
+        self._more = False  # the last turn of reading ended at its bound
+        self._pongs: set[bytes] = set()
+        self._pings = 0
+        self._spinner = spin.Spinner(spin.budget())
+        self._poll = wire.poll
+        _live.add(self)
+        self._send_hello()
+
+    def _send_hello(self) -> None:
+        try:
+            with self._lock:
+                self.wire.send(self.core.hello())
+        except WireClosed as error:
+            self.fail(error)
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """New calls may be made."""
+        return self.error is None and not self.retired
+
+    @property
+    def idle(self) -> bool:
+        """No call is open."""
+        return not self._calls
+
+    def handshake(self, timeout: float = HELLO_TIMEOUT) -> None:
+        """Waits for the peer's hello, for at most `timeout` seconds.
+
+        Raises:
+            IpcdError: why there is no connection: it did not come, versions differ, the peer refused.
+        """
+        if not self.wait(0, lambda: self.core.ready, monotonic() + timeout):
+            self.say_no_hello(timeout)
+        if self.error is not None:
+            raise self.error
+
+    def say_no_hello(self, timeout: float) -> None:
+        """Ends the connection because the peer's hello did not come in time."""
+        text = f"no-hello: {self.wire.peer()} sent no HELLO within {timeout:g} s"
+        self.fail(WireTimeout(text), goaway=limits.GOAWAY_TIMEOUT)
+
+    # -- the caller's end -------------------------------------------------------------------------
+
+    def start(
+        self,
+        call: ClientCall,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+        message: Buffer | None = None,
+        end: bool = False,
+    ) -> None:
+        """Opens a call. Where that fails, the call has failed; it is `refused` if the peer has not seen it."""
+        try:
+            with self._lock:
+                if self.error is not None:
+                    raise self.error
+                call.stream, buffers = self.core.open(
+                    call.method, timeout=timeout, metadata=metadata, message=message, end=end
+                )
+                self._calls[call.stream] = call
+                sent = self.wire.send(buffers)
+            if not sent:
+                self.flush(call, None if timeout is None else monotonic() + timeout)
+        except UsageError as error:
+            if self.core.going_away or "stream ids" in str(error):
+                self.retired = True
+            call.refused = self.retired
+            call.fail(grpc.StatusCode.UNAVAILABLE if self.retired else grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except IpcdError as error:
+            with self._lock:
+                self._calls.pop(call.stream, None)
+                call.refused = True
+                call.fail(error.code if isinstance(error, WireError) else grpc.StatusCode.UNAVAILABLE, str(error))
+            self.fail(error)
+
+    def end(self, call: ClientCall, code: grpc.StatusCode, details: str, reset: int = limits.RESET_CANCEL) -> bool:
+        """Ends a call from this side, and tells the peer. False if it has ended already."""
+        with self._lock:
+            if not call.fail(code, details):
+                return False
+            self._calls.pop(call.stream, None)
+            self._wake(call.stream)
+            if self.error is None:
+                self._push(self.core.reset(call.stream, reset))
+            self._close_fds(call)
+        if call.user is not None:
+            call.user.progressed()
+        return True
+
+    # -- both ends --------------------------------------------------------------------------------
+
+    def send(
+        self, call: ClientCall | ServerCall, message: Buffer, deadline: float | None, *, end: bool = False
+    ) -> bool:
+        """Sends one streamed message, once there is credit and room. False: the call has ended, nothing was sent.
+
+        Raises:
+            WireTimeout: the deadline (of time.monotonic()) passed first.
+        """
+        core, wire, stream = self.core, self.wire, call.stream
+
+        def room() -> bool:
+            return (core.credit(stream) > 0 and wire.backlog < BACKLOG_HIGH) or stream not in self._calls
+
+        while True:
+            with self._lock:
+                if stream not in self._calls:
+                    return False
+                if room():
+                    sent = self._push(core.message(stream, message, end=end))
+                    break
+            if wire.backlog >= BACKLOG_HIGH:
+                self.flush(call, deadline)
+            if not self.wait(stream, room, deadline):
+                raise WireTimeout(f"{wire.peer()} gave no credit before the deadline")
+        if not sent and self._host is None:
+            self.flush(call, deadline)
+        return True
+
+    def close_send(self, call: ClientCall) -> None:
+        """The caller has no further message."""
+        with self._lock:
+            if call.stream in self._calls:
+                self._push(self.core.close_send(call.stream))
+
+    def take(self, call: ClientCall | ServerCall) -> bytes:
+        """The next message of the call, of which there must be one. Gives the credit back."""
+        message, cost = call.messages.popleft()
+        if cost >= 0:
+            with self._lock:
+                if self.error is None:
+                    credit = self.core.consumed(call.stream, cost)
+                    if credit:
+                        self._push(credit)
+        return message
+
+    # -- the callee's end -------------------------------------------------------------------------
+
+    def headers(self, call: ServerCall, metadata: Metadata) -> None:
+        """Sends initial metadata."""
+        with self._lock:
+            if call.stream in self._calls:
+                self._push(self.core.headers(call.stream, metadata))
+
+    def finish(
+        self,
+        call: ServerCall,
+        code: int,
+        details: str = "",
+        *,
+        headers: Metadata | None = None,
+        trailing: Metadata = (),
+        message: Buffer | None = None,
+    ) -> bool:
+        """Sends the status, and the answer of a unary call with it. False if nobody waits for it."""
+        with self._lock:
+            if self._calls.pop(call.stream, None) is None:
+                return False
+            call.finished = True
+            if self.wire.backlog > BACKLOG_MOST:
+                overdue: IpcdError = WireClosed(f"{self.wire.peer()} reads too little: {self.wire.backlog} bytes wait")
+            else:
+                self._push(
+                    self.core.status(
+                        call.stream, code, details, headers=headers, trailing=trailing, message=message
+                    )
+                )
+                return True
+        self.fail(overdue)
+        return False
+
+    def refuse(self, stream: int, reason: str) -> None:
+        """Tells the caller that no handler has seen the call, so that it may try elsewhere."""
+        with self._lock:
+            self._calls.pop(stream, None)
+            self._push(self.core.reset(stream, limits.RESET_REFUSED, reason))
+
+    def drain(self, reason: str) -> None:
+        """Takes no new calls; those under way go on."""
+        with self._lock:
+            if self.error is None:
+                self._push(self.core.drain(reason))
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def wait(self, stream: int, ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Waits until `ready()`, which looks at state that events of `stream` change (0: of the connection), or the
+        connection has ended. Reads for all meanwhile, if nobody does. False: the deadline (of time.monotonic()) came
+        first."""
+        while not ready() and self.error is None:
+            if self._host is not None:
+                self._host.about_to_wait()
+            with self._lock:
+                if ready() or self.error is not None:
+                    return True
+                waiter = None
+                if self._reading:
+                    waiter = self._register(stream)
+                else:
+                    self._reading = True
+            if waiter is None:
+                if self._host is not None:
+                    self._host.pause(self)
+                try:
+                    self._read_until(ready, deadline)
+                finally:
+                    self._stop_reading()
+                return ready() or self.error is not None
+            try:
+                waiter.sleep(deadline)
+            finally:
+                self._unregister(stream, waiter, ready)
+            if deadline is not None and monotonic() >= deadline:
+                return ready() or self.error is not None
+        return True
+
+    def look(self) -> None:
+        """Takes in what has arrived, without waiting; nothing if another thread reads."""
+        with self._lock:
+            if self._reading or self.error is not None:
+                return
+            self._reading = True
+        try:
+            self._pump(_TURN)
+            if self._poll(0):
+                self._pump(_TURN)
+        finally:
+            self._stop_reading()
+
+    def flush(self, call: ClientCall | ServerCall | None, deadline: float | None) -> None:
+        """Waits until all is sent, or the call or the connection has ended, or the deadline is over.
+
+        Reads meanwhile: the peer may be unable to read because it waits for us to.
+        """
+        stream = call.stream if call is not None else 0
+
+        def ready() -> bool:
+            return not self.wire.backlog or bool(stream and stream not in self._calls)
+
+        while not ready() and self.error is None and (deadline is None or monotonic() < deadline):
+            if self._host is not None:
+                self._host.about_to_wait()
+            with self._lock:
+                mine = not self._reading
+                if mine:
+                    self._reading = True
+            if mine:
+                if self._host is not None:
+                    self._host.pause(self)
+                try:
+                    self._read_until(ready, deadline)
+                finally:
+                    self._stop_reading()
+            else:
+                left = _FLUSH_SLICE if deadline is None else min(_FLUSH_SLICE, deadline - monotonic())
+                self.wire.poll_write(max(0.0, left))
+                self._flush_now()
+
+    def ping(self, timeout: float) -> float:
+        """Seconds until the peer's library answered.
+
+        Raises:
+            WireTimeout: it did not within `timeout` seconds.
+            IpcdError: the connection has ended.
+        """
+        start = monotonic()
+        with self._lock:
+            if self.error is not None:
+                raise self.error
+            self._pings += 1
+            payload = self._pings.to_bytes(8, "little")
+            self._push(self.core.ping(payload))
+        if not self.wait(0, lambda: payload in self._pongs, start + timeout):
+            raise WireTimeout(f"{self.wire.peer()} did not answer a ping within {timeout:g} s")
+        if self.error is not None:
+            raise self.error
+        self._pongs.discard(payload)
+        return monotonic() - start
+
+    # -- for a reactor ----------------------------------------------------------------------------
+
+    def turn(self) -> list[ServerCall]:
+        """Reads what has arrived, up to a bound, and flushes what it can. The calls that the peer has opened."""
+        if self.wire.backlog:
+            self._flush_now()
+        with self._lock:
+            if self._reading or self.error is not None:
+                return []
+            self._reading = True
+        opened: list[ServerCall] = []
+        try:
+            self._pump(_TURN)
+            opened, self._opened = self._opened, []
+        finally:
+            self._stop_reading(resume=False)
+        return opened
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def fail(self, error: IpcdError, goaway: int | None = None) -> None:
+        """Ends the connection and every call on it. The first reason stays."""
+        with self._lock:
+            if self.error is not None:
+                return
+            if goaway is not None:
+                self._push(self.core.goaway(goaway, str(error)))
+            self.error = error
+            self.retired = True
+            calls = list(self._calls.values())
+            self._calls.clear()
+            for call in calls:
+                if isinstance(call, ClientCall):
+                    call.fail(grpc.StatusCode.UNAVAILABLE, str(error))
+                else:
+                    call.cancel(str(error))
+                self._close_fds(call)
+            for waiters in self._waiting.values():
+                for waiter in waiters:
+                    waiter.wake()
+            reading = self._reading
+        if self._host is not None:
+            self._host.closed(self)
+        if reading:
+            self.wire.shutdown()
+        else:
+            self.wire.abort()
+        for call in calls:
+            if call.user is not None:
+                call.user.progressed()
+        if self.on_closed is not None:
+            self.on_closed(error)
+
+    def close(self, why: str = "the connection was closed on this side", timeout: float = 1.0) -> None:
+        """Sends what is queued, for at most `timeout` seconds, and ends the connection."""
+        if self.error is None and self.wire.backlog:
+            self.flush(None, monotonic() + timeout)
+        self.fail(WireClosed(why))
+
+    def abandon(self) -> None:
+        """For a forked child: forgets the connection, which is the parent's. Locks may be held by threads that do not
+        exist here."""
+        self._lock = threading.Lock()
+        self._waiting = {}
+        self._reading = False
+        self.error = WireClosed("the connection belongs to the parent process")
+        self.retired = True
+        for call in self._calls.values():
+            if isinstance(call, ClientCall):
+                call.fail(grpc.StatusCode.UNAVAILABLE, str(self.error))
+            else:
+                call.cancel(str(self.error))
+        self._calls = {}
+        self.wire.abandon()
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _read_until(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        wire = self.wire
+        while True:
+            self._pump(_TURN)
+            if self._opened:
+                self._hand_over()
+            if ready() or self.error is not None:
+                return
+            if self._more:
+                continue
+            timeout = None
+            if deadline is not None:
+                timeout = deadline - monotonic()
+                if timeout <= 0:
+                    return
+            if wire.backlog:
+                self._poll(timeout, write=True)
+                self._flush_now()
+            else:
+                self._spinner.wait(self._poll, timeout)
+
+    def _pump(self, most: int) -> None:
+        """Takes in up to `most` frames."""
+        recv = self.wire.recv
+        self._more = False
+        try:
+            for _ in range(most):
+                frame = recv()
+                if frame is None:
+                    return
+                self._take_in(frame)
+            self._more = True
+        except ProtocolError as error:
+            self.fail(error, goaway=limits.GOAWAY_VIOLATION)
+        except IpcdError as error:
+            self.fail(error)
+
+    def _take_in(self, frame: Frame) -> None:
+        core = self.core
+        with self._lock:
+            event = core.receive(frame)
+            fds = self.wire.take_fds(frame.fds) if frame.fds else None
+            if core.outbox:
+                answers, core.outbox = core.outbox, []
+                self._push(answers)
+                if self.wire.backlog > BACKLOG_MOST:
+                    raise WireClosed(f"{self.wire.peer()} reads too little: {self.wire.backlog} bytes wait")
+            if event is None:
+                self._close_all(fds)
+                return
+            if isinstance(event, events.CallOpened):
+                # From here on its events are taken in: some may be right behind.
+                opened = ServerCall(event, self.settings.max_message)
+                self._calls[event.stream] = opened
+                self._opened.append(opened)
+                self._close_all(fds)
+                return
+            if isinstance(event, (events.HelloReceived, events.PongReceived, events.GoAwayReceived)):
+                self._close_all(fds)
+                self._on_connection_event(event)
+                return
+            call = self._calls.get(event.stream)
+            if call is None:
+                self._close_all(fds)
+                return
+            if fds:
+                call.fds.extend(fds)
+            call.handle(event)
+            if isinstance(call, ClientCall):
+                if call.code is not None:
+                    del self._calls[event.stream]
+                    if core.is_open(event.stream):
+                        # Ended on this side only, as for a message over the limit.
+                        self._push(core.reset(event.stream, limits.RESET_CANCEL))
+            elif call.cancelled is not None:
+                self._calls.pop(event.stream, None)
+            if event.stream in self._waiting:
+                self._wake(event.stream)
+            user = call.user
+        if user is not None:
+            user.progressed()
+
+    def _on_connection_event(self, event: events.HelloReceived | events.PongReceived | events.GoAwayReceived) -> None:
+        if isinstance(event, events.HelloReceived):
+            self.wire.max_frame = self.settings.max_frame
+        elif isinstance(event, events.PongReceived):
+            if len(self._pongs) < 1024:
+                self._pongs.add(event.payload)
+        else:
+            self.retired = True
+            if event.code != limits.GOAWAY_DRAIN:
+                raise WireClosed(f"{self.wire.peer()} ended the connection: {event.reason}")
+        self._wake(0)
+
+    def _hand_over(self) -> None:
+        opened, self._opened = self._opened, []
+        if self._host is not None:
+            self._host.adopt(self, opened)
+
+    def _push(self, buffers: Sequence[Buffer]) -> bool:
+        """Sends under the lock; a failure is left for the reader to find, as the wire is then readable. True if
+        nothing is left in the backlog."""
+        if not buffers:
+            return True
+        try:
+            sent = self.wire.send(buffers)
+        except WireClosed:
+            return True
+        if not sent and self._host is not None:
+            self._host.flush_later(self)
+        return sent
+
+    def _flush_now(self) -> None:
+        try:
+            with self._lock:
+                self.wire.flush()
+        except IpcdError as error:
+            self.fail(error)
+
+    def _register(self, stream: int) -> Waiter:
+        waiter = Waiter()
+        self._waiting.setdefault(stream, []).append(waiter)
+        return waiter
+
+    def _unregister(self, stream: int, waiter: Waiter, ready: Callable[[], bool]) -> None:
+        with self._lock:
+            waiters = self._waiting.get(stream, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+                if not waiters:
+                    del self._waiting[stream]
+            if not self._reading:
+                # The role may have been offered to this thread, which perhaps has no more use for it.
+                self._offer_role()
+
+    def _wake(self, stream: int) -> None:
+        for waiter in self._waiting.get(stream, ()):
+            waiter.wake()
+
+    def _offer_role(self) -> None:
+        for waiters in self._waiting.values():
+            waiters[0].wake()
+            return
+
+    def _stop_reading(self, *, resume: bool = True) -> None:
+        with self._lock:
+            self._reading = False
+            if self.error is None:
+                if self._waiting:
+                    self._offer_role()
+            else:
+                self.wire.abort()
+                return
+        if self._host is not None:
+            if resume:
+                if self._opened:
+                    self._hand_over()
+                self._host.resume(self)
+            if self._more:
+                self._host.read_again(self)
+
+    @staticmethod
+    def _close_all(fds: list[Fd] | None) -> None:
+        for fd in fds or ():
+            fd.close()
+
+    @staticmethod
+    def _close_fds(call: ClientCall | ServerCall) -> None:
+        while call.fds:
+            call.fds.popleft().close()
+
+
+class Waiter:
+    """A thread asleep until somebody wakes it. A wake before the sleep is not lost."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def sleep(self, deadline: float | None) -> None:
+        """Until woken, or the deadline of time.monotonic()."""
+        if deadline is None:
+            self._lock.acquire()
+        else:
+            self._lock.acquire(timeout=max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX)))
+
+    def wake(self) -> None:
+        """Under the connection's lock, so that two wakers do not release twice."""
+        if self._lock.locked():
+            self._lock.release()
+
+
+def _forget_all() -> None:
+    for connection in list(_live):
+        connection.abandon()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+

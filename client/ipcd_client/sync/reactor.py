@@ -1,0 +1,329 @@
+"""Reads all connections of one server, and lets handlers run on the thread that read their call.
+
+Three parts, of which at most one reads at a time:
+
+- The *standby*, one thread of the reactor's own. It reads while the server is idle, and whenever nobody else does.
+- A *leader*: a thread of the user's executor. It reads, runs fast handlers itself, and reads on: no hand-over. It is
+  made when the standby reads a call of a fast handler, and steps down after `IDLE` seconds without a call.
+- Workers: other threads of the executor, one for each call of a handler known to be slow.
+
+While a leader leads, the standby looks every `WATCH` seconds whether it is still in the handler that it was in before.
+Then, or when the leader is about to wait for a peer, it is deposed: the standby reads, and what was the leader is a
+worker. So a blocked handler blocks nobody, handlers run on no thread but the executor's, and never more than it has.
+
+Leadership is one field, `_leader`, changed only under `_changed`; a thread leads while that field is its own token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from time import monotonic
+from typing import Final, Protocol
+
+from ipcd_client.rpc.call import ServerCall
+from ipcd_client.sync import spin
+from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
+from ipcd_client.wire.fds import Fd
+
+# Seconds.
+WATCH: Final = 0.001
+IDLE: Final = 0.05
+_READ: Final = select.EPOLLIN | select.EPOLLRDHUP
+_READY_MOST: Final = 64
+
+
+class Job(Protocol):
+    """A call that is to be run."""
+
+    slow: bool  # known to keep its thread for longer than a hand-over costs
+
+    def run(self) -> None:
+        """Runs the handler and sends its answer. Raises nothing."""
+
+    def reject(self, why: str) -> None:
+        """No thread will run it."""
+
+
+class Expiring(Protocol):
+    """Something with a deadline."""
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+
+
+class _Leader:
+    __slots__ = ("ident", "running", "turns")
+
+    def __init__(self) -> None:
+        self.ident = 0
+        self.turns = 1
+        self.running = 1  # the turn whose handler is running; 0 for none
+
+
+class Reactor:
+    """See the module. `prepare` makes the job of a call, or answers it at once and returns None."""
+
+    def __init__(self, executor: Executor, prepare: Callable[[Connection, ServerCall], Job | None], name: str) -> None:
+        self._executor = executor
+        self._prepare = prepare
+        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._wake = Fd(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._connections: dict[int, Connection] = {}
+        self._paused: set[Connection] = set()
+        self._again: deque[Connection] = deque()
+        self._hellos: dict[Connection, float] = {}
+        self._deadlines: dict[Expiring, float] = {}
+        self._changed = threading.Condition()
+        self._leader: _Leader | None = None
+        self._stopping = False
+        self._closed = False
+        self._spinner = spin.Spinner(spin.budget())
+        self._standby = threading.Thread(target=self._stand_by, name=f"ipcd-standby-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._standby.start()
+
+    def stop(self) -> None:
+        """Stops reading and closes what is left. Not to be called from a handler's thread while it leads."""
+        with self._changed:
+            if self._stopping:
+                return
+            self._stopping = True
+            self._leader = None
+            self._changed.notify_all()
+        self.wake()
+        if self._standby.ident is not None and self._standby is not threading.current_thread():
+            self._standby.join(5)
+        for connection in list(self._connections.values()):
+            connection.close("the server has stopped")
+        with self._changed:
+            self._closed = True
+            self._epoll.close()
+            self._wake.close()
+
+    # -- connections ------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those that are open."""
+        return list(self._connections.values())
+
+    def add(self, connection: Connection) -> None:
+        """Reads the connection from now on, until it ends."""
+        with self._changed:
+            if self._stopping or connection.error is not None:
+                return
+            fd = connection.wire.fileno()
+            self._connections[fd] = connection
+            if not connection.core.ready:
+                self._hellos[connection] = monotonic() + HELLO_TIMEOUT
+            self._epoll.register(fd, _READ)
+        self.wake()
+
+    def pause(self, connection: Connection) -> None:
+        """A waiting thread reads from now on. (Host)"""
+        with self._changed:
+            self._paused.add(connection)
+            self._watch(connection)
+
+    def resume(self, connection: Connection) -> None:
+        """It has stopped. (Host)"""
+        with self._changed:
+            self._paused.discard(connection)
+            self._watch(connection)
+
+    def flush_later(self, connection: Connection) -> None:
+        """There is a backlog, and nobody waits until it is gone. (Host)"""
+        with self._changed:
+            self._watch(connection)
+
+    def read_again(self, connection: Connection) -> None:
+        """Polling would not tell of the frames that the wire holds. (Host)"""
+        self._again.append(connection)
+        leader = self._leader
+        if leader is None or leader.ident != threading.get_ident():
+            self.wake()
+
+    def _watch(self, connection: Connection) -> None:
+        """Tells epoll what to look for. Under `_changed`."""
+        fd = connection.wire.fileno()
+        if self._connections.get(fd) is connection:
+            wanted = 0 if connection in self._paused else _READ
+            self._epoll.modify(fd, wanted | (select.EPOLLOUT if connection.wire.backlog else 0))
+
+    def closed(self, connection: Connection) -> None:
+        """The connection has ended; its descriptor is still open. (Host)"""
+        with self._changed:
+            fd = connection.wire.fileno()
+            self._hellos.pop(connection, None)
+            self._paused.discard(connection)
+            if self._connections.get(fd) is connection:
+                del self._connections[fd]
+                self._epoll.unregister(fd)
+
+    def adopt(self, connection: Connection, calls: list[ServerCall]) -> None:
+        """Calls that a thread found which was waiting for something else. (Host)"""
+        for call in calls:
+            job = self._prepare(connection, call)
+            if job is not None:
+                self._submit(job.run, job)
+        self.wake()
+
+    def about_to_wait(self) -> None:
+        """If this thread leads, it does so no longer. (Host)"""
+        leader = self._leader
+        if leader is not None and leader.ident == threading.get_ident():
+            self._depose(leader)
+
+    # -- deadlines --------------------------------------------------------------------------------
+
+    def expect(self, expiring: Expiring, deadline: float) -> None:
+        """Calls its `expire` at the deadline of time.monotonic(), unless `forget` comes first."""
+        self._deadlines[expiring] = deadline
+
+    def forget(self, expiring: Expiring) -> None:
+        """The deadline is of no interest any more."""
+        self._deadlines.pop(expiring, None)
+
+    def wake(self) -> None:
+        """Makes whoever reads look around: deadlines, new connections, the end."""
+        with self._changed:
+            if not self._closed:
+                os.eventfd_write(self._wake.fileno(), 1)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def _stand_by(self) -> None:
+        while not self._stopping:
+            leader = self._leader
+            if leader is not None:
+                with self._changed:
+                    if self._leader is not leader:
+                        continue
+                    turn = leader.running
+                    self._changed.wait(WATCH)
+                if turn and leader.running == turn:
+                    self._depose(leader)
+                continue
+            jobs = self._read(None)
+            for job in jobs:
+                if job.slow or self._leader is not None or self._stopping:
+                    self._submit(job.run, job)
+                else:
+                    leader = _Leader()
+                    with self._changed:
+                        self._leader = leader
+                    self._submit(functools.partial(self._lead, leader, job), job)
+
+    def _submit(self, run: Callable[[], None], job: Job) -> None:
+        try:
+            self._executor.submit(run)
+        except RuntimeError as error:
+            # The user has shut the executor down.
+            with self._changed:
+                self._leader = None
+            job.reject(str(error))
+
+    def _depose(self, leader: _Leader) -> None:
+        with self._changed:
+            if self._leader is leader:
+                self._leader = None
+                self._changed.notify_all()
+
+    def _lead(self, leader: _Leader, first: Job) -> None:
+        leader.ident = threading.get_ident()
+        first.run()
+        leader.running = 0
+        quiet_since = monotonic()
+        while self._leader is leader:
+            jobs = self._read(IDLE)
+            if not jobs:
+                if monotonic() - quiet_since >= IDLE:
+                    self._depose(leader)
+                continue
+            for job in jobs[:-1]:
+                self._submit(job.run, job)
+            last = jobs[-1]
+            if last.slow or self._leader is not leader:
+                self._depose(leader)
+                last.run()
+                return
+            leader.turns += 1
+            leader.running = leader.turns
+            last.run()
+            leader.running = 0
+            quiet_since = monotonic()
+
+    def _read(self, timeout: float | None) -> list[Job]:
+        """One turn: waits at most `timeout` seconds, or until a deadline."""
+        if self._hellos or self._deadlines:
+            timeout = self._until_deadline(timeout)
+        ready: list[tuple[int, int]] = []
+        epoll = self._epoll.poll
+
+        def poll(seconds: float | None) -> bool:
+            nonlocal ready
+            ready = epoll(seconds, _READY_MOST)
+            return bool(ready)
+
+        try:
+            if self._again:
+                poll(0)
+            else:
+                self._spinner.wait(poll, timeout)
+        except (ValueError, OSError):
+            return []  # closed by stop()
+        jobs: list[Job] = []
+        for _ in range(len(self._again)):
+            self._turn(self._again.popleft(), jobs)
+        for fd, mask in ready:
+            connection = self._connections.get(fd)
+            if connection is not None:
+                self._turn(connection, jobs)
+                if mask & select.EPOLLOUT and not connection.wire.backlog:
+                    self.flush_later(connection)
+            else:
+                self._quieten(fd)
+        if self._hellos or self._deadlines:
+            self._expire()
+        return jobs
+
+    def _turn(self, connection: Connection, jobs: list[Job]) -> None:
+        for call in connection.turn():
+            job = self._prepare(connection, call)
+            if job is not None:
+                jobs.append(job)
+
+    def _quieten(self, fd: int) -> None:
+        with self._changed:
+            if not self._closed and fd == self._wake.fileno():
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(fd)
+
+    def _until_deadline(self, timeout: float | None) -> float | None:
+        soonest = min([*list(self._deadlines.values()), *list(self._hellos.values())], default=None)
+        if soonest is None:
+            return timeout
+        left = max(0.0, soonest - monotonic())
+        return left if timeout is None or left < timeout else timeout
+
+    def _expire(self) -> None:
+        now = monotonic()
+        for expiring, deadline in list(self._deadlines.items()):
+            if deadline <= now:
+                self._deadlines.pop(expiring, None)
+                expiring.expire()
+        for connection, deadline in list(self._hellos.items()):
+            if connection.core.ready:
+                self._hellos.pop(connection, None)
+            elif deadline <= now:
+                connection.say_no_hello(HELLO_TIMEOUT)
