@@ -7,6 +7,7 @@
     │   ├── WireClosed            the peer closed, reset, or died
     │   └── WireTimeout           DEADLINE_EXCEEDED: a wait reached its deadline
     ├── ProtocolError             INTERNAL: a peer sent what proto/FRAME.md forbids; has `violation`, its name there
+    ├── ChannelClosed             CANCELLED: the program closed its channel
     ├── UsageError                FAILED_PRECONDITION: our own side asked for what the state does not allow
     ├── NodeError                 UNAVAILABLE: the node's daemon
     │   └── NoDaemon              nothing answers on the daemon's socket
@@ -56,6 +57,12 @@ class ProtocolError(IpcdError):
         super().__init__(f"{violation}: {detail}")
         self.violation = violation
         self.detail = detail
+
+
+class ChannelClosed(IpcdError):
+    """The program closed the channel that the call is on."""
+
+    code = grpc.StatusCode.CANCELLED
 
 
 class UsageError(IpcdError):

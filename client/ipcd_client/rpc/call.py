@@ -94,7 +94,11 @@ class ClientCall:
     def _on_reset(self, event: events.ResetReceived) -> None:
         if event.code == RESET_REFUSED:
             self.refused = True
-            code = grpc.StatusCode.RESOURCE_EXHAUSTED if "max_streams" in event.reason else grpc.StatusCode.UNAVAILABLE
+            code = (
+                grpc.StatusCode.RESOURCE_EXHAUSTED
+                if "max_streams" in event.reason
+                else grpc.StatusCode.UNAVAILABLE
+            )
             self.fail(code, f"the server did not take the call: {event.reason}")
         elif event.code == RESET_DEADLINE:
             self.fail(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED)

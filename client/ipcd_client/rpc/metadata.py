@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from ipcd_client.errors import IpcdError, UsageError
+from ipcd_client.frame.codec import ENTRY_COST
 
 _KEY: Final = re.compile(r"[0-9a-z_.-]+\Z")
 
@@ -31,8 +32,10 @@ def received(entries: Iterable[tuple[str, str | bytes]]) -> Metadata:
     return tuple([Metadatum(key, value) for key, value in entries])
 
 
-def checked(entries: Iterable[tuple[str | bytes, str | bytes]] | None, limit: int) -> tuple[tuple[str, str | bytes], ...]:
-    """What a user gave, fit to be sent. `limit` bounds the sum of keys and values in bytes.
+def checked(
+    entries: Iterable[tuple[str | bytes, str | bytes]] | None, limit: int
+) -> tuple[tuple[str, str | bytes], ...]:
+    """What a user gave, fit to be sent. `limit` bounds the sum of keys and values, and 32 for each entry, in bytes.
 
     Raises:
         TypeError: a value that is no text, or text for a -bin key; as grpcio does.
@@ -56,8 +59,10 @@ def checked(entries: Iterable[tuple[str | bytes, str | bytes]] | None, limit: in
         if not _KEY.match(key):
             raise InvalidMetadata(f"metadata was invalid: key {key!r} is not made of a-z 0-9 _ . -")
         if isinstance(value, str) and not (value.isascii() and (value.isprintable() or not value)):
-            raise InvalidMetadata(f"metadata was invalid: the value of {key!r} has other than printable ASCII characters")
-        total += len(key) + len(value)
+            raise InvalidMetadata(
+                f"metadata was invalid: the value of {key!r} has other than printable ASCII characters"
+            )
+        total += len(key) + len(value) + ENTRY_COST
         result.append((key, value))
     if total > limit:
         raise UsageError(f"metadata of {total} bytes, the limit is {limit}")

@@ -26,7 +26,7 @@ from typing import Final, Protocol
 
 import grpc
 
-from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout
+from ipcd_client.errors import ChannelClosed, IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Buffer, Frame, Metadata
@@ -34,6 +34,7 @@ from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.settings import Settings
 from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.sync import spin
+from ipcd_client.sync.pump import Pump
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
 
@@ -92,6 +93,7 @@ class Connection:
         self.settings = settings
         self.core = Core(dialer=dialer, settings=settings)
         self.error: IpcdError | None = None  # why it ended
+        self._closes_idle = False
         self.retired = False  # the peer takes no new calls, or no stream id is left
         self.on_closed: Callable[[IpcdError], None] | None = None
         self._host = host
@@ -103,6 +105,7 @@ class Connection:
         self._more = False  # the last turn of reading ended at its bound
         self._pongs: set[bytes] = set()
         self._pings = 0
+        self._pump_thread: Pump | None = None
         self._spinner = spin.Spinner(spin.budget())
         self._poll = wire.poll
         _live.add(self)
@@ -190,6 +193,21 @@ class Connection:
             self._close_fds(call)
         if call.user is not None:
             call.user.progressed()
+        if self._closes_idle and self.idle:
+            self.close()
+        return True
+
+    def cancel(self, call: ServerCall, why: str, reset: int = limits.RESET_CANCEL) -> bool:
+        """Ends a call that the peer made, without a status. False if it has ended already."""
+        with self._lock:
+            if not call.cancel(why):
+                return False
+            self._calls.pop(call.stream, None)
+            self._wake(call.stream)
+            if self.error is None:
+                self._push(self.core.reset(call.stream, reset))
+        if call.user is not None:
+            call.user.progressed()
         return True
 
     # -- both ends --------------------------------------------------------------------------------
@@ -221,6 +239,16 @@ class Connection:
         if not sent and self._host is None:
             self.flush(call, deadline)
         return True
+
+    def watch(self, call: ClientCall, deadline: float | None) -> None:
+        """Reads, by a thread of its own, until the call has ended: it has callbacks, and perhaps nobody who waits."""
+        with self._lock:
+            if call.code is not None:
+                return
+            if self._pump_thread is None:
+                self._pump_thread = Pump(self)
+            pump = self._pump_thread
+        pump.watch(call, deadline)
 
     def close_send(self, call: ClientCall) -> None:
         """The caller has no further message."""
@@ -411,11 +439,12 @@ class Connection:
                 self._push(self.core.goaway(goaway, str(error)))
             self.error = error
             self.retired = True
+            code = error.code if isinstance(error, ChannelClosed) else grpc.StatusCode.UNAVAILABLE
             calls = list(self._calls.values())
             self._calls.clear()
             for call in calls:
                 if isinstance(call, ClientCall):
-                    call.fail(grpc.StatusCode.UNAVAILABLE, str(error))
+                    call.fail(code, str(error))
                 else:
                     call.cancel(str(error))
                 self._close_fds(call)
@@ -435,11 +464,18 @@ class Connection:
         if self.on_closed is not None:
             self.on_closed(error)
 
-    def close(self, why: str = "the connection was closed on this side", timeout: float = 1.0) -> None:
+    def close(self, why: str | IpcdError = "the connection was closed on this side", timeout: float = 1.0) -> None:
         """Sends what is queued, for at most `timeout` seconds, and ends the connection."""
         if self.error is None and self.wire.backlog:
             self.flush(None, monotonic() + timeout)
-        self.fail(WireClosed(why))
+        self.fail(WireClosed(why) if isinstance(why, str) else why)
+
+    def retire(self) -> None:
+        """Makes no new calls; the connection is closed when the last one has ended."""
+        self.retired = True
+        self._closes_idle = True
+        if self.idle:
+            self.close()
 
     def abandon(self) -> None:
         """For a forked child: forgets the connection, which is the parent's. Locks may be held by threads that do not
@@ -455,6 +491,7 @@ class Connection:
             else:
                 call.cancel(str(self.error))
         self._calls = {}
+        self._pump_thread = None
         self.wire.abandon()
 
     # -- inside -----------------------------------------------------------------------------------
@@ -540,6 +577,8 @@ class Connection:
             user = call.user
         if user is not None:
             user.progressed()
+        if self._closes_idle and self.idle:
+            self.close()
 
     def _on_connection_event(self, event: events.HelloReceived | events.PongReceived | events.GoAwayReceived) -> None:
         if isinstance(event, events.HelloReceived):

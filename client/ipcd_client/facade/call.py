@@ -1,0 +1,371 @@
+"""What a stub's call gives back: at once `grpc.Call`, `grpc.Future`, the raised error, and for streams an iterator."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+import grpc
+
+from ipcd_client.errors import IpcdError, WireTimeout
+from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE
+from ipcd_client.rpc import deadline as deadlines
+from ipcd_client.rpc import metadata as md
+from ipcd_client.rpc import status
+from ipcd_client.rpc.call import ClientCall
+from ipcd_client.sync.connection import Connection
+
+log = logging.getLogger("ipcd_client")
+
+Deserializer = Callable[[bytes], Any] | None
+
+
+class Call(grpc.RpcError, grpc.Call, grpc.Future):
+    """One call. Its own thread-safety is that of its connection: any method from any thread.
+
+    `connection` is None while a call with `wait_for_ready` waits for a server; `connected` ends that.
+    """
+
+    def __init__(self, state: ClientCall, connection: Connection | None, deadline: float | None, deserialize: Deserializer) -> None:
+        super().__init__()
+        self._state = state
+        self._connection = connection
+        self._deadline = deadline
+        self._deserialize = deserialize
+        self._lock = threading.Lock()
+        self._connected = threading.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self._response: Any = None
+        self._deserialized = False
+        self._cancelled = False
+        if connection is not None or state.code is not None:
+            self._connected.set()
+        state.user = self
+
+    # -- the connection ---------------------------------------------------------------------------
+
+    def connected(self, connection: Connection) -> None:
+        """The call was started there."""
+        self._connection = connection
+        self._connected.set()
+        if self._callbacks:
+            connection.watch(self._state, self._deadline)
+
+    def failed(self, code: grpc.StatusCode, details: str) -> None:
+        """No connection was to be had."""
+        self._state.fail(code, details)
+        self._connected.set()
+        self.progressed()
+
+    def progressed(self) -> None:
+        """An event of the call was taken in. (User)"""
+        if self._callbacks and self._state.code is not None:
+            with self._lock:
+                callbacks, self._callbacks = self._callbacks, []
+            for callback in callbacks:
+                _run(callback)
+
+    def _await(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Waits until `ready()` or the end of the call. False if `timeout` seconds passed first."""
+        state = self._state
+        until = deadlines.sooner(self._deadline, None if timeout is None else monotonic() + timeout)
+        while not (ready() or state.code is not None):
+            if not self._connected.is_set():
+                left = deadlines.left(until, monotonic())
+                self._connected.wait(left)
+            elif self._connection is not None:
+                self._connection.wait(state.stream, lambda: ready() or state.code is not None, until)
+            if not (ready() or state.code is not None) and until is not None and monotonic() >= until:
+                if not self._expire():
+                    return False
+        return True
+
+    def _expire(self) -> bool:
+        """Ends the call if its deadline has passed; True if it has ended."""
+        if self._state.code is None and self._deadline is not None and monotonic() >= self._deadline:
+            self._end(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED, RESET_DEADLINE)
+        return self._state.code is not None
+
+    def _end(self, code: grpc.StatusCode, details: str, reset: int = RESET_CANCEL) -> bool:
+        if self._connection is not None:
+            return self._connection.end(self._state, code, details, reset)
+        if self._state.fail(code, details):
+            self._connected.set()
+            self.progressed()
+            return True
+        return False
+
+    def _look(self) -> bool:
+        """Takes in what has come. True if the call has ended."""
+        if self._state.code is None and self._connection is not None:
+            self._connection.look()
+        return self._expire()
+
+    # -- grpc.RpcContext --------------------------------------------------------------------------
+
+    def is_active(self) -> bool:
+        return not self._look()
+
+    def time_remaining(self) -> float | None:
+        return deadlines.left(self._deadline, monotonic())
+
+    def cancel(self) -> bool:
+        self._look()
+        if self._end(grpc.StatusCode.CANCELLED, status.LOCALLY_CANCELLED):
+            self._cancelled = True
+            return True
+        return False
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        return self._add(callback)
+
+    def _add(self, callback: Callable[[], None]) -> bool:
+        with self._lock:
+            if self._state.code is not None:
+                return False
+            self._callbacks.append(callback)
+        connection = self._connection
+        if connection is not None:
+            connection.watch(self._state, self._deadline)
+        if self._state.code is not None:
+            # It ended meanwhile, perhaps before the callback was in the list.
+            self.progressed()
+        return True
+
+    # -- grpc.Call --------------------------------------------------------------------------------
+
+    def initial_metadata(self) -> md.Metadata:
+        self._await(lambda: self._state.initial_metadata is not None)
+        return self._state.initial_metadata or ()
+
+    def trailing_metadata(self) -> md.Metadata:
+        self._await(_never)
+        return self._state.trailing_metadata
+
+    def code(self) -> grpc.StatusCode:
+        self._await(_never)
+        assert self._state.code is not None
+        return self._state.code
+
+    def details(self) -> str:
+        self._await(_never)
+        return self._state.details
+
+    def debug_error_string(self) -> str:
+        """The text in one line."""
+        return f"ipcd: {self._state.method} on {self._peer()}: {self._state.details}"
+
+    def _peer(self) -> str:
+        return self._connection.wire.peer() if self._connection is not None else "no connection"
+
+    # -- grpc.Future ------------------------------------------------------------------------------
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def running(self) -> bool:
+        return not self._look()
+
+    def done(self) -> bool:
+        return self._look()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The response. Raises itself, if the call failed."""
+        self._finished(timeout)
+        state = self._state
+        if state.code is grpc.StatusCode.OK:
+            self._parse()
+        if state.code is grpc.StatusCode.OK:
+            return self._response
+        if self._cancelled:
+            raise grpc.FutureCancelledError
+        raise self
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._finished(timeout)
+        if self._state.code is grpc.StatusCode.OK:
+            self._parse()
+        if self._state.code is grpc.StatusCode.OK:
+            return None
+        if self._cancelled:
+            raise grpc.FutureCancelledError
+        return self
+
+    def traceback(self, timeout: float | None = None) -> Any:
+        error = self.exception(timeout)
+        if error is None:
+            return None
+        try:
+            raise error
+        except grpc.RpcError as raised:
+            return raised.__traceback__
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        def callback() -> None:
+            fn(self)
+
+        if not self._add(callback):
+            _run(callback)
+
+    def _finished(self, timeout: float | None) -> None:
+        if not self._await(_never, timeout):
+            raise grpc.FutureTimeoutError
+
+    def _parse(self) -> None:
+        """The response of a unary call, once."""
+        with self._lock:
+            if self._deserialized:
+                return
+            self._deserialized = True
+        state = self._state
+        if state.messages:
+            self._response = response(state, self._deserialize)
+
+    # -- the error --------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def __repr__(self) -> str:
+        state = self._state
+        if state.code is None:
+            return f"<{type(self).__name__} of {state.method} that is running>"
+        if state.code is grpc.StatusCode.OK:
+            return f"<{type(self).__name__} of {state.method} that ended with OK>"
+        return (
+            f"<{type(self).__name__} of {state.method} that ended with:\n"
+            f"\tstatus = {state.code}\n"
+            f'\tdetails = "{state.details}"\n'
+            f"\tpeer = {self._peer()}\n>"
+        )
+
+
+class StreamCall(Call):
+    """A call with a stream of responses."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        state = self._state
+        if not state.messages and state.code is None:
+            try:
+                self._await(lambda: bool(state.messages))
+            except BaseException:
+                self.cancel()
+                raise
+        if state.messages and not self._cancelled:
+            connection = self._connection
+            data = connection.take(state) if connection is not None else state.messages.popleft()[0]
+            message = parse(data, self._deserialize)
+            if message is not _FAILED:
+                return message
+            self._fail_parsing()
+        if state.code is grpc.StatusCode.OK:
+            raise StopIteration
+        raise self
+
+    next = __next__
+
+    def _fail_parsing(self) -> None:
+        if not self._end(grpc.StatusCode.INTERNAL, status.DESERIALIZE_RESPONSE_FAILED):
+            self._state.messages.clear()
+            self._state.code = grpc.StatusCode.INTERNAL
+            self._state.details = status.DESERIALIZE_RESPONSE_FAILED
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Itself, once it has ended well; as grpcio."""
+        self._finished(timeout)
+        if self._state.code is grpc.StatusCode.OK:
+            return self
+        if self._cancelled:
+            raise grpc.FutureCancelledError
+        raise self
+
+    def _parse(self) -> None:
+        pass
+
+    def __del__(self) -> None:
+        state = getattr(self, "_state", None)
+        if state is not None and state.code is None:
+            self._end(grpc.StatusCode.CANCELLED, "the call was dropped by the program")
+
+
+_FAILED: Any = object()
+
+
+def parse(data: bytes, deserialize: Deserializer) -> Any:
+    """The message, or _FAILED."""
+    if deserialize is None:
+        return data
+    try:
+        return deserialize(data)
+    except Exception:
+        log.exception(status.DESERIALIZE_RESPONSE_FAILED)
+        return _FAILED
+
+
+def response(state: ClientCall, deserialize: Deserializer) -> Any:
+    """The one message of a call that has ended well. Where it does not parse, the call has failed."""
+    message = parse(state.messages.popleft()[0], deserialize)
+    if message is _FAILED:
+        state.code = grpc.StatusCode.INTERNAL
+        state.details = status.DESERIALIZE_RESPONSE_FAILED
+        return None
+    return message
+
+
+def send_requests(
+    call: Call, connection: Connection, requests: Iterator[Any], serialize: Callable[[Any], bytes], deadline: float | None, max_send: int
+) -> None:
+    """Sends what the program's iterator gives until it or the call ends."""
+    state = call._state
+    while state.code is None:
+        try:
+            request = next(requests)
+        except StopIteration:
+            connection.close_send(state)
+            return
+        except Exception:
+            log.exception(status.ITERATING_REQUESTS_FAILED)
+            connection.end(state, grpc.StatusCode.UNKNOWN, status.ITERATING_REQUESTS_FAILED)
+            return
+        data = serialized(request, serialize)
+        if data is None:
+            connection.end(state, grpc.StatusCode.INTERNAL, status.SERIALIZE_REQUEST_FAILED)
+            return
+        if 0 <= max_send < len(data):
+            connection.end(state, grpc.StatusCode.RESOURCE_EXHAUSTED, status.sent_too_large(len(data), max_send))
+            return
+        try:
+            connection.send(state, data, deadline)
+        except WireTimeout:
+            connection.end(state, grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED, RESET_DEADLINE)
+        except IpcdError as error:
+            connection.end(state, grpc.StatusCode.INTERNAL, str(error))
+
+
+def serialized(request: Any, serialize: Callable[[Any], bytes] | None) -> bytes | None:
+    """The request's bytes, or None where it does not serialize."""
+    try:
+        data = request if serialize is None else serialize(request)
+        if not isinstance(data, bytes):
+            raise TypeError(f"the serializer returned {type(data).__name__}, not bytes")
+    except Exception:
+        log.exception(status.SERIALIZE_REQUEST_FAILED)
+        return None
+    return data
+
+
+def _never() -> bool:
+    return False
+
+
+def _run(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except Exception:
+        log.exception("Exception in a callback of a call")

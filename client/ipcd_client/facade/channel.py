@@ -1,0 +1,114 @@
+"""`grpc.Channel`, whose calls find their servers through the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import grpc
+
+from ipcd_client.facade.connectivity import Callback, Connectivity
+from ipcd_client.facade.multicallable import StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from ipcd_client.facade.options import Options
+from ipcd_client.node import target as targets
+from ipcd_client.node.paths import default_socket
+from ipcd_client.node.router import NodeRouter, Route, Router
+
+Serializer = Callable[[Any], bytes] | None
+Deserializer = Callable[[bytes], Any] | None
+
+
+class Channel(grpc.Channel):
+    """See `ipcd_client.channel`."""
+
+    def __init__(self, target: str, *, node: str | None, transport: str, options: Sequence[tuple[str, Any]] | None) -> None:
+        self._closed = True  # until it is made
+        self.target = target
+        self.options = Options.parse(options)
+        settings = self.options.settings(accept_calls=False)
+        path = node or default_socket()
+        kind = NodeRouter if target == targets.NODE_API else Router
+        parsed = targets.Target("", "") if target == targets.NODE_API else targets.parse(target)
+        self.router = kind(path, parsed, transport, settings)
+        self._connectivity = Connectivity(self.router.attachment())
+        self._closed = False
+
+    # -- grpc.Channel -----------------------------------------------------------------------------
+
+    def subscribe(self, callback: Callback, try_to_connect: bool | None = False) -> None:
+        self._connectivity.subscribe(callback, try_to_connect)
+
+    def unsubscribe(self, callback: Callback) -> None:
+        self._connectivity.unsubscribe(callback)
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryUnary:
+        return UnaryUnary(self, method, request_serializer, response_deserializer)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryStream:
+        return UnaryStream(self, method, request_serializer, response_deserializer)
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> StreamUnary:
+        return StreamUnary(self, method, request_serializer, response_deserializer)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> StreamStream:
+        return StreamStream(self, method, request_serializer, response_deserializer)
+
+    def close(self) -> None:
+        """Ends the channel. Calls under way fail CANCELLED."""
+        if self._closed:
+            return
+        self._closed = True
+        self._connectivity.close()
+        self.router.close()
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    # -- more than grpc's -------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raises:
+        ValueError: the channel was closed; as grpcio does.
+        """
+        if self._closed:
+            raise ValueError("Cannot invoke RPC on closed channel!")
+
+    def route(self, service: str, timeout: float | None = None, *, wait_for_ready: bool = False) -> Route:
+        """The connection that calls of `service` take, made if there is none yet: with whom, over what, and why.
+
+        Raises:
+            IpcdError: there is no server, or no connection with it.
+        """
+        self.check_open()
+        return self.router.connect(service, None if timeout is None else monotonic() + timeout, wait_for_ready)
