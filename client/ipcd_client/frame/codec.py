@@ -1,12 +1,15 @@
-"""Frames to bytes and back. The layout is that of proto/FRAME.md, section 2."""
+"""Frames to bytes and back. The layout is that of proto/FRAME.md, sections 2 and 3."""
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ipcd_client.errors import ProtocolError
+import grpc
+
+from ipcd_client.errors import IpcdError, ProtocolError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -63,6 +66,9 @@ ALLOWED_FLAGS: Final = {
     GOAWAY: 0,
 }
 
+# Types that may bring descriptors, where the connection takes any.
+WITH_FDS: Final = frozenset((MESSAGE, STATUS))
+
 # Below this a copy into one buffer is cheaper than a second entry in the system call's vector.
 JOIN_BELOW: Final = 16 * 1024
 # A partly received payload of at least this size is received straight into its own buffer.
@@ -72,8 +78,17 @@ _U16: Final = struct.Struct("<H")
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _ENTRY: Final = struct.Struct("<HI")
+# What an entry of metadata counts beyond its key and value, as HTTP/2 (RFC 9113, 6.5.2) and so gRPC count.
+ENTRY_COST: Final = 32
+_KEY: Final = re.compile(rb"[0-9a-z_.-]+\Z")
 
 Metadata = Sequence[tuple[str, str | bytes]]
+
+
+class MetadataTooLarge(IpcdError):
+    """Metadata over the receiver's limit: the call ends, the connection lives."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class Frame(NamedTuple):
@@ -112,9 +127,15 @@ def with_length(block: bytes) -> bytes:
 
 
 def pack_name(name: str) -> bytes:
-    """A method's name behind its u16 length."""
-    raw = name.encode("utf-8")
-    return _U16.pack(len(raw)) + raw
+    """A method's name behind its u16 length. Longer than MAX_NAME is for the caller to refuse."""
+    raw = name.encode("utf-8", "replace")
+    return _U16.pack(min(len(raw), 0xFFFF)) + raw
+
+
+def cut(text: str, size: int) -> bytes:
+    """At most `size` bytes of UTF-8, cut between characters."""
+    raw = text.encode("utf-8", "replace")
+    return raw if len(raw) <= size else raw[:size].decode("utf-8", "ignore").encode()
 
 
 def pack_u64(value: int) -> bytes:
@@ -136,7 +157,9 @@ class Reader:
         """The next `size` bytes."""
         end = self._at + size
         if end > len(self._payload):
-            raise ProtocolError("short-payload", f"{self._what}: {size} bytes claimed, {len(self._payload) - self._at} left")
+            raise ProtocolError(
+                "short-payload", f"{self._what}: {size} bytes claimed, {len(self._payload) - self._at} left"
+            )
         piece = self._payload[self._at : end]
         self._at = end
         return piece
@@ -163,14 +186,27 @@ class Reader:
         except UnicodeDecodeError as error:
             raise ProtocolError("bad-text", f"{self._what}: {error}") from None
 
-    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """A metadata block. Values of keys ending in -bin are bytes, others text."""
-        block = Reader(self.take(self.u32()), self._what)
+    def metadata(self, limit: int) -> tuple[tuple[str, str | bytes], ...]:
+        """A metadata block. Values of keys ending in -bin are bytes, others text.
+
+        Raises:
+            MetadataTooLarge: over `limit` bytes. Judged from the block's length and count, before an entry is
+                kept; the reader then stands behind the block.
+        """
+        size = self.u32()
+        block = Reader(self.take(size), self._what)
+        count = block.u16()
+        cost = size - _U16.size + count * (ENTRY_COST - _ENTRY.size)
+        if cost > limit:
+            raise MetadataTooLarge(f"metadata of {cost} bytes in {count} entries, the limit is {limit}")
         entries: list[tuple[str, str | bytes]] = []
-        for _ in range(block.u16()):
-            key_size, value_size = block.u16(), block.u32()
-            key = block.text(key_size)
-            entries.append((key, block.take(value_size) if key.endswith("-bin") else block.text(value_size)))
+        for _ in range(count):
+            key_size, value_size = _ENTRY.unpack(block.take(_ENTRY.size))
+            raw = block.take(key_size)
+            if not _KEY.match(raw):
+                raise ProtocolError("bad-metadata", f"{self._what}: key {raw[:64]!r} is not made of a-z 0-9 _ . -")
+            key = raw.decode("ascii")
+            entries.append((key, block.take(value_size) if raw.endswith(b"-bin") else block.text(value_size)))
         block.end()
         return tuple(entries)
 
@@ -234,8 +270,8 @@ class Decoder:
         """The next whole frame, or None.
 
         Raises:
-            ProtocolError: `unknown-type`, `oversized-frame`, `unknown-flags`. Judged from the header alone, before
-                anything is kept of the payload.
+            ProtocolError: `unknown-type`, `oversized-frame`, `unknown-flags`. Judged from the header alone,
+                before anything is kept of the payload.
         """
         if self._large is not None:
             if self._large_at < len(self._large):

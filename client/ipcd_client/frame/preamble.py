@@ -1,7 +1,7 @@
 """The 24 bytes in front of a TCP connection to a node: what it is for, and the token that lets it in.
 
-Fixed in size, so that the node reads exactly this much before it passes the socket on to the server's process: the
-first frame is then still in the socket. Layout: proto/FRAME.md section 1.
+Fixed in size, so that the node reads exactly this much before it passes the socket on to the server's
+process: the first frame is then still in the socket. Layout: proto/FRAME.md section 1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One call on a connection: its two directions, its credit, and a message that comes in pieces.
 
-The request goes from the end that opened the stream to the other, the reply back. Each is a `Half` whose transitions
-are `TRANSITIONS`; what is not there is an error, for us (`UsageError`) and for the peer (`ProtocolError`).
-RESET ends both halves from any state, STATUS ends both too: an early answer ends an endless request stream.
+The request goes from the end that opened the stream to the other, the reply back. Each is a `Half` whose
+transitions are `TRANSITIONS`; what is not there is an error, for us (`UsageError`) and for the peer
+(`ProtocolError`). RESET ends both halves from any state, STATUS ends both too: an early answer ends an
+endless request stream.
 """
 
 from __future__ import annotations
@@ -41,7 +42,18 @@ REPLY: Final = {
 class Stream:
     """State of one call, at either end."""
 
-    __slots__ = ("_filled", "_size", "id", "opened_here", "pieces", "receive", "reply", "request", "send")
+    __slots__ = (
+        "_filled",
+        "_keep",
+        "_size",
+        "id",
+        "opened_here",
+        "pieces",
+        "receive",
+        "reply",
+        "request",
+        "send",
+    )
 
     def __init__(self, stream_id: int, opened_here: bool, send_credit: int, receive_credit: int) -> None:
         self.id = stream_id
@@ -50,32 +62,33 @@ class Stream:
         self.reply = Half.AWAITING
         self.send = SendWindow(send_credit)
         self.receive = ReceiveWindow(receive_credit)
-        # A message under way in pieces: its buffer, or empty while it is thrown away for its size.
+        # A message under way in pieces: what came of it, or nothing while it is thrown away for its size.
         self.pieces: bytearray | None = None
+        self._keep = False
         self._size = 0
         self._filled = 0
 
     def begin_pieces(self, size: int, too_large: bool) -> None:
-        """A message of `size` bytes begins to arrive."""
-        self.pieces = bytearray(0 if too_large else size)
+        """A message of `size` bytes begins to arrive. Nothing is allocated for what is only announced."""
+        self.pieces = bytearray()
+        self._keep = not too_large
         self._size = size
         self._filled = 0
 
-    def add_piece(self, payload: bytes, *, first: bool, last: bool) -> bool:
+    def add_piece(self, payload: bytes, *, last: bool) -> bool:
         """Takes the next piece; True when the message is whole."""
-        if first and self._filled:
-            raise ProtocolError("bad-pieces", "a first piece in the middle of a message")
         end = self._filled + len(payload)
-        if end > self._size or last != (end == self._size):
-            raise ProtocolError("bad-pieces", f"{end} of {self._size} bytes, {'last' if last else 'not the last'} piece")
-        if self.pieces:
-            self.pieces[self._filled : end] = payload
+        if not payload or end > self._size or last != (end == self._size):
+            which = "the last" if last else "not the last"
+            raise ProtocolError("bad-pieces", f"{len(payload)} bytes, {end} of {self._size} in all, {which} piece")
+        if self._keep and self.pieces is not None:
+            self.pieces += payload
         self._filled = end
         return last
 
     def take_pieces(self) -> tuple[bytes | None, int]:
         """The whole message, None if it was thrown away; and its size."""
-        message = bytes(self.pieces) if self.pieces else None
+        message = bytes(self.pieces) if self._keep and self.pieces is not None else None
         self.pieces = None
         return message, self._size
 
@@ -86,7 +99,8 @@ class Stream:
 
 
 def advance(stream: Stream, by_caller: bool, frame_type: int, end: bool, *, sending: bool) -> None:
-    """Moves the half that the frame belongs to. `by_caller`: the frame is sent by the end that opened the stream."""
+    """Moves the half that the frame belongs to. `by_caller`: the frame is sent by the end that opened the
+    stream."""
     if by_caller:
         after = REQUEST.get((stream.request, frame_type, end))
         if after is not None:

@@ -35,19 +35,21 @@ def received(entries: Iterable[tuple[str, str | bytes]]) -> Metadata:
 def checked(
     entries: Iterable[tuple[str | bytes, str | bytes]] | None, limit: int
 ) -> tuple[tuple[str, str | bytes], ...]:
-    """What a user gave, fit to be sent. `limit` bounds the sum of keys and values, and 32 for each entry, in bytes.
+    """What a user gave, fit to be sent. `limit` bounds the sum of keys and values, and 32 for each entry, in
+    bytes.
 
     Raises:
         TypeError: a value that is no text, or text for a -bin key; as grpcio does.
-        InvalidMetadata: a key that is not lower-case ASCII letters, digits, `_`, `.`, `-`; a value with control or
-            non-ASCII characters.
+        InvalidMetadata: a key that is not lower-case ASCII letters, digits, `_`, `.`, `-`; a value with
+            control or non-ASCII characters.
         UsageError: over the limit.
     """
     if not entries:
         return ()
     result: list[tuple[str, str | bytes]] = []
     total = 0
-    for raw_key, value in entries:
+    for raw_key, given in entries:
+        value = given
         key = raw_key.decode("latin-1") if isinstance(raw_key, bytes) else raw_key
         if key.endswith("-bin"):
             if not isinstance(value, bytes):
