@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from ipcd_client.errors import IpcdError, WireTimeout
+from ipcd_client.facade.shapes import Future
 from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE
 from ipcd_client.rpc import deadline as deadlines
 from ipcd_client.rpc import metadata as md
@@ -23,15 +24,21 @@ log = logging.getLogger("ipcd_client")
 Deserializer = Callable[[bytes], Any] | None
 
 
-class Call(grpc.RpcError, grpc.Call, grpc.Future):
+class Call(grpc.RpcError, grpc.Call, Future):
     """One call. Its own thread-safety is that of its connection: any method from any thread.
 
     `connection` is None while a call with `wait_for_ready` waits for a server; `connected` ends that.
     """
 
-    def __init__(self, state: ClientCall, connection: Connection | None, deadline: float | None, deserialize: Deserializer) -> None:
+    def __init__(
+        self,
+        state: ClientCall,
+        connection: Connection | None,
+        deadline: float | None,
+        deserialize: Deserializer,
+    ) -> None:
         super().__init__()
-        self._state = state
+        self.state = state
         self._connection = connection
         self._deadline = deadline
         self._deserialize = deserialize
@@ -52,17 +59,17 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
         self._connection = connection
         self._connected.set()
         if self._callbacks:
-            connection.watch(self._state, self._deadline)
+            connection.watch(self.state, self._deadline)
 
     def failed(self, code: grpc.StatusCode, details: str) -> None:
         """No connection was to be had."""
-        self._state.fail(code, details)
+        self.state.fail(code, details)
         self._connected.set()
         self.progressed()
 
     def progressed(self) -> None:
         """An event of the call was taken in. (User)"""
-        if self._callbacks and self._state.code is not None:
+        if self._callbacks and self.state.code is not None:
             with self._lock:
                 callbacks, self._callbacks = self._callbacks, []
             for callback in callbacks:
@@ -70,7 +77,7 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
 
     def _await(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
         """Waits until `ready()` or the end of the call. False if `timeout` seconds passed first."""
-        state = self._state
+        state = self.state
         until = deadlines.sooner(self._deadline, None if timeout is None else monotonic() + timeout)
         while not (ready() or state.code is not None):
             if not self._connected.is_set():
@@ -78,21 +85,21 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
                 self._connected.wait(left)
             elif self._connection is not None:
                 self._connection.wait(state.stream, lambda: ready() or state.code is not None, until)
-            if not (ready() or state.code is not None) and until is not None and monotonic() >= until:
-                if not self._expire():
-                    return False
+            ended = ready() or state.code is not None
+            if not ended and until is not None and monotonic() >= until and not self._expire():
+                return False
         return True
 
     def _expire(self) -> bool:
         """Ends the call if its deadline has passed; True if it has ended."""
-        if self._state.code is None and self._deadline is not None and monotonic() >= self._deadline:
+        if self.state.code is None and self._deadline is not None and monotonic() >= self._deadline:
             self._end(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED, RESET_DEADLINE)
-        return self._state.code is not None
+        return self.state.code is not None
 
     def _end(self, code: grpc.StatusCode, details: str, reset: int = RESET_CANCEL) -> bool:
         if self._connection is not None:
-            return self._connection.end(self._state, code, details, reset)
-        if self._state.fail(code, details):
+            return self._connection.end(self.state, code, details, reset)
+        if self.state.fail(code, details):
             self._connected.set()
             self.progressed()
             return True
@@ -100,7 +107,7 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
 
     def _look(self) -> bool:
         """Takes in what has come. True if the call has ended."""
-        if self._state.code is None and self._connection is not None:
+        if self.state.code is None and self._connection is not None:
             self._connection.look()
         return self._expire()
 
@@ -109,7 +116,7 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
     def is_active(self) -> bool:
         return not self._look()
 
-    def time_remaining(self) -> float | None:
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # grpcio gives None too
         return deadlines.left(self._deadline, monotonic())
 
     def cancel(self) -> bool:
@@ -124,39 +131,42 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
 
     def _add(self, callback: Callable[[], None]) -> bool:
         with self._lock:
-            if self._state.code is not None:
+            if self.state.code is not None:
                 return False
             self._callbacks.append(callback)
         connection = self._connection
         if connection is not None:
-            connection.watch(self._state, self._deadline)
-        if self._state.code is not None:
+            connection.watch(self.state, self._deadline)
+        if self._look_done():
             # It ended meanwhile, perhaps before the callback was in the list.
             self.progressed()
         return True
 
+    def _look_done(self) -> bool:
+        return self.state.code is not None
+
     # -- grpc.Call --------------------------------------------------------------------------------
 
     def initial_metadata(self) -> md.Metadata:
-        self._await(lambda: self._state.initial_metadata is not None)
-        return self._state.initial_metadata or ()
+        self._await(lambda: self.state.initial_metadata is not None)
+        return self.state.initial_metadata or ()
 
-    def trailing_metadata(self) -> md.Metadata:
+    def trailing_metadata(self) -> md.Metadata:  # type: ignore[override]  # namedtuples of our own
         self._await(_never)
-        return self._state.trailing_metadata
+        return self.state.trailing_metadata
 
     def code(self) -> grpc.StatusCode:
         self._await(_never)
-        assert self._state.code is not None
-        return self._state.code
+        assert self.state.code is not None
+        return self.state.code
 
     def details(self) -> str:
         self._await(_never)
-        return self._state.details
+        return self.state.details
 
     def debug_error_string(self) -> str:
         """The text in one line."""
-        return f"ipcd: {self._state.method} on {self._peer()}: {self._state.details}"
+        return f"ipcd: {self.state.method} on {self._peer()}: {self.state.details}"
 
     def _peer(self) -> str:
         return self._connection.wire.peer() if self._connection is not None else "no connection"
@@ -175,7 +185,7 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
     def result(self, timeout: float | None = None) -> Any:
         """The response. Raises itself, if the call failed."""
         self._finished(timeout)
-        state = self._state
+        state = self.state
         if state.code is grpc.StatusCode.OK:
             self._parse()
         if state.code is grpc.StatusCode.OK:
@@ -184,11 +194,11 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
             raise grpc.FutureCancelledError
         raise self
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
+    def exception(self, timeout: float | None = None) -> Exception | None:
         self._finished(timeout)
-        if self._state.code is grpc.StatusCode.OK:
+        if self.state.code is grpc.StatusCode.OK:
             self._parse()
-        if self._state.code is grpc.StatusCode.OK:
+        if self.state.code is grpc.StatusCode.OK:
             return None
         if self._cancelled:
             raise grpc.FutureCancelledError
@@ -220,7 +230,7 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
             if self._deserialized:
                 return
             self._deserialized = True
-        state = self._state
+        state = self.state
         if state.messages:
             self._response = response(state, self._deserialize)
 
@@ -230,7 +240,7 @@ class Call(grpc.RpcError, grpc.Call, grpc.Future):
         return repr(self)
 
     def __repr__(self) -> str:
-        state = self._state
+        state = self.state
         if state.code is None:
             return f"<{type(self).__name__} of {state.method} that is running>"
         if state.code is grpc.StatusCode.OK:
@@ -250,7 +260,7 @@ class StreamCall(Call):
         return self
 
     def __next__(self) -> Any:
-        state = self._state
+        state = self.state
         if not state.messages and state.code is None:
             try:
                 self._await(lambda: bool(state.messages))
@@ -272,14 +282,14 @@ class StreamCall(Call):
 
     def _fail_parsing(self) -> None:
         if not self._end(grpc.StatusCode.INTERNAL, status.DESERIALIZE_RESPONSE_FAILED):
-            self._state.messages.clear()
-            self._state.code = grpc.StatusCode.INTERNAL
-            self._state.details = status.DESERIALIZE_RESPONSE_FAILED
+            self.state.messages.clear()
+            self.state.code = grpc.StatusCode.INTERNAL
+            self.state.details = status.DESERIALIZE_RESPONSE_FAILED
 
     def result(self, timeout: float | None = None) -> Any:
         """Itself, once it has ended well; as grpcio."""
         self._finished(timeout)
-        if self._state.code is grpc.StatusCode.OK:
+        if self.state.code is grpc.StatusCode.OK:
             return self
         if self._cancelled:
             raise grpc.FutureCancelledError
@@ -289,7 +299,7 @@ class StreamCall(Call):
         pass
 
     def __del__(self) -> None:
-        state = getattr(self, "_state", None)
+        state = getattr(self, "state", None)
         if state is not None and state.code is None:
             self._end(grpc.StatusCode.CANCELLED, "the call was dropped by the program")
 
@@ -319,10 +329,15 @@ def response(state: ClientCall, deserialize: Deserializer) -> Any:
 
 
 def send_requests(
-    call: Call, connection: Connection, requests: Iterator[Any], serialize: Callable[[Any], bytes], deadline: float | None, max_send: int
+    call: Call,
+    connection: Connection,
+    requests: Iterator[Any],
+    serialize: Callable[[Any], bytes],
+    deadline: float | None,
+    max_send: int,
 ) -> None:
     """Sends what the program's iterator gives until it or the call ends."""
-    state = call._state
+    state = call.state
     while state.code is None:
         try:
             request = next(requests)

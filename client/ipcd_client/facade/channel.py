@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
@@ -22,7 +22,9 @@ Deserializer = Callable[[bytes], Any] | None
 class Channel(grpc.Channel):
     """See `ipcd_client.channel`."""
 
-    def __init__(self, target: str, *, node: str | None, transport: str, options: Sequence[tuple[str, Any]] | None) -> None:
+    def __init__(
+        self, target: str, *, node: str | None, transport: str, options: Sequence[tuple[str, Any]] | None
+    ) -> None:
         self._closed = True  # until it is made
         self.target = target
         self.options = Options.parse(options)
@@ -86,10 +88,10 @@ class Channel(grpc.Channel):
         self._connectivity.close()
         self.router.close()
 
-    def __enter__(self) -> Channel:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.close()
 
     def __del__(self) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ipcd_client")
 
 
-class ServicerContext(grpc.ServicerContext):  # type: ignore[misc]
+class ServicerContext(grpc.ServicerContext):
     """One call at its handler. Every method is grpc's, and does what grpcio's does."""
 
     def __init__(self, connection: Connection, call: ServerCall, peer: Peer) -> None:
@@ -47,11 +47,11 @@ class ServicerContext(grpc.ServicerContext):  # type: ignore[misc]
         left = deadlines.left(self._deadline, monotonic())
         return deadlines.FOREVER if left is None else left
 
-    def cancel(self) -> None:
-        if self._call.active:
-            self._call.code = grpc.StatusCode.CANCELLED
-            self._connection.finish(self._call, 1, status.CANCELLED)
-            self._end()
+    def cancel(self) -> bool:
+        if not self._connection.finish(self._call, status.to_int(grpc.StatusCode.CANCELLED), status.CANCELLED):
+            return False
+        self._end()
+        return True
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         with self._callbacks_lock:
@@ -74,7 +74,7 @@ class ServicerContext(grpc.ServicerContext):  # type: ignore[misc]
     def peer_identity_key(self) -> str | None:
         return self._peer.identity_key
 
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:  # type: ignore[override]  # as grpcio's documentation
         return self._peer.auth_context()
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
@@ -88,16 +88,16 @@ class ServicerContext(grpc.ServicerContext):  # type: ignore[misc]
     def trailing_metadata(self) -> md.Metadata:
         return md.received(self._call.trailing)
 
-    def abort(self, code: grpc.StatusCode, details: str) -> None:
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         if code is grpc.StatusCode.OK:
             log.error("abort() called with StatusCode.OK; returning UNKNOWN")
             code, details = grpc.StatusCode.UNKNOWN, ""
         self._call.code = code
         self._call.details = details
         self._aborted = True
-        raise Exception  # noqa: TRY002  # as grpcio does: handlers catch it by this class
+        raise Exception  # as grpcio does: handlers catch it by this class
 
-    def abort_with_status(self, status: grpc.Status) -> None:
+    def abort_with_status(self, status: grpc.Status) -> NoReturn:
         self._call.trailing = md.checked(status.trailing_metadata, self._connection.settings.max_metadata)
         self.abort(status.code, status.details)
 

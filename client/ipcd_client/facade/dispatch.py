@@ -12,6 +12,7 @@ import grpc
 
 from ipcd_client.errors import IpcdError
 from ipcd_client.facade.context import BadRequest, RequestIterator, ServicerContext, deserialized, too_large
+from ipcd_client.facade.shapes import Handler
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ServerCall
 from ipcd_client.sync.connection import Connection
@@ -50,7 +51,7 @@ class Call:
         connection: Connection,
         call: ServerCall,
         context: ServicerContext,
-        handler: grpc.RpcMethodHandler | None,
+        handler: Handler | None,
         pace: Pace,
     ) -> None:
         self._server = server
@@ -96,10 +97,10 @@ class Call:
                 self._answer(handler, argument)
         except BadRequest:
             self._finish()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever the program raises becomes a status
             self._failed(error, status.calling_failed(error))
 
-    def _argument(self, handler: grpc.RpcMethodHandler) -> Any:
+    def _argument(self, handler: Handler) -> Any:
         call = self._call
         if handler.request_streaming:
             return RequestIterator(self._context, self._connection, call, handler.request_deserializer)
@@ -117,8 +118,8 @@ class Call:
             raise BadRequest(call.details)
         return deserialized(handler.request_deserializer, self._connection.take(call), call)
 
-    def _answer(self, handler: grpc.RpcMethodHandler, argument: Any) -> None:
-        behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
+    def _answer(self, handler: Handler, argument: Any) -> None:
+        behavior: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
         response = behavior(argument, self._context)
         message = self._serialized(handler.response_serializer, response)
         if message is not None:
@@ -129,8 +130,8 @@ class Call:
             else:
                 self._finish(message if code is grpc.StatusCode.OK else None)
 
-    def _stream(self, handler: grpc.RpcMethodHandler, argument: Any) -> None:
-        behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
+    def _stream(self, handler: Handler, argument: Any) -> None:
+        behavior: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
         responses = iter(behavior(argument, self._context))
         while self._call.active:
             try:
@@ -140,7 +141,7 @@ class Call:
                 return
             except BadRequest:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # whatever the program raises becomes a status
                 self._failed(error, status.iterating_failed(error))
                 return
             message = self._serialized(handler.response_serializer, response)
@@ -170,7 +171,7 @@ class Call:
             if isinstance(error, IpcdError):
                 log.error("%s: %s", call.method, error)
             else:
-                log.exception(text)
+                log.error(text, exc_info=error)
             if call.code is None:
                 call.code = grpc.StatusCode.UNKNOWN
                 call.details = text
@@ -178,7 +179,7 @@ class Call:
 
     def _finish(self, message: bytes | None = None) -> None:
         call = self._call
-        code = call.code
+        code: Any = call.code
         if code is None:
             number = 0
         elif isinstance(code, grpc.StatusCode):

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool
 
+from ipcd_client.facade.shapes import Handler
 from ipcd_client.pb.ipcd.v1 import wire_pb2, wire_pb2_grpc
 
 SERVICE = "ipcd.v1.Introspection"
@@ -19,7 +20,9 @@ class Introspection(wire_pb2_grpc.IntrospectionServicer):
     def __init__(self, services: AbstractSet[str]) -> None:
         self._services = services
 
-    def Describe(self, request: wire_pb2.DescribeRequest, context: grpc.ServicerContext) -> wire_pb2.DescribeReply:
+    def Describe(  # noqa: N802
+        self, request: wire_pb2.DescribeRequest, context: grpc.ServicerContext
+    ) -> wire_pb2.DescribeReply:
         if request.service not in self._services:
             context.abort(grpc.StatusCode.NOT_FOUND, f"{request.service!r} is not served here")
         try:
@@ -44,15 +47,15 @@ class Introspection(wire_pb2_grpc.IntrospectionServicer):
         return reply
 
 
-def handlers(services: AbstractSet[str]) -> dict[str, grpc.RpcMethodHandler]:
+def handlers(services: AbstractSet[str]) -> dict[str, Handler]:
     """Full method name to handler. `services` may grow."""
-    collected: dict[str, grpc.RpcMethodHandler] = {}
+    collected: dict[str, Handler] = {}
 
     class Collector:
         def add_generic_rpc_handlers(self, _: object) -> None:
             pass
 
-        def add_registered_method_handlers(self, service: str, methods: dict[str, grpc.RpcMethodHandler]) -> None:
+        def add_registered_method_handlers(self, service: str, methods: dict[str, Handler]) -> None:
             collected.update({f"/{service}/{name}": handler for name, handler in methods.items()})
 
     wire_pb2_grpc.add_IntrospectionServicer_to_server(Introspection(services), Collector())

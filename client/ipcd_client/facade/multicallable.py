@@ -11,6 +11,7 @@ import grpc
 
 from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.facade.call import Call, Deserializer, StreamCall, response, send_requests, serialized
+from ipcd_client.facade.shapes import StreamStreamBase, StreamUnaryBase, UnaryStreamBase, UnaryUnaryBase
 from ipcd_client.frame.settings import RESET_DEADLINE
 from ipcd_client.rpc import metadata as md
 from ipcd_client.rpc import status
@@ -36,9 +37,15 @@ class Failed(Exception):
 class _Method:
     """What the four have in common."""
 
-    def __init__(self, channel: Channel, method: str, serialize: Callable[[Any], bytes] | None, deserialize: Deserializer) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        method: str | bytes,
+        serialize: Callable[[Any], bytes] | None,
+        deserialize: Deserializer,
+    ) -> None:
         if not isinstance(method, str):
-            method = bytes(method).decode("utf-8")
+            method = method.decode("utf-8")
         self._channel = channel
         self._method = method
         # A method may lack its slash; then it belongs to no service that could be found.
@@ -106,8 +113,14 @@ class _Method:
         return ClientCall(self._method, self._max_receive)
 
     def _launch(
-        self, kind: type[Call], request: Any, requests: Iterator[Any] | None, timeout: float | None, metadata: Any,
-        credentials: Any, wait_for_ready: bool | None,
+        self,
+        kind: type[Call],
+        request: Any,
+        requests: Iterator[Any] | None,
+        timeout: float | None,
+        metadata: Any,
+        credentials: Any,
+        wait_for_ready: bool | None,
     ) -> Any:
         """Starts a call without waiting for its end."""
         self._channel.check_open()
@@ -138,8 +151,13 @@ class _Method:
         return call
 
     def _launch_later(
-        self, call: Call, state: ClientCall, data: bytes | None, deadline: float | None,
-        metadata: tuple[tuple[str, str | bytes], ...], requests: Iterator[Any] | None,
+        self,
+        call: Call,
+        state: ClientCall,
+        data: bytes | None,
+        deadline: float | None,
+        metadata: tuple[tuple[str, str | bytes], ...],
+        requests: Iterator[Any] | None,
     ) -> None:
         try:
             timeout = None if deadline is None else max(0.0, deadline - monotonic())
@@ -158,7 +176,7 @@ class _Method:
         self._feed(call, connection, requests, deadline)
 
     def _feed(self, call: Call, connection: Connection, requests: Iterator[Any] | None, deadline: float | None) -> None:
-        if requests is None or call._state.code is not None:
+        if requests is None or call.state.code is not None:
             return
         arguments = (call, connection, requests, self._serialize, deadline, self._max_send)
         threading.Thread(target=send_requests, args=arguments, name="ipcd-requests", daemon=True).start()
@@ -171,11 +189,12 @@ class _Method:
 
 
 def _broken(requests: Any) -> Iterator[Any]:
-    raise TypeError(f"{type(requests).__name__} is not an iterator of requests")
-    yield
+    if requests is not None:
+        raise TypeError(f"{type(requests).__name__} is not an iterator of requests")
+    yield from ()
 
 
-class UnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):
+class UnaryUnary(_Method, UnaryUnaryBase):
     """One request, one response."""
 
     def __call__(
@@ -223,7 +242,12 @@ class UnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):
         return Call(state, None, None, self._deserialize)
 
     def _blocking(
-        self, request: Any, timeout: float | None, metadata: Any, credentials: Any, wait_for_ready: bool | None
+        self,
+        request: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: Any,
+        wait_for_ready: bool | None,
     ) -> ClientCall:
         """Runs the call to its end. This thread sends, waits and reads."""
         state = self._state()
@@ -272,7 +296,7 @@ def _answerless(state: ClientCall) -> None:
         state.details = "the server sent no response"
 
 
-class UnaryStream(_Method, grpc.UnaryStreamMultiCallable):
+class UnaryStream(_Method, UnaryStreamBase):
     """One request, a stream of responses."""
 
     def __call__(
@@ -287,7 +311,7 @@ class UnaryStream(_Method, grpc.UnaryStreamMultiCallable):
         return self._launch(StreamCall, request, None, timeout, metadata, credentials, wait_for_ready)
 
 
-class StreamUnary(_Method, grpc.StreamUnaryMultiCallable):
+class StreamUnary(_Method, StreamUnaryBase):
     """A stream of requests, one response."""
 
     def __call__(
@@ -330,7 +354,7 @@ class StreamUnary(_Method, grpc.StreamUnaryMultiCallable):
         return self._launch(Call, None, requests, timeout, metadata, credentials, wait_for_ready)
 
 
-class StreamStream(_Method, grpc.StreamStreamMultiCallable):
+class StreamStream(_Method, StreamStreamBase):
     """A stream of requests, a stream of responses."""
 
     def __call__(

@@ -18,6 +18,7 @@ from ipcd_client.facade.context import ServicerContext
 from ipcd_client.facade.dispatch import Call, Pace
 from ipcd_client.facade.options import Options
 from ipcd_client.facade.peer import Peer
+from ipcd_client.facade.shapes import Handler
 from ipcd_client.node.paths import default_socket
 from ipcd_client.node.registration import Registration
 from ipcd_client.pb.ipcd.v1 import node_pb2
@@ -34,13 +35,13 @@ log = logging.getLogger("ipcd_client")
 DEFAULT_THREADS: Final = 32
 
 
-class _Details(grpc.HandlerCallDetails):  # type: ignore[misc]
+class _Details(grpc.HandlerCallDetails):
     def __init__(self, method: str, invocation_metadata: Any) -> None:
         self.method = method
         self.invocation_metadata = invocation_metadata
 
 
-class Server(grpc.Server):  # type: ignore[misc]
+class Server(grpc.Server):
     """See `ipcd_client.server`."""
 
     def __init__(
@@ -66,7 +67,7 @@ class Server(grpc.Server):  # type: ignore[misc]
         self.max_send = parsed.max_send
         self._most = maximum_concurrent_rpcs
         self._generic: list[grpc.GenericRpcHandler] = list(handlers or ())
-        self._registered: dict[str, grpc.RpcMethodHandler] = {}
+        self._registered: dict[str, Handler] = {}
         self._services: set[str] = set()
         for handler in self._generic:
             self._note_service(handler)
@@ -93,9 +94,7 @@ class Server(grpc.Server):  # type: ignore[misc]
         if self._registration is not None:
             self._registration.update(sorted(self._services))
 
-    def add_registered_method_handlers(
-        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler]
-    ) -> None:
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
         if self._started:
             log.warning("methods of %s registered after the server has started are ignored", service_name)
             return
@@ -170,11 +169,11 @@ class Server(grpc.Server):  # type: ignore[misc]
 
     # -- calls ------------------------------------------------------------------------------------
 
-    def intercepted(self, call: ServerCall) -> grpc.RpcMethodHandler | None:
+    def intercepted(self, call: ServerCall) -> Handler | None:
         """The handler that the interceptors and the registered handlers choose; None if there is none."""
         details = _Details(call.method, call.metadata)
 
-        def chain(index: int, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        def chain(index: int, details: grpc.HandlerCallDetails) -> Handler | None:
             if index == len(self._interceptors):
                 return self._find(details)
             return self._interceptors[index].intercept_service(lambda d: chain(index + 1, d), details)
@@ -190,7 +189,7 @@ class Server(grpc.Server):  # type: ignore[misc]
             with self._drained:
                 self._drained.notify_all()
 
-    def _find(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def _find(self, details: grpc.HandlerCallDetails) -> Handler | None:
         handler = self._registered.get(details.method)
         if handler is not None:
             return handler
@@ -211,7 +210,7 @@ class Server(grpc.Server):  # type: ignore[misc]
             code = status.to_int(grpc.StatusCode.RESOURCE_EXHAUSTED)
             connection.finish(call, code, status.CONCURRENCY_EXCEEDED)
             return None
-        handler: grpc.RpcMethodHandler | None = None
+        handler: Handler | None = None
         if not self._interceptors:
             handler = self._registered.get(call.method)
             if handler is None and self._generic:
@@ -287,5 +286,3 @@ class Server(grpc.Server):  # type: ignore[misc]
         name: Callable[[], str] | None = getattr(handler, "service_name", None)
         if name is not None:
             self._services.add(name())
-
-

@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError, Message
 from ipcd_client.errors import IpcdError, NoDaemon, NodeError, WireError
 from ipcd_client.frame.settings import RESET_DEADLINE, Settings
 from ipcd_client.rpc.call import ClientCall
-from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection, Host
+from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
+from ipcd_client.sync.host import Host
 from ipcd_client.wire import unix
 from ipcd_client.wire.fds import Fd
 
@@ -72,7 +73,10 @@ def call(
     try:
         if not connection.wait(state.stream, lambda: state.code is not None, deadline):
             connection.end(
-                state, grpc.StatusCode.DEADLINE_EXCEEDED, f"{connection.wire.peer()} did not answer", RESET_DEADLINE
+                state,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"{connection.wire.peer()} did not answer",
+                RESET_DEADLINE,
             )
     except BaseException:
         connection.end(state, grpc.StatusCode.CANCELLED, "interrupted")
@@ -86,8 +90,8 @@ def call(
             state.details = f"the reply to {method} does not parse: {error}"
     for fd in fds:
         fd.close()
-    code = state.code if state.code not in (None, grpc.StatusCode.OK) else grpc.StatusCode.INTERNAL
-    raise CallFailed(code or grpc.StatusCode.INTERNAL, state.details or f"{method} gave no reply")
+    code = grpc.StatusCode.INTERNAL if state.code in (None, grpc.StatusCode.OK) else state.code
+    raise CallFailed(code, state.details or f"{method} gave no reply")
 
 
 class Attachment:
@@ -116,6 +120,10 @@ class Attachment:
                     connection.close()
                 connection = self._connection = connect(self.path, timeout)
             return connection
+
+    def after_fork(self) -> None:
+        """In a child: the lock may be held by a thread that is not here, the connection is the parent's."""
+        self._lock = threading.Lock()
 
     def hold(self) -> None:
         """One more user."""
@@ -155,7 +163,7 @@ def _after_fork() -> None:
     global _registry_lock
     _registry_lock = threading.Lock()
     for attachment in _registry.values():
-        attachment._lock = threading.Lock()
+        attachment.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -51,13 +51,18 @@ class Registration:
     by the thread that reads for the server, so it must be quick."""
 
     def __init__(
-        self, path: str, name: str, services: list[str], reactor: Reactor, on_grant: Callable[[node_pb2.Grant, Fd], None]
+        self,
+        path: str,
+        name: str,
+        services: list[str],
+        reactor: Reactor,
+        on_grant: Callable[[node_pb2.Grant, Fd], None],
     ) -> None:
         self.path = path
         self.server: node_pb2.Server | None = None
         self._request = node_pb2.RegisterRequest(name=name, services=services)
         self._reactor = reactor
-        self._on_grant = on_grant
+        self.on_grant = on_grant
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._connection: Connection | None = None
@@ -74,7 +79,8 @@ class Registration:
         pause, warned = _RETRY_FIRST, False
         while True:
             try:
-                return self._attach()
+                self._attach()
+                return
             except attach.CallFailed as error:
                 if error.code is not grpc.StatusCode.UNAVAILABLE:
                     raise
@@ -144,14 +150,16 @@ class Registration:
 
     def _attach_again(self) -> None:
         pause = _RETRY_FIRST
-        while not self._closing.wait(pause * (0.5 + random.random())):  # noqa: S311
+        while not self._closing.wait(pause * (0.5 + random.random())):
             try:
-                return self._attach()
+                self._attach()
+                return
             except IpcdError as error:
                 log.debug("not yet: %s", error)
             pause = min(pause * 2, _RETRY_MOST)
 
-    def _registered(self, server: node_pb2.Server) -> None:
+    def confirmed(self, server: node_pb2.Server) -> None:
+        """The node has taken the registration in."""
         self.server = server
 
 
@@ -178,10 +186,10 @@ class _Receiver:
                 self._connection.fail(NodeError(f"{self._connection.wire.peer()} sent no RegisterReply: {error}"))
                 return
             if reply.HasField("registered"):
-                self._registration._registered(reply.registered)
+                self._registration.confirmed(reply.registered.server)
                 self.registered.set()
             elif reply.HasField("grant"):
                 if call.fds:
-                    self._registration._on_grant(reply.grant, call.fds.popleft())
+                    self._registration.on_grant(reply.grant, call.fds.popleft())
                 else:
                     log.warning("the node granted a caller without a connection")

@@ -79,7 +79,7 @@ class Router:
             service=service,
             node=self.target.node,
             server=self.target.server,
-            transport=TRANSPORTS[self.transport],  # type: ignore[arg-type]
+            transport=TRANSPORTS[self.transport],
         )
 
     def connect(self, service: str, deadline: float | None, wait: bool) -> Route:
@@ -93,7 +93,9 @@ class Router:
             lock = self._locks.setdefault(service, threading.Lock())
         left = -1.0 if deadline is None else max(0.0, deadline - monotonic())
         if not lock.acquire(timeout=left):
-            raise attach.CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no connection for {service} before the deadline")
+            raise attach.CallFailed(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"no connection for {service} before the deadline"
+            )
         try:
             route = self.routes.get(service)
             if route is not None and route.connection.usable:
@@ -133,17 +135,23 @@ class Router:
             if self._closed:
                 raise ChannelClosed(status.CHANNEL_CLOSED)
             # Jitter: the callers of a server that died come back one by one.
-            pause = min(pause * (1 + random.random()), _RETRY_MOST)  # noqa: S311
+            pause = min(pause * (1 + random.random()), _RETRY_MOST)
             if deadline is not None and monotonic() + pause >= deadline:
                 time.sleep(max(0.0, deadline - monotonic()))
-                raise attach.CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no server for {service} before the deadline")
+                raise attach.CallFailed(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no server for {service} before the deadline"
+                )
             time.sleep(pause)
 
     def _introduce(self, service: str, deadline: float | None, wait: bool) -> Route:
         limit = HELLO_TIMEOUT if deadline is None else min(HELLO_TIMEOUT, max(0.0, deadline - monotonic()))
         daemon = self._attachment.connection(limit)
         request = node_pb2.OpenRequest(target=self.request(service), wait=wait)
-        until = deadline if wait or (deadline is not None and deadline < monotonic() + DIAL_TIMEOUT) else monotonic() + DIAL_TIMEOUT
+        until = (
+            deadline
+            if wait or (deadline is not None and deadline < monotonic() + DIAL_TIMEOUT)
+            else monotonic() + DIAL_TIMEOUT
+        )
         reply, fds = attach.call(daemon, "Open", request, node_pb2.OpenReply, until)
         choice = reply.choice
         process = choice.server.process
@@ -164,6 +172,11 @@ class Router:
             sock.close()
             raise WireError(f"{peer} at {reply.address}: {error.strerror or error}") from error
         return tcp.TcpWire(sock, peer=peer)
+
+    def after_fork(self) -> None:
+        """In a child: locks may be held by threads that are not here; connections say themselves that they are dead."""
+        self._lock = threading.Lock()
+        self._locks = {}
 
     def close(self) -> None:
         """Ends all routes. Calls under way fail."""
@@ -188,7 +201,7 @@ def _granted(fds: list[Fd], peer: str) -> unix.UnixWire:
 class NodeRouter(Router):
     """Routes everything to the daemon's own API."""
 
-    def connect(self, service: str, deadline: float | None, wait: bool) -> Route:
+    def connect(self, service: str, deadline: float | None, wait: bool) -> Route:  # noqa: ARG002
         pause = _RETRY_FIRST
         while True:
             try:
@@ -206,10 +219,8 @@ _live: weakref.WeakSet[Router] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    # Locks may be held by threads that are not here; the connections are the parent's, and say so themselves.
     for router in _live:
-        router._lock = threading.Lock()
-        router._locks = {}
+        router.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -19,14 +19,21 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 import grpc
 
-from ipcd_client.errors import ChannelClosed, IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout
+from ipcd_client.errors import (
+    ChannelClosed,
+    IpcdError,
+    ProtocolError,
+    UsageError,
+    WireClosed,
+    WireError,
+    WireTimeout,
+)
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Buffer, Frame, Metadata
@@ -34,9 +41,10 @@ from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.settings import Settings
 from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.sync import spin
+from ipcd_client.sync.host import Host
 from ipcd_client.sync.pump import Pump
+from ipcd_client.sync.waiting import Waiter, Waiters
 from ipcd_client.wire.base import Wire
-from ipcd_client.wire.fds import Fd
 
 # A sender of streamed messages waits while the wire is this far behind, in bytes.
 BACKLOG_HIGH: Final = 1 << 20
@@ -48,38 +56,6 @@ HELLO_TIMEOUT: Final = 5.0
 _FLUSH_SLICE: Final = 0.05
 # Frames read in one turn of a server's reactor before other connections get theirs.
 _TURN: Final = 64
-
-
-class User(Protocol):
-    """Who is told about a call's news besides waiting threads. Called without locks, by whichever thread reads."""
-
-    def progressed(self) -> None:
-        """An event of the call was taken in."""
-
-
-class Host(Protocol):
-    """What a connection asks of the reactor that reads it while nobody waits."""
-
-    def pause(self, connection: Connection) -> None:
-        """A waiting thread reads from now on."""
-
-    def resume(self, connection: Connection) -> None:
-        """It has stopped."""
-
-    def flush_later(self, connection: Connection) -> None:
-        """There is a backlog, and nobody waits until it is gone."""
-
-    def read_again(self, connection: Connection) -> None:
-        """The wire holds frames that were read from the transport, so that polling would not tell."""
-
-    def adopt(self, connection: Connection, calls: list[ServerCall]) -> None:
-        """Calls that were found by a thread that was waiting for something else."""
-
-    def about_to_wait(self) -> None:
-        """This thread is going to wait: it may be the one that reads for the others."""
-
-    def closed(self, connection: Connection) -> None:
-        """The connection has ended; its descriptor is still open."""
 
 
 _live: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -100,7 +76,7 @@ class Connection:
         self._lock = threading.Lock()
         self._calls: dict[int, ClientCall | ServerCall] = {}
         self._reading = False
-        self._waiting: dict[int, list[Waiter]] = {}
+        self._waiting = Waiters()
         self._opened: list[ServerCall] = []
         self._more = False  # the last turn of reading ended at its bound
         self._pongs: set[bytes] = set()
@@ -158,6 +134,7 @@ class Connection:
         end: bool = False,
     ) -> None:
         """Opens a call. Where that fails, the call has failed; it is `refused` if the peer has not seen it."""
+        sent = True
         try:
             with self._lock:
                 if self.error is not None:
@@ -173,7 +150,10 @@ class Connection:
             if self.core.going_away or "stream ids" in str(error):
                 self.retired = True
             call.refused = self.retired
-            call.fail(grpc.StatusCode.UNAVAILABLE if self.retired else grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            call.fail(
+                grpc.StatusCode.UNAVAILABLE if self.retired else grpc.StatusCode.RESOURCE_EXHAUSTED,
+                str(error),
+            )
         except IpcdError as error:
             with self._lock:
                 self._calls.pop(call.stream, None)
@@ -187,7 +167,7 @@ class Connection:
             if not call.fail(code, details):
                 return False
             self._calls.pop(call.stream, None)
-            self._wake(call.stream)
+            self._waiting.wake(call.stream)
             if self.error is None:
                 self._push(self.core.reset(call.stream, reset))
             self._close_fds(call)
@@ -203,7 +183,7 @@ class Connection:
             if not call.cancel(why):
                 return False
             self._calls.pop(call.stream, None)
-            self._wake(call.stream)
+            self._waiting.wake(call.stream)
             if self.error is None:
                 self._push(self.core.reset(call.stream, reset))
         if call.user is not None:
@@ -225,6 +205,7 @@ class Connection:
         def room() -> bool:
             return (core.credit(stream) > 0 and wire.backlog < BACKLOG_HIGH) or stream not in self._calls
 
+        sent = False
         while True:
             with self._lock:
                 if stream not in self._calls:
@@ -294,9 +275,7 @@ class Connection:
                 overdue: IpcdError = WireClosed(f"{self.wire.peer()} reads too little: {self.wire.backlog} bytes wait")
             else:
                 self._push(
-                    self.core.status(
-                        call.stream, code, details, headers=headers, trailing=trailing, message=message
-                    )
+                    self.core.status(call.stream, code, details, headers=headers, trailing=trailing, message=message)
                 )
                 return True
         self.fail(overdue)
@@ -328,7 +307,7 @@ class Connection:
                     return True
                 waiter = None
                 if self._reading:
-                    waiter = self._register(stream)
+                    waiter = self._waiting.add(stream)
                 else:
                     self._reading = True
             if waiter is None:
@@ -342,7 +321,7 @@ class Connection:
             try:
                 waiter.sleep(deadline)
             finally:
-                self._unregister(stream, waiter, ready)
+                self._stop_waiting(stream, waiter)
             if deadline is not None and monotonic() >= deadline:
                 return ready() or self.error is not None
         return True
@@ -448,9 +427,7 @@ class Connection:
                 else:
                     call.cancel(str(error))
                 self._close_fds(call)
-            for waiters in self._waiting.values():
-                for waiter in waiters:
-                    waiter.wake()
+            self._waiting.wake_all()
             reading = self._reading
         if self._host is not None:
             self._host.closed(self)
@@ -481,7 +458,7 @@ class Connection:
         """For a forked child: forgets the connection, which is the parent's. Locks may be held by threads that do not
         exist here."""
         self._lock = threading.Lock()
-        self._waiting = {}
+        self._waiting = Waiters()
         self._reading = False
         self.error = WireClosed("the connection belongs to the parent process")
         self.retired = True
@@ -539,46 +516,54 @@ class Connection:
             event = core.receive(frame)
             fds = self.wire.take_fds(frame.fds) if frame.fds else None
             if core.outbox:
-                answers, core.outbox = core.outbox, []
-                self._push(answers)
-                if self.wire.backlog > BACKLOG_MOST:
-                    raise WireClosed(f"{self.wire.peer()} reads too little: {self.wire.backlog} bytes wait")
-            if event is None:
-                self._close_all(fds)
-                return
-            if isinstance(event, events.CallOpened):
-                # From here on its events are taken in: some may be right behind.
-                opened = ServerCall(event, self.settings.max_message)
-                self._calls[event.stream] = opened
-                self._opened.append(opened)
-                self._close_all(fds)
-                return
-            if isinstance(event, (events.HelloReceived, events.PongReceived, events.GoAwayReceived)):
-                self._close_all(fds)
-                self._on_connection_event(event)
-                return
-            call = self._calls.get(event.stream)
+                self._answer()
+            call = self._called(event)
             if call is None:
-                self._close_all(fds)
+                for fd in fds or ():
+                    fd.close()
                 return
+            assert event is not None
             if fds:
                 call.fds.extend(fds)
             call.handle(event)
+            stream = call.stream
             if isinstance(call, ClientCall):
                 if call.code is not None:
-                    del self._calls[event.stream]
-                    if core.is_open(event.stream):
+                    del self._calls[stream]
+                    if core.is_open(stream):
                         # Ended on this side only, as for a message over the limit.
-                        self._push(core.reset(event.stream, limits.RESET_CANCEL))
+                        self._push(core.reset(stream, limits.RESET_CANCEL))
             elif call.cancelled is not None:
-                self._calls.pop(event.stream, None)
-            if event.stream in self._waiting:
-                self._wake(event.stream)
+                self._calls.pop(stream, None)
+            if stream in self._waiting:
+                self._waiting.wake(stream)
             user = call.user
         if user is not None:
             user.progressed()
         if self._closes_idle and self.idle:
             self.close()
+
+    def _answer(self) -> None:
+        """Sends what the core answers by itself."""
+        answers, self.core.outbox = self.core.outbox, []
+        self._push(answers)
+        if self.wire.backlog > BACKLOG_MOST:
+            raise WireClosed(f"{self.wire.peer()} reads too little: {self.wire.backlog} bytes wait")
+
+    def _called(self, event: events.Event | None) -> ClientCall | ServerCall | None:
+        """The call that the event is for. An event that is for none is dealt with here."""
+        if event is None:
+            return None
+        if isinstance(event, events.CallOpened):
+            # From here on its events are taken in: some may be right behind.
+            opened = ServerCall(event, self.settings.max_message)
+            self._calls[event.stream] = opened
+            self._opened.append(opened)
+            return None
+        if isinstance(event, (events.HelloReceived, events.PongReceived, events.GoAwayReceived)):
+            self._on_connection_event(event)
+            return None
+        return self._calls.get(event.stream)
 
     def _on_connection_event(self, event: events.HelloReceived | events.PongReceived | events.GoAwayReceived) -> None:
         if isinstance(event, events.HelloReceived):
@@ -590,7 +575,7 @@ class Connection:
             self.retired = True
             if event.code != limits.GOAWAY_DRAIN:
                 raise WireClosed(f"{self.wire.peer()} ended the connection: {event.reason}")
-        self._wake(0)
+        self._waiting.wake(0)
 
     def _hand_over(self) -> None:
         opened, self._opened = self._opened, []
@@ -617,37 +602,19 @@ class Connection:
         except IpcdError as error:
             self.fail(error)
 
-    def _register(self, stream: int) -> Waiter:
-        waiter = Waiter()
-        self._waiting.setdefault(stream, []).append(waiter)
-        return waiter
-
-    def _unregister(self, stream: int, waiter: Waiter, ready: Callable[[], bool]) -> None:
+    def _stop_waiting(self, stream: int, waiter: Waiter) -> None:
         with self._lock:
-            waiters = self._waiting.get(stream, [])
-            if waiter in waiters:
-                waiters.remove(waiter)
-                if not waiters:
-                    del self._waiting[stream]
+            self._waiting.remove(stream, waiter)
             if not self._reading:
                 # The role may have been offered to this thread, which perhaps has no more use for it.
-                self._offer_role()
-
-    def _wake(self, stream: int) -> None:
-        for waiter in self._waiting.get(stream, ()):
-            waiter.wake()
-
-    def _offer_role(self) -> None:
-        for waiters in self._waiting.values():
-            waiters[0].wake()
-            return
+                self._waiting.wake_one()
 
     def _stop_reading(self, *, resume: bool = True) -> None:
         with self._lock:
             self._reading = False
             if self.error is None:
                 if self._waiting:
-                    self._offer_role()
+                    self._waiting.wake_one()
             else:
                 self.wire.abort()
                 return
@@ -660,36 +627,9 @@ class Connection:
                 self._host.read_again(self)
 
     @staticmethod
-    def _close_all(fds: list[Fd] | None) -> None:
-        for fd in fds or ():
-            fd.close()
-
-    @staticmethod
     def _close_fds(call: ClientCall | ServerCall) -> None:
         while call.fds:
             call.fds.popleft().close()
-
-
-class Waiter:
-    """A thread asleep until somebody wakes it. A wake before the sleep is not lost."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = allocate_lock()
-        self._lock.acquire()
-
-    def sleep(self, deadline: float | None) -> None:
-        """Until woken, or the deadline of time.monotonic()."""
-        if deadline is None:
-            self._lock.acquire()
-        else:
-            self._lock.acquire(timeout=max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX)))
-
-    def wake(self) -> None:
-        """Under the connection's lock, so that two wakers do not release twice."""
-        if self._lock.locked():
-            self._lock.release()
 
 
 def _forget_all() -> None:
@@ -698,4 +638,3 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-

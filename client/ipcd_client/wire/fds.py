@@ -8,11 +8,12 @@ import os
 import socket
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from ipcd_client.errors import ProtocolError
 
-# Descriptors in one message. The kernel's own limit is 253 (SCM_MAX_FD); no frame of ours needs more than a few.
+# Descriptors in one message. The kernel's own limit is 253 (SCM_MAX_FD); no frame of ours needs more than a
+# few.
 MAX_FDS: Final = 8
 ANCILLARY_SPACE: Final = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
@@ -42,7 +43,7 @@ class Fd:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def __enter__(self) -> Fd:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
