@@ -4,13 +4,14 @@ The contract, which `ipcd_client.testing.wire_contract` tests on every wire:
 
 - Frames arrive in order, each whole or not at all.
 - Nothing blocks but `poll`, `poll_write` and `close`, and each takes a timeout. The GIL is free meanwhile.
-- `send` keeps what the transport does not take at once; `backlog` says how much, so that the sender can bound it.
-  The buffers must not change before `backlog` is back at 0.
+- `send` keeps what the transport does not take at once; `backlog` says how much, so that the sender can bound
+  it. The buffers must not change before `backlog` is back at 0.
 - The peer's end or death makes the wire readable and `recv` raise `WireClosed`, after the last whole frame.
-- `close` sends the backlog first, `abort` does not. Both may be called at any time and more than once.
+- `close` sends the backlog first, `abort` does not. Both may be called more than once.
 - `fileno` may be watched by epoll or an event loop: readable when `recv` may make progress.
 
-One thread at a time may be in recv and poll, and one at a time in send and flush; the two may be different threads.
+One thread at a time may be in recv, take_fds and poll, and one at a time in send, flush and close; the two may be
+different threads. Everything else, above all shutdown and abort, is for any thread at any time.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from ipcd_client.errors import WireTimeout
+from ipcd_client.errors import WireClosed, WireTimeout
 from ipcd_client.frame.codec import Buffer, Frame
 from ipcd_client.wire.fds import Fd
+
+# There is nothing to poll for the transport's having delivered; in seconds.
+_SETTLE_SLICE: Final = 0.002
 
 
 class Wire(abc.ABC):
@@ -83,8 +87,8 @@ class Wire(abc.ABC):
 
     @abc.abstractmethod
     def poll(self, timeout: float | None, *, write: bool = False) -> bool:
-        """Waits at most `timeout` seconds (None: for ever) until `recv`, or with `write` also `flush`, may make
-        progress. 0 is quick enough to spin on. Only for the thread that calls `recv`."""
+        """Waits at most `timeout` seconds (None: for ever) until `recv`, or with `write` also `flush`, may
+        make progress. 0 is quick enough to spin on. Only for the thread that calls `recv`."""
 
     @abc.abstractmethod
     def poll_write(self, timeout: float | None) -> bool:
@@ -92,7 +96,8 @@ class Wire(abc.ABC):
 
     @abc.abstractmethod
     def shutdown(self) -> None:
-        """Ends both directions and wakes whoever polls; the descriptor stays open until `abort`. For any thread."""
+        """Ends both directions and wakes whoever polls; the descriptor stays open until `abort`. For any
+        thread."""
 
     @abc.abstractmethod
     def abandon(self) -> None:
@@ -106,6 +111,10 @@ class Wire(abc.ABC):
     def peer(self) -> str:
         """The other end in words, for error texts."""
 
+    def settled(self) -> bool:
+        """What the transport has taken reaches the peer even if this end closes now."""
+        return True
+
     def close(self, timeout: float = 1.0) -> None:
         """Sends the backlog, for at most `timeout` seconds, and closes."""
         deadline = time.monotonic() + timeout
@@ -114,6 +123,10 @@ class Wire(abc.ABC):
                 left = deadline - time.monotonic()
                 if left <= 0 or not self.poll_write(left):
                     break
+            while not self.closed and not self.settled() and time.monotonic() < deadline:
+                time.sleep(_SETTLE_SLICE)
+        except WireClosed:
+            pass  # nobody is left to send it to
         finally:
             self.abort()
 
@@ -148,7 +161,8 @@ class Wire(abc.ABC):
 
 
 def millis(timeout: float | None) -> float | None:
-    """Seconds as select.poll takes them: milliseconds, rounded up so that a short wait does not become a spin."""
+    """Seconds as select.poll takes them: milliseconds, rounded up so that a short wait does not become a
+    spin."""
     if timeout is None or timeout <= 0:
         return 0 if timeout is not None else None
     return min(timeout * 1000 + 0.5, 2_000_000_000.0)

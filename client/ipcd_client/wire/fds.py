@@ -6,7 +6,7 @@ import array
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -57,6 +57,12 @@ class Fd:
         return f"Fd({self._fd})"
 
 
+def close_all(fds: Iterable[Fd]) -> None:
+    """Closes those that are still owned."""
+    for fd in fds:
+        fd.close()
+
+
 def ancillary(fds: Sequence[Fd]) -> list[tuple[int, int, array.array[int]]]:
     """The control message for sendmsg. The objects must live until sendmsg has returned."""
     if not fds:
@@ -77,7 +83,6 @@ def received(control: Sequence[tuple[int, int, bytes]], flags: int) -> list[Fd]:
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
             fds += map(Fd, numbers)
     if flags & socket.MSG_CTRUNC:
-        for fd in fds:
-            fd.close()
+        close_all(fds)
         raise ProtocolError("truncated-fds", f"more than {MAX_FDS} descriptors in one message, or no room for more")
     return fds

@@ -10,17 +10,18 @@ from collections import deque
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-from ipcd_client.errors import ProtocolError, WireClosed
+from ipcd_client.errors import ProtocolError, UsageError, WireClosed
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
 from ipcd_client.wire.base import Wire, millis
-from ipcd_client.wire.fds import Fd
+from ipcd_client.wire.fds import MAX_FDS, Fd, close_all
 
 CAPACITY: Final = 256 * 1024
 
 
 class _Pipe:
-    """One direction: bytes up to a capacity. `readable` and `writable` are eventfds that are up while they hold."""
+    """One direction: bytes up to a capacity. `readable` and `writable` are eventfds that are up while they
+    hold."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -43,13 +44,24 @@ class _Pipe:
         with self.lock:
             self.ended = True
             self.users -= 1
-            if self.users:
-                self.signal()
-                return
-            while self.fds:
-                self.fds.popleft().close()
-            self.readable.close()
-            self.writable.close()
+            self.signal()
+            if not self.users:
+                close_all(self.fds)
+                self.fds.clear()
+                # Closed when the last thread that polls them has left.
+                self.readable = self.writable = _NONE
+
+    def abandon(self) -> None:
+        """In a forked child: the flags are shared with the parent, and must not change."""
+        self.lock = threading.Lock()
+        self.ended = True
+        self.users = 0
+        self.readable.close()
+        self.writable.close()
+        close_all(self.fds)
+
+
+_NONE: Final = Fd(-1)
 
 
 def _set(flag: Fd, up: bool) -> None:
@@ -72,7 +84,8 @@ class MemoryWire(Wire):
         self._closing = threading.Lock()
 
     def fileno(self) -> int:
-        return -1 if self.closed else self._in.readable.fileno()
+        readable = self._in.readable
+        return -1 if self.closed else readable.fileno()
 
     def peer(self) -> str:
         return "the other end in memory"
@@ -86,9 +99,15 @@ class MemoryWire(Wire):
         self._decoder.max_frame = size
 
     def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
+        if len(fds) > MAX_FDS:
+            close_all(fds)
+            raise UsageError(f"{len(fds)} descriptors with one frame, the limit is {MAX_FDS}")
+        if self.closed:
+            close_all(fds)
+            raise WireClosed("the connection was closed on this side")
         for buffer in buffers:
             view = memoryview(buffer)
-            if len(view):
+            if view:
                 self._queue.append((view, fds))
                 self.backlog += len(view)
                 fds = ()
@@ -97,7 +116,9 @@ class MemoryWire(Wire):
     def flush(self) -> bool:
         pipe = self._out
         with pipe.lock:
-            if self.closed or pipe.ended:
+            if self.closed:
+                raise WireClosed("the connection was closed on this side")
+            if pipe.ended:
                 raise WireClosed(f"{self.peer()} closed the connection")
             while self._queue and pipe.size < pipe.capacity:
                 view, fds = self._queue.popleft()
@@ -151,13 +172,14 @@ class MemoryWire(Wire):
         return self._poll(timeout, False, True)
 
     def _poll(self, timeout: float | None, read: bool, write: bool) -> bool:
+        readable, writable = self._in.readable, self._out.writable
         if self.closed:
             return True
         poller = select.poll()
         if read:
-            poller.register(self._in.readable.fileno(), select.POLLIN)
+            poller.register(readable.fileno(), select.POLLIN)
         if write:
-            poller.register(self._out.writable.fileno(), select.POLLIN)
+            poller.register(writable.fileno(), select.POLLIN)
         return bool(poller.poll(millis(timeout)))
 
     def shutdown(self) -> None:
@@ -168,19 +190,22 @@ class MemoryWire(Wire):
                     pipe.signal()
 
     def abandon(self) -> None:
-        # Both ends live in the one process, and a fork copies both.
-        self.abort()
+        self.closed = True
+        self.backlog = 0
+        self._queue.clear()
+        self._in.abandon()
+        self._out.abandon()
 
     def abort(self) -> None:
         with self._closing:
             if self.closed:
                 return
             self.closed = True
-        self.backlog = 0
-        for _, fds in self._queue:
-            for fd in fds:
-                fd.close()
-        self._queue.clear()
+        with self._out.lock:
+            self.backlog = 0
+            for _, fds in self._queue:
+                close_all(fds)
+            self._queue.clear()
         self._in.leave()
         self._out.leave()
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
+import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
-from ipcd_client.errors import ProtocolError, WireClosed
+from ipcd_client.errors import ProtocolError, UsageError, WireClosed
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
 from ipcd_client.wire import fds as fdlib
@@ -30,27 +33,47 @@ _GONE: Final = {
 }
 
 
-class SocketWire(Wire):
-    """A connected stream socket, owned by the wire.
+class _Owned(socket.socket):
+    """A socket that is closed when the last thread has left it.
 
-    Descriptors travel with the first byte of the frame that they belong to. The kernel never merges what was sent
-    with different descriptors into one read, so they are here before their frame is, in the frames' order.
+    Closing at once would free the number while another thread is about to read from it or to poll it: the kernel
+    gives it to the next file that is opened, and the thread then has that one. A method call holds a reference, so
+    dropping ours is safe.
+    """
+
+    def __del__(self) -> None:
+        self.close()
+
+
+# Takes the socket's place once the wire is closed: everything on it fails with EBADF.
+_CLOSED: Final = socket.socket(socket.AF_UNIX)
+_CLOSED.close()
+
+
+class SocketWire(Wire):
+    """A connected stream socket, owned by the wire: the object that was given is detached from it.
+
+    Descriptors travel with the first byte of the frame that they belong to. The kernel never merges what was
+    sent with different descriptors into one read, so they are here before their frame is, in the frames'
+    order.
     """
 
     def __init__(self, sock: socket.socket, *, peer: str, accept_fds: bool = False) -> None:
-        sock.setblocking(False)
-        self._socket = sock
+        owned = _Owned(sock.family, sock.type, sock.proto, sock.detach())
+        owned.setblocking(False)
+        self._socket: socket.socket = owned
         self._peer = peer
         self._accept_fds = accept_fds
         self._decoder = Decoder(MAX_HELLO)
         self._queue: deque[tuple[memoryview, Sequence[Fd]]] = deque()
         self._fds: deque[Fd] = deque()
         self._drained = False
-        self._gone: str | None = None
+        self._gone: str | None = None  # why nothing more will come
+        self._passing = threading.Lock()  # descriptors that wait to be sent are sent or closed under it
         self._reading = select.poll()
-        self._reading.register(sock, select.POLLIN)
+        self._reading.register(owned, select.POLLIN)
         self._both = select.poll()
-        self._both.register(sock, select.POLLIN | select.POLLOUT)
+        self._both.register(owned, select.POLLIN | select.POLLOUT)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -68,6 +91,12 @@ class SocketWire(Wire):
 
     def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
         if self.backlog or fds or len(buffers) > MAX_BUFFERS:
+            if len(fds) > fdlib.MAX_FDS:
+                fdlib.close_all(fds)
+                raise UsageError(f"{len(fds)} descriptors with one frame, the limit is {fdlib.MAX_FDS}")
+            if self.closed:
+                fdlib.close_all(fds)
+                raise WireClosed(self._why_gone())
             for buffer in buffers:
                 self._enqueue(memoryview(buffer), fds)
                 fds = ()
@@ -77,7 +106,8 @@ class SocketWire(Wire):
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            raise self._closed_by(error) from None
+            # Frames that the peer sent before its end are still to be received, so this is not yet the end of recv.
+            raise WireClosed(self._words(error)) from None
         for buffer in buffers:
             size = len(buffer)
             if sent < size:
@@ -93,26 +123,28 @@ class SocketWire(Wire):
             self.backlog += len(view)
 
     def flush(self) -> bool:
+        if self.closed:
+            raise WireClosed(self._why_gone())
+        # An abort in another thread replaces the queue; this one then finds the socket closed.
         queue = self._queue
         while queue:
             first, fds = queue[0]
             views = [first]
-            for view, other_fds in list(queue)[1:MAX_BUFFERS] if not fds and len(queue) > 1 else ():
-                if other_fds:
-                    break
-                views.append(view)
+            if not fds:
+                for view, other_fds in islice(queue, 1, MAX_BUFFERS):
+                    if other_fds:
+                        break
+                    views.append(view)
             try:
-                sent = self._socket.sendmsg(views, fdlib.ancillary(fds))
+                sent = self._pass_on(first, fds) if fds else self._socket.sendmsg(views)
             except BlockingIOError:
                 return False
             except OSError as error:
                 if error.errno == errno.ETOOMANYREFS:
                     # Descriptors in flight have reached the limit of this user: it ends when the peer reads.
                     return False
-                raise self._closed_by(error) from None
-            self.backlog -= sent
-            for fd in fds:
-                fd.close()
+                raise WireClosed(self._words(error)) from None
+            self.backlog = max(0, self.backlog - sent)
             for view in views:
                 if sent >= len(view):
                     sent -= len(view)
@@ -121,6 +153,15 @@ class SocketWire(Wire):
                     queue[0] = (view[sent:], ())
                     break
         return True
+
+    def _pass_on(self, view: memoryview, fds: Sequence[Fd]) -> int:
+        # Under the lock, so that an abort does not close them, and free their numbers, on their way.
+        with self._passing:
+            if self.closed:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            sent = self._socket.sendmsg([view], fdlib.ancillary(fds))
+            fdlib.close_all(fds)
+            return sent
 
     def recv(self) -> Frame | None:
         decoder = self._decoder
@@ -147,7 +188,7 @@ class SocketWire(Wire):
             except BlockingIOError:
                 return None
             except OSError as error:
-                raise self._closed_by(error) from None
+                raise self._end(self._words(error)) from None
             if not count:
                 middle = " in the middle of a frame" if decoder.partial else ""
                 raise self._end(f"{self._peer} closed the connection{middle}")
@@ -160,6 +201,9 @@ class SocketWire(Wire):
     def _recv(self) -> bytes:
         if not self._accept_fds:
             return self._socket.recv(READ_SIZE)
+        if self._fds and not self._decoder.partial:
+            # All frames so far were taken, with theirs, and what comes next brings its own.
+            raise ProtocolError("unexpected-fds", f"{len(self._fds)} descriptors came that no frame named")
         data, control, flags, _ = self._socket.recvmsg(READ_SIZE, fdlib.ANCILLARY_SPACE, socket.MSG_CMSG_CLOEXEC)
         if control or flags & socket.MSG_CTRUNC:
             self._keep_fds(fdlib.received(control, flags))
@@ -181,20 +225,27 @@ class SocketWire(Wire):
     def take_fds(self, count: int) -> list[Fd]:
         if count > len(self._fds):
             raise ProtocolError("missing-fds", f"a frame names {count} descriptors, {len(self._fds)} came")
-        return [self._fds.popleft() for _ in range(count)]
+        try:
+            return [self._fds.popleft() for _ in range(count)]
+        except IndexError:
+            raise WireClosed(self._why_gone()) from None  # an abort has closed them meanwhile
 
     def poll(self, timeout: float | None, *, write: bool = False) -> bool:
+        _held = self._socket  # see _Owned
+        if self.closed:
+            return True
         return bool((self._both if write else self._reading).poll(millis(timeout)))
 
     def poll_write(self, timeout: float | None) -> bool:
-        if self._socket.fileno() < 0:
+        held = self._socket
+        if self.closed:
             return True
         writing = select.poll()
-        writing.register(self._socket, select.POLLOUT)
+        writing.register(held, select.POLLOUT)
         return bool(writing.poll(millis(timeout)))
 
     def shutdown(self) -> None:
-        self._gone = self._gone or f"the connection with {self._peer} was closed on this side"
+        self._gone = self._why_gone()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -209,24 +260,31 @@ class SocketWire(Wire):
     def abandon(self) -> None:
         self.closed = True
         self._gone = "the connection belongs to the parent process"
+        # Threads that were in the socket, or held the lock, are not in this process: nobody will leave it.
+        self._socket.close()
+        self._passing = threading.Lock()
         self._release()
 
     def _release(self) -> None:
-        self._socket.close()
-        for _, fds in self._queue:
-            for fd in fds:
-                fd.close()
-        self._queue.clear()
+        self._socket = _CLOSED
+        queue, self._queue = self._queue, deque()
         self.backlog = 0
-        while self._fds:
-            self._fds.popleft().close()
+        with self._passing:
+            for _, fds in queue:
+                fdlib.close_all(fds)
+        with contextlib.suppress(IndexError):
+            while True:
+                self._fds.popleft().close()
 
     def _end(self, why: str) -> WireClosed:
         self._gone = self._gone or why
         return WireClosed(self._gone)
 
-    def _closed_by(self, error: OSError) -> WireClosed:
+    def _why_gone(self) -> str:
+        return self._gone or f"the connection with {self._peer} was closed on this side"
+
+    def _words(self, error: OSError) -> str:
         if error.errno == errno.EBADF:
-            return self._end(f"the connection with {self._peer} was closed on this side")
+            return self._why_gone()
         words = _GONE.get(error.errno or 0)
-        return self._end(f"{self._peer} {words}" if words else f"the connection with {self._peer} failed: {error}")
+        return f"{self._peer} {words}" if words else f"the connection with {self._peer} failed: {error}"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
+import select
 import socket
+import termios
 from typing import ClassVar, Final
 
 from ipcd_client.errors import ConfigError, WireError, WireTimeout
 from ipcd_client.wire.sockets import SocketWire
 
-# A peer whose host is gone is noticed by the kernel: after 2 s of silence it asks each second, three times; data that
-# is not acknowledged for 5 s ends the connection. A stopped process still has a kernel that answers.
+# A peer whose host is gone is noticed by the kernel: after 2 s of silence it asks each second, three times;
+# data that is not acknowledged for 5 s ends the connection. A stopped process still has a kernel that
+# answers.
 KEEPALIVE_IDLE: Final = 2
 KEEPALIVE_INTERVAL: Final = 1
 KEEPALIVE_COUNT: Final = 3
@@ -20,6 +25,20 @@ class TcpWire(SocketWire):
     """See the module."""
 
     kind: ClassVar[str] = "tcp"
+
+    def settled(self) -> bool:
+        # A socket that is closed while unread data is in it resets the connection, and what the peer's kernel has
+        # not acknowledged by then is lost.
+        sock = self._socket
+        if self.closed:
+            return True
+        dead = select.poll()
+        dead.register(sock, 0)  # errors and hang-ups are always told
+        if dead.poll(0):
+            return True
+        unacknowledged = array.array("i", [0])
+        fcntl.ioctl(sock, termios.TIOCOUTQ, unacknowledged)  # SIOCOUTQ, tcp(7)
+        return unacknowledged[0] == 0
 
 
 def tune(sock: socket.socket) -> None:
