@@ -1,0 +1,637 @@
+"""One connection driven by an event loop.
+
+Everything happens on the loop's thread, so there are no locks: the loop says when the wire is readable or writable,
+`_on_readable` feeds the pure cores, and tasks that wait are woken. Nothing here waits inside a callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import grpc
+
+from ipcd_client.aio.waiters import Waiters
+from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout
+from ipcd_client.frame import events
+from ipcd_client.frame import settings as limits
+from ipcd_client.frame.codec import Buffer, Frame, Metadata
+from ipcd_client.frame.connection import Connection as Core
+from ipcd_client.frame.connection import StreamsExhausted
+from ipcd_client.frame.settings import Settings
+from ipcd_client.rpc import status
+from ipcd_client.rpc.call import ClientCall, ServerCall
+from ipcd_client.rpc.failure import CallFailed
+from ipcd_client.wire.base import Wire
+from ipcd_client.wire.fds import Fd
+
+# Senders of streamed messages wait while the wire is this far behind, in bytes.
+BACKLOG_HIGH: Final = 1 << 20
+# A connection further behind than this is closed: its peer asks and does not read the answers.
+BACKLOG_MOST: Final = 64 << 20
+# Seconds for the peer's HELLO.
+HELLO_TIMEOUT: Final = 5.0
+# Frames taken in before other callbacks of the loop get their turn.
+_TURN: Final = 64
+# The socket is writable and yet takes nothing: too many descriptors of this user are in flight (ETOOMANYREFS).
+# Seconds until it is tried again; the loop would spin otherwise.
+_STUCK: Final = 0.02
+
+
+class User(Protocol):
+    """Who is told about a call's news, as `call.user`."""
+
+    def progressed(self) -> None:
+        """An event of the call was taken in, or the connection has ended."""
+
+
+OnCall = Callable[[events.CallOpened, list[Fd]], None]
+OnClosed = Callable[[IpcdError], None]
+
+
+class Connection:
+    """One end, owned by the running loop. `dialer`: whether this end opened the connection.
+
+    Says HELLO at once. Without `on_call`, calls of the peer are refused.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        settings: Settings,
+        *,
+        dialer: bool,
+        on_call: OnCall | None = None,
+        on_closed: OnClosed | None = None,
+        hello_timeout: float = HELLO_TIMEOUT,
+        backlog_most: int = BACKLOG_MOST,
+    ) -> None:
+        self.wire = wire
+        self.settings = settings
+        self.core = Core(dialer=dialer, settings=settings)
+        self.on_call = on_call
+        self.on_closed = on_closed
+        self.error: IpcdError | None = None  # why it ended
+        self.retired = False  # the peer takes no new calls, or no stream id is left
+        self._loop = asyncio.get_running_loop()
+        self.heard = self._loop.time()  # when the last frame came
+        self._backlog_most = backlog_most
+        self._calls: dict[int, ClientCall | ServerCall] = {}
+        self._news = Waiters()  # of the connection: hello, its end, room in the backlog, no calls left
+        self._pongs: dict[bytes, asyncio.Future[None]] = {}
+        self._pings = 0
+        self._again: asyncio.Handle | None = None
+        self._writing = False
+        self._fd = wire.fileno()
+        self._loop.add_reader(self._fd, self._on_readable)
+        self._hello_timer: asyncio.TimerHandle | None = self._loop.call_later(
+            hello_timeout, self._no_hello, hello_timeout
+        )
+        self._send(self.core.hello())
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """New calls may be made."""
+        return self.error is None and not self.retired and self.core.ready
+
+    @property
+    def idle(self) -> bool:
+        """No call is open."""
+        return not self._calls
+
+    async def handshake(self) -> None:
+        """Waits for the peer's hello; its deadline runs since the connection was made.
+
+        Raises:
+            IpcdError: why there is no connection: it did not come, versions differ, the peer refused.
+        """
+        while self.error is None and not self.core.ready:
+            await self._news.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def closed(self) -> IpcdError:
+        """Waits for the end of the connection, and says why."""
+        while self.error is None:
+            await self._news.wait()
+        return self.error
+
+    # -- the caller's end -------------------------------------------------------------------------
+
+    async def call(
+        self, method: str, request: bytes, *, timeout: float | None = None, metadata: Metadata = ()
+    ) -> tuple[bytes, list[Fd]]:
+        """A unary call: the answer, and the descriptors that came with it, owned by the caller.
+
+        `timeout` in seconds. Cancelling the task cancels the call.
+
+        Raises:
+            CallFailed: it ended with any other status than OK.
+        """
+        stream = self.stream(method, request=request, timeout=timeout, metadata=metadata)
+        try:
+            message = await stream.receive()
+            if message is None:
+                raise CallFailed(grpc.StatusCode.INTERNAL, f"{method} answered OK without a message")
+            await stream.finish()
+            return message, stream.take_fds()
+        finally:
+            stream.cancel()
+
+    def stream(
+        self,
+        method: str,
+        *,
+        request: bytes | None = None,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+    ) -> ClientStream:
+        """Begins a call of any kind. With `request`, that is its only message.
+
+        A call that cannot be begun has failed; its methods say why.
+        """
+        call = ClientCall(method, self.settings.max_message)
+        stream = ClientStream(self, call)
+        self.start(call, timeout=timeout, metadata=metadata, message=request, end=request is not None)
+        if timeout is not None and not call.done:
+            stream.timer = self._loop.call_later(max(0.0, timeout), self._expired, call)
+        return stream
+
+    def start(
+        self,
+        call: ClientCall,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+        message: Buffer | None = None,
+        end: bool = False,
+    ) -> None:
+        """Opens a call. Where that fails, the call has failed; it is `refused` if the peer has not seen it."""
+        if self.error is not None:
+            call.refused = True
+            code = self.error.code if isinstance(self.error, WireError) else grpc.StatusCode.UNAVAILABLE
+            call.fail(code, str(self.error))
+            return
+        try:
+            call.stream, buffers = self.core.open(
+                call.method, timeout=timeout, metadata=metadata, message=message, end=end
+            )
+        except UsageError as error:
+            self.retired = self.retired or self.core.going_away or isinstance(error, StreamsExhausted)
+            call.refused = self.retired
+            call.fail(grpc.StatusCode.UNAVAILABLE if self.retired else grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            return
+        self._calls[call.stream] = call
+        self._send(buffers)
+
+    def end(self, call: ClientCall, code: grpc.StatusCode, details: str, reset: int = limits.RESET_CANCEL) -> bool:
+        """Ends a call from this side, and tells the peer. False if it has ended already."""
+        if not call.fail(code, details):
+            return False
+        self._forget(call.stream)
+        self._send(self.core.reset(call.stream, reset))
+        close_all(call.fds)
+        _progressed(call)
+        return True
+
+    def _expired(self, call: ClientCall) -> None:
+        self.end(call, grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED, limits.RESET_DEADLINE)
+
+    def close_send(self, call: ClientCall) -> None:
+        """The caller has no further message."""
+        if call.stream in self._calls:
+            self._send(self.core.close_send(call.stream))
+
+    # -- both ends --------------------------------------------------------------------------------
+
+    def has_room(self, call: ClientCall | ServerCall) -> bool:
+        """A message of the call could be sent now."""
+        return self.core.credit(call.stream) > 0 and self.wire.backlog < BACKLOG_HIGH
+
+    def send_now(
+        self, call: ClientCall | ServerCall, message: Buffer, *, end: bool = False, fds: Sequence[Fd] = ()
+    ) -> bool:
+        """Sends one message, whatever the credit. False: the call has ended, nothing was sent, and `fds` are closed."""
+        if call.stream not in self._calls:
+            close_all(fds)
+            return False
+        self._send(self.core.message(call.stream, message, end=end, fds=len(fds)), fds)
+        return True
+
+    async def send(
+        self,
+        call: ClientCall | ServerCall,
+        message: Buffer,
+        *,
+        end: bool = False,
+        fds: Sequence[Fd] = (),
+    ) -> bool:
+        """Sends one message once there is credit and room. `fds` are owned by the connection from here on.
+        False: the call has ended, nothing was sent."""
+        try:
+            while call.stream in self._calls and not self.has_room(call):
+                if self.core.credit(call.stream) <= 0:
+                    await call.user.wait()
+                else:
+                    await self._news.wait()
+        except BaseException:
+            close_all(fds)
+            raise
+        return self.send_now(call, message, end=end, fds=fds)
+
+    def take(self, call: ClientCall | ServerCall) -> bytes:
+        """The next message of the call, of which there must be one. Gives the credit back."""
+        message, cost = call.messages.popleft()
+        if cost >= 0:
+            self._send(self.core.consumed(call.stream, cost))
+        return message
+
+    # -- the callee's end -------------------------------------------------------------------------
+
+    def accept(self, call: ServerCall) -> None:
+        """Takes on a call that the peer opened: from now on its events are taken in."""
+        self._calls[call.stream] = call
+
+    def headers(self, call: ServerCall, metadata: Metadata) -> None:
+        """Sends initial metadata."""
+        if call.stream in self._calls:
+            self._send(self.core.headers(call.stream, metadata))
+
+    def finish(
+        self,
+        call: ServerCall,
+        code: int,
+        details: str = "",
+        *,
+        headers: Metadata | None = None,
+        trailing: Metadata = (),
+        message: Buffer | None = None,
+        fds: Sequence[Fd] = (),
+    ) -> bool:
+        """Sends the status, and the answer of a unary call with it. False if nobody waits for it; `fds`, owned by the
+        connection from here on, are then closed."""
+        close_all(call.fds)
+        if call.stream not in self._calls:
+            close_all(fds)
+            return False
+        call.finished = True
+        self._forget(call.stream)
+        self._send(
+            self.core.status(
+                call.stream, code, details, headers=headers, trailing=trailing, message=message, fds=len(fds)
+            ),
+            fds,
+        )
+        return True
+
+    def give_up(self, call: ServerCall, code: grpc.StatusCode, details: str, why: str) -> None:
+        """Ends a call although its handler still runs; `why` is what the handler's side is told."""
+        if self._calls.get(call.stream) is call:
+            self._forget(call.stream)
+            self._send(self.core.status(call.stream, status.to_int(code), details))
+            call.cancel(why)
+            close_all(call.fds)
+            _progressed(call)
+
+    def refuse(self, stream: int, reason: str) -> None:
+        """Tells the caller that no handler has seen the call, so that it may try elsewhere."""
+        self._forget(stream)
+        self._send(self.core.reset(stream, limits.RESET_REFUSED, reason))
+
+    def drain(self, reason: str) -> None:
+        """Takes no new calls; those under way go on."""
+        self._send(self.core.drain(reason))
+
+    # -- the connection ---------------------------------------------------------------------------
+
+    async def ping(self, timeout: float) -> float:
+        """Seconds until the peer's library answered.
+
+        Raises:
+            WireTimeout: it did not within `timeout` seconds.
+            IpcdError: the connection has ended.
+        """
+        if self.error is not None:
+            raise self.error
+        self._pings += 1
+        payload = self._pings.to_bytes(8, "little")
+        pong = self._pongs[payload] = self._loop.create_future()
+        start = self._loop.time()
+        try:
+            self._send(self.core.ping(payload))
+            async with asyncio.timeout(timeout):
+                await pong
+        except TimeoutError:
+            raise WireTimeout(f"{self.wire.peer()} did not answer a ping within {timeout:g} s") from None
+        finally:
+            self._pongs.pop(payload, None)
+        if self.error is not None:
+            raise self.error
+        return self._loop.time() - start
+
+    async def close(self, why: str = "the connection was closed on this side", timeout: float = 1.0) -> None:
+        """Sends what is queued, for at most `timeout` seconds, and ends the connection."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self.error is None and self.wire.backlog:
+                    await self._news.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.fail(WireClosed(why))
+
+    def fail(self, error: IpcdError, goaway: int | None = None) -> None:
+        """Ends the connection and every call on it. The first reason stays. `goaway`: tells the peer that code and
+        the text first, if it takes them at once."""
+        if self.error is not None:
+            return
+        self.error = error
+        self.retired = True
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+        if self._again is not None:
+            self._again.cancel()
+        self._loop.remove_reader(self._fd)
+        if self._writing:
+            self._loop.remove_writer(self._fd)
+        if goaway is not None:
+            try:
+                self.wire.send(self.core.goaway(goaway, str(error)))
+            except IpcdError:
+                pass
+        self.wire.abort()
+        calls = list(self._calls.values())
+        self._calls.clear()
+        for call in calls:
+            if isinstance(call, ClientCall):
+                call.fail(grpc.StatusCode.UNAVAILABLE, str(error))
+            else:
+                call.cancel(str(error))
+            close_all(call.fds)
+            _progressed(call)
+        for pong in self._pongs.values():
+            if not pong.done():
+                pong.set_result(None)
+        self._news.progressed()
+        on_closed, self.on_closed, self.on_call = self.on_closed, None, None
+        if on_closed is not None:
+            on_closed(error)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _no_hello(self, timeout: float) -> None:
+        error = WireTimeout(f"no-hello: {self.wire.peer()} sent no HELLO within {timeout:g} s")
+        self.fail(error, goaway=limits.GOAWAY_TIMEOUT)
+
+    def _on_readable(self) -> None:
+        self._again = None
+        recv = self.wire.recv
+        try:
+            for _ in range(_TURN):
+                frame = recv()
+                if frame is None:
+                    return
+                self._take_in(frame)
+                if self.error is not None:
+                    return
+        except ProtocolError as error:
+            goaway = limits.GOAWAY_VERSION if error.violation == "no-common-version" else limits.GOAWAY_VIOLATION
+            self.fail(error, goaway=goaway)
+        except IpcdError as error:
+            self.fail(error)
+        else:
+            # What is left may be in the wire's own buffer, of which the loop knows nothing.
+            self._again = self._loop.call_soon(self._on_readable)
+
+    def _take_in(self, frame: Frame) -> None:
+        core = self.core
+        self.heard = self._loop.time()
+        event = core.receive(frame)
+        fds = self.wire.take_fds(frame.fds) if frame.fds else []
+        if core.outbox:
+            answers, core.outbox = core.outbox, []
+            self._send(answers)
+        if event is None:
+            close_all(fds)
+        elif isinstance(event, events.CallOpened):
+            if self.on_call is None:
+                close_all(fds)
+                self.refuse(event.stream, "this end takes no calls")
+            else:
+                self.on_call(event, fds)
+        elif isinstance(event, (events.HelloReceived, events.PongReceived, events.GoAwayReceived)):
+            close_all(fds)
+            self._on_connection_event(event)
+        else:
+            self._on_call_event(event, fds)
+
+    def _on_call_event(
+        self,
+        event: events.HeadersReceived
+        | events.MessageReceived
+        | events.SendClosed
+        | events.StatusReceived
+        | events.ResetReceived
+        | events.CreditReceived,
+        fds: list[Fd],
+    ) -> None:
+        call = self._calls.get(event.stream)
+        if call is None:
+            close_all(fds)
+            return
+        call.fds.extend(fds)
+        call.handle(event)
+        if isinstance(call, ClientCall):
+            if call.code is not None:
+                self._forget(event.stream)
+                # Ended on this side only, as for a message over the limit.
+                self._send(self.core.reset(event.stream, limits.RESET_CANCEL))
+        elif call.cancelled is not None:
+            self._forget(event.stream)
+        _progressed(call)
+
+    def _on_connection_event(self, event: events.HelloReceived | events.PongReceived | events.GoAwayReceived) -> None:
+        if isinstance(event, events.PongReceived):
+            pong = self._pongs.get(event.payload)
+            if pong is not None and not pong.done():
+                pong.set_result(None)
+            return
+        if isinstance(event, events.HelloReceived):
+            self.wire.max_frame = self.settings.max_frame
+            if self._hello_timer is not None:
+                self._hello_timer.cancel()
+                self._hello_timer = None
+        else:
+            self.retired = True
+            if event.code == limits.GOAWAY_DENIED:
+                raise Denied(event.reason)
+            if event.code != limits.GOAWAY_DRAIN:
+                raise WireClosed(f"{self.wire.peer()} ended the connection: {event.reason}")
+        self._news.progressed()
+
+    def _forget(self, stream: int) -> None:
+        self._calls.pop(stream, None)
+        if not self._calls:
+            self._news.progressed()
+
+    def _send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> None:
+        """Queues and sends what goes. A failure is left for the reader to find, as the wire is then readable."""
+        if self.error is not None or not buffers:
+            close_all(fds)
+            return
+        try:
+            sent = self.wire.send(buffers, fds)
+        except WireClosed:
+            close_all(fds)
+            return
+        if sent or self._writing:
+            if self.wire.backlog > self._backlog_most:
+                # Not from inside whoever sends: they do not expect the end of the connection there.
+                self._loop.call_soon(self._too_far_behind)
+            return
+        self._writing = True
+        self._loop.add_writer(self._fd, self._on_writable)
+
+    def _too_far_behind(self) -> None:
+        if self.error is None and self.wire.backlog > self._backlog_most:
+            self.fail(
+                WireClosed(
+                    f"backlog: {self.wire.peer()} does not read: {self.wire.backlog} bytes wait, "
+                    f"the limit is {self._backlog_most}"
+                )
+            )
+
+    def _on_writable(self) -> None:
+        before = self.wire.backlog
+        try:
+            done = self.wire.flush()
+        except IpcdError as error:
+            self.fail(error)
+            return
+        if done or self.wire.backlog == before:
+            self._loop.remove_writer(self._fd)
+            self._writing = False
+            if not done:
+                self._loop.call_later(_STUCK, self._write_again)
+        if self.wire.backlog < BACKLOG_HIGH:
+            self._news.progressed()
+
+    def _write_again(self) -> None:
+        if self.error is None and not self._writing and self.wire.backlog:
+            self._writing = True
+            self._loop.add_writer(self._fd, self._on_writable)
+
+
+class Denied(WireClosed):
+    """The peer refused the connection for who we are; the text names identity and rule."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class ClientStream:
+    """A call that we made. It must be finished or cancelled; dropping it leaves it open."""
+
+    def __init__(self, connection: Connection, call: ClientCall) -> None:
+        self.timer: asyncio.TimerHandle | None = None
+        self._connection = connection
+        self._call = call
+        self._news = call.user = Waiters()
+
+    @property
+    def done(self) -> bool:
+        """The call has ended; messages may still be there to be received."""
+        return self._call.done
+
+    async def send(self, message: bytes, *, end: bool = False) -> bool:
+        """Sends a message once there is credit. `end`: it is the last. False: the call has ended."""
+        return await self._connection.send(self._call, message, end=end)
+
+    def close_send(self) -> None:
+        """There is no further message."""
+        self._connection.close_send(self._call)
+
+    async def receive(self) -> bytes | None:
+        """The next message; None at the end.
+
+        Raises:
+            CallFailed: the call ended with another status than OK.
+        """
+        call = self._call
+        try:
+            while not call.messages and not call.done:
+                await self._news.wait()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if call.messages:
+            return self._connection.take(call)
+        self._stop_timer()
+        if call.code is not grpc.StatusCode.OK:
+            raise CallFailed.of(call)
+        return None
+
+    async def finish(self) -> None:
+        """Waits for the status.
+
+        Raises:
+            CallFailed: any other than OK.
+        """
+        call = self._call
+        try:
+            while not call.done:
+                await self._news.wait()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        self._stop_timer()
+        if call.code is not grpc.StatusCode.OK:
+            raise CallFailed.of(call)
+
+    def take_fds(self, count: int | None = None) -> list[Fd]:
+        """The first `count` descriptors that came and were not taken yet, or all; owned by the caller of this."""
+        fds = self._call.fds
+        return [fds.popleft() for _ in range(len(fds) if count is None else min(count, len(fds)))]
+
+    def cancel(self) -> bool:
+        """Gives the call up, and closes descriptors that nobody took. False if it had ended."""
+        self._stop_timer()
+        cancelled = self._connection.end(self._call, grpc.StatusCode.CANCELLED, status.LOCALLY_CANCELLED)
+        close_all(self._call.fds)
+        return cancelled
+
+    def _stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def __aiter__(self) -> ClientStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        message = await self.receive()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+
+def close_all(fds: Sequence[Fd] | deque[Fd]) -> None:
+    """Closes descriptors that nobody took."""
+    for fd in fds:
+        fd.close()
+    if isinstance(fds, deque):
+        fds.clear()
+
+
+def _progressed(call: ClientCall | ServerCall) -> None:
+    if call.user is not None:
+        call.user.progressed()
+
+
+def software(role: str) -> str:
+    """What a HELLO says of its sender."""
+    return f"{role} pid {os.getpid()}"
