@@ -252,10 +252,10 @@ class Connection(Verbs):
 
     def _on_window(self, frame: Frame) -> events.Event | None:
         stream = self._stream_of(frame)
-        if frame.payload:
-            raise ProtocolError("long-payload", f"WINDOW: {len(frame.payload)} bytes left over")
         if stream is None:
             return None
+        if frame.payload:
+            raise ProtocolError("long-payload", f"WINDOW: {len(frame.payload)} bytes left over")
         stream.send.grant(frame.aux)
         return events.CreditReceived(frame.stream)
 

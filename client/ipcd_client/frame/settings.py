@@ -40,6 +40,11 @@ GOAWAY_DENIED: Final = 3
 GOAWAY_TIMEOUT: Final = 4
 
 
+def goaway_code(violation: str) -> int:
+    """What a GOAWAY because of that violation says."""
+    return GOAWAY_VERSION if violation == "no-common-version" else GOAWAY_VIOLATION
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What one end lets the other do. All sizes in bytes."""

@@ -79,7 +79,8 @@ class Wire(abc.ABC):
 
     @abc.abstractmethod
     def take_fds(self, count: int) -> list[Fd]:
-        """The next `count` descriptors that came, owned by the caller.
+        """The next `count` descriptors that came, owned by the caller. To be called right after the `recv` that gave
+        the frame which names them.
 
         Raises:
             ProtocolError: fewer came than the frame says.
