@@ -68,7 +68,7 @@ class StatusReply(_message.Message):
     discovery: _containers.RepeatedScalarFieldContainer[str]
     insecure: bool
     attached: int
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., listen: _Optional[str] = ..., uptime: _Optional[float] = ..., servers: _Optional[int] = ..., discovery: _Optional[_Iterable[str]] = ..., insecure: _Optional[bool] = ..., attached: _Optional[int] = ...) -> None: ...
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., listen: _Optional[str] = ..., uptime: _Optional[float] = ..., servers: _Optional[int] = ..., discovery: _Optional[_Iterable[str]] = ..., insecure: bool = ..., attached: _Optional[int] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
     __slots__ = ()
@@ -110,7 +110,7 @@ class NodeInfo(_message.Message):
     error: str
     servers: int
     source: str
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., state: _Optional[_Union[NodeInfo.State, str]] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., rtt: _Optional[float] = ..., age: _Optional[float] = ..., dialed: _Optional[bool] = ..., error: _Optional[str] = ..., servers: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., state: _Optional[_Union[NodeInfo.State, str]] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., rtt: _Optional[float] = ..., age: _Optional[float] = ..., dialed: bool = ..., error: _Optional[str] = ..., servers: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class ListNodesReply(_message.Message):
     __slots__ = ("nodes",)
@@ -154,7 +154,7 @@ class Candidate(_message.Message):
     connections: int
     chosen: bool
     reason: str
-    def __init__(self, server: _Optional[_Union[Server, _Mapping]] = ..., transport: _Optional[_Union[Transport, str]] = ..., connections: _Optional[int] = ..., chosen: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, server: _Optional[_Union[Server, _Mapping]] = ..., transport: _Optional[_Union[Transport, str]] = ..., connections: _Optional[int] = ..., chosen: bool = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ResolveReply(_message.Message):
     __slots__ = ("candidates",)
@@ -168,7 +168,7 @@ class OpenRequest(_message.Message):
     WAIT_FIELD_NUMBER: _ClassVar[int]
     target: ResolveRequest
     wait: bool
-    def __init__(self, target: _Optional[_Union[ResolveRequest, _Mapping]] = ..., wait: _Optional[bool] = ...) -> None: ...
+    def __init__(self, target: _Optional[_Union[ResolveRequest, _Mapping]] = ..., wait: bool = ...) -> None: ...
 
 class OpenReply(_message.Message):
     __slots__ = ("choice", "address", "token")

@@ -41,7 +41,7 @@ class CatalogUpdate(_message.Message):
     full: bool
     servers: _containers.RepeatedCompositeFieldContainer[_node_pb2.Server]
     removed_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, revision: _Optional[int] = ..., full: _Optional[bool] = ..., servers: _Optional[_Iterable[_Union[_node_pb2.Server, _Mapping]]] = ..., removed_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, revision: _Optional[int] = ..., full: bool = ..., servers: _Optional[_Iterable[_Union[_node_pb2.Server, _Mapping]]] = ..., removed_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ResyncRequest(_message.Message):
     __slots__ = ()

@@ -5,7 +5,7 @@ import warnings
 
 from ipcd_client.pb.ipcd.v1 import wire_pb2 as ipcd_dot_v1_dot_wire__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in ipcd/v1/wire_pb2_grpc.py depends on'
+        + f' but the generated code in ipcd/v1/wire_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class IntrospectionStub:
+class IntrospectionStub(object):
     """Served on every connection by every ipcd server, beside the user's services.
     """
 
@@ -42,7 +42,7 @@ class IntrospectionStub:
                 _registered_method=True)
 
 
-class IntrospectionServicer:
+class IntrospectionServicer(object):
     """Served on every connection by every ipcd server, beside the user's services.
     """
 
@@ -69,7 +69,7 @@ def add_IntrospectionServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Introspection:
+class Introspection(object):
     """Served on every connection by every ipcd server, beside the user's services.
     """
 
