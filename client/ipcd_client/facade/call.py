@@ -50,7 +50,6 @@ class Call(grpc.RpcError, grpc.Call, Future):
         self._cancelled = False
         if connection is not None or state.code is not None:
             self._connected.set()
-        state.user = self
 
     # -- the connection ---------------------------------------------------------------------------
 
@@ -134,6 +133,9 @@ class Call(grpc.RpcError, grpc.Call, Future):
             if self.state.code is not None:
                 return False
             self._callbacks.append(callback)
+            # From here on the connection keeps this object. Without callbacks it does not, so that a stream which the
+            # program drops is collected, and so cancelled.
+            self.state.user = self
         connection = self._connection
         if connection is not None:
             connection.watch(self.state, self._deadline)
@@ -261,6 +263,9 @@ class StreamCall(Call):
 
     def __next__(self) -> Any:
         state = self.state
+        if self._deadline is not None and state.code is None and monotonic() >= self._deadline:
+            self._expire()
+            state.messages.clear()
         if not state.messages and state.code is None:
             try:
                 self._await(lambda: bool(state.messages))
@@ -329,7 +334,7 @@ def response(state: ClientCall, deserialize: Deserializer) -> Any:
 
 
 def send_requests(
-    call: Call,
+    state: ClientCall,
     connection: Connection,
     requests: Iterator[Any],
     serialize: Callable[[Any], bytes],
@@ -337,7 +342,6 @@ def send_requests(
     max_send: int,
 ) -> None:
     """Sends what the program's iterator gives until it or the call ends."""
-    state = call.state
     while state.code is None:
         try:
             request = next(requests)

@@ -23,14 +23,20 @@ class Channel(grpc.Channel):
     """See `ipcd_client.channel`."""
 
     def __init__(
-        self, target: str, *, node: str | None, transport: str, options: Sequence[tuple[str, Any]] | None
+        self,
+        target: str,
+        *,
+        node: str | None,
+        transport: str,
+        options: Sequence[tuple[str, Any]] | None,
+        router: type[Router] | None = None,
     ) -> None:
         self._closed = True  # until it is made
         self.target = target
         self.options = Options.parse(options)
         settings = self.options.settings(accept_calls=False)
         path = node or default_socket()
-        kind = NodeRouter if target == targets.NODE_API else Router
+        kind = router or (NodeRouter if target == targets.NODE_API else Router)
         parsed = targets.Target("", "") if target == targets.NODE_API else targets.parse(target)
         self.router = kind(path, parsed, transport, settings)
         self._connectivity = Connectivity(self.router.attachment())

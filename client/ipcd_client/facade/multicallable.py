@@ -178,7 +178,7 @@ class _Method:
     def _feed(self, call: Call, connection: Connection, requests: Iterator[Any] | None, deadline: float | None) -> None:
         if requests is None or call.state.code is not None:
             return
-        arguments = (call, connection, requests, self._serialize, deadline, self._max_send)
+        arguments = (call.state, connection, requests, self._serialize, deadline, self._max_send)
         threading.Thread(target=send_requests, args=arguments, name="ipcd-requests", daemon=True).start()
 
     def _iterator(self, requests: Any) -> Iterator[Any]:

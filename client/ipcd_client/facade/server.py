@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,15 +19,13 @@ from ipcd_client.facade.options import Options
 from ipcd_client.facade.peer import Peer
 from ipcd_client.facade.shapes import Handler
 from ipcd_client.node.paths import default_socket
-from ipcd_client.node.registration import Registration
+from ipcd_client.node.registration import Registered, Registrar, Registration
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ServerCall
 from ipcd_client.sync.connection import Connection
 from ipcd_client.sync.reactor import Reactor
-from ipcd_client.wire.fds import Fd
-from ipcd_client.wire.tcp import TcpWire, tune
-from ipcd_client.wire.unix import UnixWire
+from ipcd_client.wire.base import Wire
 
 log = logging.getLogger("ipcd_client")
 
@@ -54,6 +51,7 @@ class Server(grpc.Server):
         interceptors: Sequence[grpc.ServerInterceptor] | None,
         options: Sequence[tuple[str, Any]] | None,
         maximum_concurrent_rpcs: int | None,
+        registrar: Registrar = Registration,
     ) -> None:
         if maximum_concurrent_rpcs is not None and maximum_concurrent_rpcs < 1:
             raise ValueError("maximum_concurrent_rpcs must be at least 1")
@@ -80,7 +78,8 @@ class Server(grpc.Server):
         self._stopped = threading.Event()
         self._peers: dict[Connection, Peer] = {}
         self._reactor = Reactor(self._executor, self._prepare, self._name or "server")
-        self._registration: Registration | None = None
+        self._registrar = registrar
+        self._registration: Registered | None = None
 
     # -- grpc.Server ------------------------------------------------------------------------------
 
@@ -122,7 +121,7 @@ class Server(grpc.Server):
         for name, handler in introspection.handlers(self._services).items():
             self._registered.setdefault(name, handler)
         self._reactor.start()
-        registration = Registration(self._path, self._name, sorted(self._services), self._reactor, self._on_grant)
+        registration = self._registrar(self._path, self._name, sorted(self._services), self._reactor, self._on_grant)
         self._registration = registration
         try:
             registration.start()
@@ -237,20 +236,7 @@ class Server(grpc.Server):
 
     # -- connections ------------------------------------------------------------------------------
 
-    def _on_grant(self, grant: node_pb2.Grant, fd: Fd) -> None:
-        sock = socket.socket(fileno=fd.detach())
-        caller = grant.caller
-        name = f"caller (pid {caller.pid} on node {caller.node})"
-        try:
-            if grant.transport == node_pb2.TRANSPORT_TCP:
-                tune(sock)
-                wire: UnixWire | TcpWire = TcpWire(sock, peer=name)
-            else:
-                wire = UnixWire(sock, peer=name)
-        except OSError as error:
-            sock.close()
-            log.warning("%s: %s", name, error)
-            return
+    def _on_grant(self, grant: node_pb2.Grant, wire: Wire) -> None:
         connection = Connection(wire, self._settings, dialer=False, host=self._reactor)
         peer = Peer(grant)
         self._peers[connection] = peer

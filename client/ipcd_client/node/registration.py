@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import random
+import socket
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -19,6 +20,8 @@ from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.call import ClientCall
 from ipcd_client.sync.connection import Connection
 from ipcd_client.sync.reactor import Reactor
+from ipcd_client.wire import tcp, unix
+from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
 
 log = logging.getLogger("ipcd_client")
@@ -46,9 +49,31 @@ def attach_timeout() -> float:
         raise ConfigError(f"IPCD_ATTACH_TIMEOUT={raw!r}: not a number of seconds") from None
 
 
+OnGrant = Callable[[node_pb2.Grant, Wire], None]
+
+
+class Registered(Protocol):
+    """What a server needs of its registration."""
+
+    server: node_pb2.Server | None
+
+    def start(self) -> None:
+        """Registers, or raises why not."""
+
+    def update(self, services: list[str]) -> None:
+        """Registers what is served now instead."""
+
+    def close(self) -> None:
+        """Ends the registration."""
+
+
+# (socket path, server's name, services, reactor, on_grant)
+Registrar = Callable[[str, str, list[str], Reactor, OnGrant], Registered]
+
+
 class Registration:
-    """One server's. `on_grant` is called with each introduction and the connected socket, which it owns from then on;
-    by the thread that reads for the server, so it must be quick."""
+    """One server's. `on_grant` is called with each introduction and the wire to the caller, which it owns from then
+    on; by the thread that reads for the server, so it must be quick."""
 
     def __init__(
         self,
@@ -56,13 +81,13 @@ class Registration:
         name: str,
         services: list[str],
         reactor: Reactor,
-        on_grant: Callable[[node_pb2.Grant, Fd], None],
+        on_grant: OnGrant,
     ) -> None:
         self.path = path
         self.server: node_pb2.Server | None = None
         self._request = node_pb2.RegisterRequest(name=name, services=services)
         self._reactor = reactor
-        self.on_grant = on_grant
+        self._on_grant = on_grant
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._connection: Connection | None = None
@@ -158,6 +183,22 @@ class Registration:
                 log.debug("not yet: %s", error)
             pause = min(pause * 2, _RETRY_MOST)
 
+    def granted(self, grant: node_pb2.Grant, fd: Fd) -> None:
+        """The node introduces a caller, whose connection is `fd`."""
+        sock = socket.socket(fileno=fd.detach())
+        name = f"caller (pid {grant.caller.pid} on node {grant.caller.node})"
+        if grant.transport == node_pb2.TRANSPORT_TCP:
+            try:
+                tcp.tune(sock)
+            except OSError as error:
+                # It was reset before it got here.
+                sock.close()
+                log.debug("%s: %s", name, error)
+                return
+            self._on_grant(grant, tcp.TcpWire(sock, peer=name))
+        else:
+            self._on_grant(grant, unix.UnixWire(sock, peer=name))
+
     def confirmed(self, server: node_pb2.Server) -> None:
         """The node has taken the registration in."""
         self.server = server
@@ -190,6 +231,6 @@ class _Receiver:
                 self.registered.set()
             elif reply.HasField("grant"):
                 if call.fds:
-                    self._registration.on_grant(reply.grant, call.fds.popleft())
+                    self._registration.granted(reply.grant, call.fds.popleft())
                 else:
                     log.warning("the node granted a caller without a connection")

@@ -62,7 +62,7 @@ class Router:
         self.target = target
         self.transport = transport
         self.routes: dict[str, Route] = {}
-        self._settings = wire_settings
+        self.settings = wire_settings
         self._attachment = attach.shared(path)
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -158,7 +158,7 @@ class Router:
         name = f" {choice.server.name!r}" if choice.server.name else ""
         peer = f"server{name} (pid {process.pid} on node {process.node})"
         wire = self._dialed(reply, peer) if not fds else _granted(fds, peer)
-        connection = Connection(wire, self._settings, dialer=True)
+        connection = Connection(wire, self.settings, dialer=True)
         connection.handshake(limit)
         return Route(connection, choice.server, TRANSPORT_NAMES[choice.transport], choice.reason)
 

@@ -20,7 +20,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Final
 
 import grpc
@@ -40,10 +40,11 @@ from ipcd_client.frame.codec import Buffer, Frame, Metadata
 from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.settings import Settings
 from ipcd_client.rpc.call import ClientCall, ServerCall
-from ipcd_client.sync import spin
+from ipcd_client.sync import spin, waker
 from ipcd_client.sync.host import Host
 from ipcd_client.sync.pump import Pump
 from ipcd_client.sync.waiting import Waiter, Waiters
+from ipcd_client.sync.waker import Waker
 from ipcd_client.wire.base import Wire
 
 # A sender of streamed messages waits while the wire is this far behind, in bytes.
@@ -77,6 +78,7 @@ class Connection:
         self._calls: dict[int, ClientCall | ServerCall] = {}
         self._reading = False
         self._waiting = Waiters()
+        self._parked: Waker | None = None  # of the reader, while it is in poll
         self._opened: list[ServerCall] = []
         self._more = False  # the last turn of reading ended at its bound
         self._pongs: set[bytes] = set()
@@ -167,7 +169,7 @@ class Connection:
             if not call.fail(code, details):
                 return False
             self._calls.pop(call.stream, None)
-            self._waiting.wake(call.stream)
+            self._wake(call.stream)
             if self.error is None:
                 self._push(self.core.reset(call.stream, reset))
             self._close_fds(call)
@@ -183,7 +185,7 @@ class Connection:
             if not call.cancel(why):
                 return False
             self._calls.pop(call.stream, None)
-            self._waiting.wake(call.stream)
+            self._wake(call.stream)
             if self.error is None:
                 self._push(self.core.reset(call.stream, reset))
         if call.user is not None:
@@ -271,6 +273,8 @@ class Connection:
             if self._calls.pop(call.stream, None) is None:
                 return False
             call.finished = True
+            if call.stream in self._waiting or self._parked is not None:
+                self._wake(call.stream)
             if self.wire.backlog > BACKLOG_MOST:
                 overdue: IpcdError = WireClosed(f"{self.wire.peer()} reads too little: {self.wire.backlog} bytes wait")
             else:
@@ -459,6 +463,7 @@ class Connection:
         exist here."""
         self._lock = threading.Lock()
         self._waiting = Waiters()
+        self._parked = None
         self._reading = False
         self.error = WireClosed("the connection belongs to the parent process")
         self.retired = True
@@ -489,10 +494,32 @@ class Connection:
                 if timeout <= 0:
                     return
             if wire.backlog:
-                self._poll(timeout, write=True)
+                self._park(ready, timeout)
                 self._flush_now()
-            else:
-                self._spinner.wait(self._poll, timeout)
+            elif not self._spinner.spin(self._poll, timeout):
+                start = perf_counter()
+                self._park(ready, timeout)
+                self._spinner.parked(perf_counter() - start)
+
+    def _park(self, ready: Callable[[], bool], timeout: float | None) -> None:
+        """Waits for the wire, or for another thread to change what `ready` looks at."""
+        mine = waker.mine()
+        with self._lock:
+            if ready() or self.error is not None:
+                return
+            self._parked = mine
+        try:
+            self._poll(timeout, write=bool(self.wire.backlog), also=mine.fileno())
+        finally:
+            with self._lock:
+                self._parked = None
+            mine.clear()
+
+    def _wake(self, stream: int) -> None:
+        """Tells of a change that did not come over the wire. Under the lock."""
+        self._waiting.wake(stream)
+        if self._parked is not None:
+            self._parked.wake()
 
     def _pump(self, most: int) -> None:
         """Takes in up to `most` frames."""
@@ -506,7 +533,7 @@ class Connection:
                 self._take_in(frame)
             self._more = True
         except ProtocolError as error:
-            self.fail(error, goaway=limits.GOAWAY_VIOLATION)
+            self.fail(error, goaway=limits.goaway_code(error.violation))
         except IpcdError as error:
             self.fail(error)
 

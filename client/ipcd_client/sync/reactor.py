@@ -24,7 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Final, Protocol
 
 from ipcd_client.rpc.call import ServerCall
@@ -278,8 +278,10 @@ class Reactor:
         try:
             if self._again:
                 poll(0)
-            else:
-                self._spinner.wait(poll, timeout)
+            elif not self._spinner.spin(poll, timeout):
+                start = perf_counter()
+                if poll(timeout):
+                    self._spinner.parked(perf_counter() - start)
         except (ValueError, OSError):
             return []  # closed by stop()
         jobs: list[Job] = []

@@ -81,34 +81,34 @@ class Spinner:
         self._budget = budget_seconds
         self._allowed = budget_seconds
 
-    def wait(self, poll: Callable[[float | None], object], timeout: float | None) -> bool:
-        """Calls `poll(seconds)` until it is true or `timeout` seconds have passed (None: for ever).
+    def spin(self, poll: Callable[[float | None], object], limit: float | None) -> bool:
+        """Calls `poll(0)` until it is true, for as long as recent waits make it worth while and at most `limit`
+        seconds (None: no limit). False: park now.
 
         `poll(0)` must give up the GIL, as select.poll and epoll do: other threads run between two looks.
         """
-        if timeout is not None and timeout <= 0:
-            return bool(poll(0))
         allowed = self._allowed
-        start = perf_counter()
-        if allowed:
-            spinners = _one_spinner
-            if spinners.acquire(blocking=False):
-                if timeout is not None and timeout < allowed:
-                    allowed = timeout
-                try:
-                    end = start + allowed
-                    while True:
-                        if poll(0):
-                            self._allowed = self._budget
-                            return True
-                        if perf_counter() > end:
-                            break
-                finally:
-                    spinners.release()
-                self._allowed = self._allowed / 2 if self._allowed > self._budget / 16 else 0.0
-        if timeout is not None:
-            timeout -= perf_counter() - start
-        found = bool(poll(timeout))
-        if found and perf_counter() - start < self._budget:
+        if limit is not None and limit < allowed:
+            allowed = limit
+        if allowed <= 0:
+            return False
+        spinners = _one_spinner
+        if not spinners.acquire(blocking=False):
+            return False
+        try:
+            end = perf_counter() + allowed
+            while True:
+                if poll(0):
+                    self._allowed = self._budget
+                    return True
+                if perf_counter() > end:
+                    break
+        finally:
+            spinners.release()
+        self._allowed = self._allowed / 2 if self._allowed > self._budget / 16 else 0.0
+        return False
+
+    def parked(self, seconds: float) -> None:
+        """A wait that was not worth spinning on took this long in all: perhaps the next one is."""
+        if seconds < self._budget:
             self._allowed = self._budget
-        return found

@@ -26,9 +26,9 @@ class _Pipe:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.lock = threading.Lock()
-        self.data: deque[bytes] = deque()
+        # What was sent at once, and the descriptors that came with it.
+        self.data: deque[tuple[bytes, Sequence[Fd]]] = deque()
         self.size = 0
-        self.fds: deque[Fd] = deque()
         self.ended = False
         self.readable = Fd(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         self.writable = Fd(os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
@@ -165,17 +165,19 @@ class MemoryWire(Wire):
                 raise ProtocolError("missing-fds", f"a frame names {count} descriptors, {len(self._in.fds)} came")
             return [self._in.fds.popleft() for _ in range(count)]
 
-    def poll(self, timeout: float | None, *, write: bool = False) -> bool:
-        return self._poll(timeout, True, write)
+    def poll(self, timeout: float | None, *, write: bool = False, also: int = -1) -> bool:
+        return self._poll(timeout, True, write, also)
 
     def poll_write(self, timeout: float | None) -> bool:
-        return self._poll(timeout, False, True)
+        return self._poll(timeout, False, True, -1)
 
-    def _poll(self, timeout: float | None, read: bool, write: bool) -> bool:
+    def _poll(self, timeout: float | None, read: bool, write: bool, also: int) -> bool:
         readable, writable = self._in.readable, self._out.writable
         if self.closed:
             return True
         poller = select.poll()
+        if also >= 0:
+            poller.register(also, select.POLLIN)
         if read:
             poller.register(readable.fileno(), select.POLLIN)
         if write:

@@ -230,11 +230,19 @@ class SocketWire(Wire):
         except IndexError:
             raise WireClosed(self._why_gone()) from None  # an abort has closed them meanwhile
 
-    def poll(self, timeout: float | None, *, write: bool = False) -> bool:
+    def poll(self, timeout: float | None, *, write: bool = False, also: int = -1) -> bool:
         _held = self._socket  # see _Owned
         if self.closed:
             return True
-        return bool((self._both if write else self._reading).poll(millis(timeout)))
+        poller = self._both if write else self._reading
+        if also < 0:
+            return bool(poller.poll(millis(timeout)))
+        poller.register(also, select.POLLIN)
+        try:
+            return bool(poller.poll(millis(timeout)))
+        finally:
+            # Its owner may close it, and the number then be another file's.
+            poller.unregister(also)
 
     def poll_write(self, timeout: float | None) -> bool:
         held = self._socket

@@ -1,0 +1,87 @@
+"""One suite over grpcio, which is the oracle, and over each of our wires: what is asserted of ours holds for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from conformance.echo import SERVICE, Echo
+from ipcd_client.testing.direct import WIRES, DirectNode
+
+
+@dataclass
+class Side:
+    """A running server with the Echo service, and a channel to it."""
+
+    name: str
+    echo: Echo
+    server: grpc.Server
+    channel: grpc.Channel
+    start: Callable[..., Side]
+    cleanups: list[Callable[[], Any]] = field(default_factory=list)
+
+    def unary(self, method: str) -> Any:
+        return self.channel.unary_unary(f"/{SERVICE}/{method}")
+
+    def down(self, method: str) -> Any:
+        return self.channel.unary_stream(f"/{SERVICE}/{method}")
+
+    def up(self, method: str) -> Any:
+        return self.channel.stream_unary(f"/{SERVICE}/{method}")
+
+    def both(self, method: str) -> Any:
+        return self.channel.stream_stream(f"/{SERVICE}/{method}")
+
+
+def _grpcio(echo: Echo, executor: futures.Executor, server_arguments: dict[str, Any], channel_options: Any) -> Any:
+    server = grpc.server(executor, handlers=(echo,), **server_arguments)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, grpc.insecure_channel(f"127.0.0.1:{port}", options=channel_options)
+
+
+def _direct(wire: str) -> Callable[..., Any]:
+    def start(echo: Echo, executor: futures.Executor, server_arguments: dict[str, Any], channel_options: Any) -> Any:
+        node = DirectNode(wire)
+        server = node.server(executor, handlers=(echo,), **server_arguments)
+        server.start()
+        return server, node.channel(options=channel_options)
+
+    return start
+
+
+SIDES: dict[str, Callable[..., Any]] = {"grpcio": _grpcio} | {wire: _direct(wire) for wire in WIRES}
+
+
+@pytest.fixture(params=list(SIDES))
+def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., Side]]:
+    """Starts a Side with arguments of its own."""
+    sides: list[Side] = []
+    pools: list[futures.ThreadPoolExecutor] = []
+
+    def begin(threads: int = 8, channel_options: Any = None, **server_arguments: Any) -> Side:
+        echo = Echo()
+        pool = futures.ThreadPoolExecutor(threads)
+        pools.append(pool)
+        server, channel = SIDES[request.param](echo, pool, server_arguments, channel_options)
+        side = Side(request.param, echo, server, channel, begin)
+        sides.append(side)
+        return side
+
+    yield begin
+    for side in sides:
+        side.echo.release.set()
+        side.channel.close()
+        side.server.stop(None).wait(5)
+    for pool in pools:
+        pool.shutdown(wait=True)
+
+
+@pytest.fixture
+def side(start: Callable[..., Side]) -> Side:
+    """A Side as it comes."""
+    return start()
