@@ -88,9 +88,9 @@ class Wire(abc.ABC):
 
     @abc.abstractmethod
     def poll(self, timeout: float | None, *, write: bool = False, also: int = -1) -> bool:
-        """Waits at most `timeout` seconds (None: for ever) until `recv`, or with `write` also `flush`, may make progress,
-        or the descriptor `also` is readable. 0 is quick enough to spin on. Only for the thread that calls `recv`."""Waits at most `timeout` seconds (None: for ever) until `recv`, or with `write` also `flush`, may
-        make progress, or the descriptor `also` is readable. 0 is quick enough to spin on. Only for the thread that calls `recv`."""
+        """Waits at most `timeout` seconds (None: for ever) until `recv`, or with `write` also `flush`, may
+        make progress, or the descriptor `also` is readable. 0 is quick enough to spin on. Only for the
+        thread that calls `recv`."""
 
     @abc.abstractmethod
     def poll_write(self, timeout: float | None) -> bool:

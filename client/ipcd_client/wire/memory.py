@@ -46,8 +46,7 @@ class _Pipe:
             self.users -= 1
             self.signal()
             if not self.users:
-                close_all(self.fds)
-                self.fds.clear()
+                self.drop()
                 # Closed when the last thread that polls them has left.
                 self.readable = self.writable = _NONE
 
@@ -58,7 +57,13 @@ class _Pipe:
         self.users = 0
         self.readable.close()
         self.writable.close()
-        close_all(self.fds)
+        self.drop()
+
+    def drop(self) -> None:
+        """What nobody will receive any more."""
+        for _, fds in self.data:
+            close_all(fds)
+        self.data.clear()
 
 
 _NONE: Final = Fd(-1)
@@ -81,6 +86,7 @@ class MemoryWire(Wire):
         self._out = outgoing
         self._decoder = Decoder(MAX_HELLO)
         self._queue: deque[tuple[memoryview, Sequence[Fd]]] = deque()
+        self._fds: deque[Fd] = deque()
         self._closing = threading.Lock()
 
     def fileno(self) -> int:
@@ -123,8 +129,7 @@ class MemoryWire(Wire):
             while self._queue and pipe.size < pipe.capacity:
                 view, fds = self._queue.popleft()
                 piece = view[: pipe.capacity - pipe.size]
-                pipe.data.append(bytes(piece))
-                pipe.fds += fds
+                pipe.data.append((bytes(piece), fds))
                 pipe.size += len(piece)
                 self.backlog -= len(piece)
                 if len(piece) < len(view):
@@ -146,7 +151,10 @@ class MemoryWire(Wire):
                         middle = " in the middle of a frame" if self._decoder.partial else ""
                         raise WireClosed(f"{self.peer()} closed the connection{middle}")
                     return None
-                data = pipe.data.popleft()
+                if self._fds and not self._decoder.partial:
+                    raise ProtocolError("unexpected-fds", f"{len(self._fds)} descriptors came that no frame named")
+                data, fds = pipe.data.popleft()
+                self._fds += fds
                 pipe.size -= len(data)
                 pipe.signal()
             place = self._decoder.buffer()
@@ -161,9 +169,9 @@ class MemoryWire(Wire):
 
     def take_fds(self, count: int) -> list[Fd]:
         with self._in.lock:
-            if count > len(self._in.fds):
-                raise ProtocolError("missing-fds", f"a frame names {count} descriptors, {len(self._in.fds)} came")
-            return [self._in.fds.popleft() for _ in range(count)]
+            if count > len(self._fds):
+                raise ProtocolError("missing-fds", f"a frame names {count} descriptors, {len(self._fds)} came")
+            return [self._fds.popleft() for _ in range(count)]
 
     def poll(self, timeout: float | None, *, write: bool = False, also: int = -1) -> bool:
         return self._poll(timeout, True, write, also)
@@ -208,6 +216,9 @@ class MemoryWire(Wire):
             for _, fds in self._queue:
                 close_all(fds)
             self._queue.clear()
+        with self._in.lock:
+            close_all(self._fds)
+            self._fds.clear()
         self._in.leave()
         self._out.leave()
 
