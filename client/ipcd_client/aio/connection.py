@@ -500,7 +500,7 @@ class Connection:
     def _too_far_behind(self) -> None:
         if self.error is None and self.wire.backlog > self._backlog_most:
             self.fail(
-                WireClosed(
+                TooFarBehind(
                     f"backlog: {self.wire.peer()} does not read: {self.wire.backlog} bytes wait, "
                     f"the limit is {self._backlog_most}"
                 )
@@ -525,6 +525,10 @@ class Connection:
         if self.error is None and not self._writing and self.wire.backlog:
             self._writing = True
             self._loop.add_writer(self._fd, self._on_writable)
+
+
+class TooFarBehind(WireError):
+    """The peer does not read what it asked for."""
 
 
 class Denied(WireClosed):

@@ -146,6 +146,10 @@ class ServicerContext:
         """Nobody waits for the answer any more."""
         return self._call.cancelled is not None
 
+    def why_cancelled(self) -> str | None:
+        """Why nobody waits for the answer any more; None while somebody does."""
+        return self._call.cancelled
+
     def done(self) -> bool:
         """The call is over, either way."""
         return not self._call.active

@@ -1,0 +1,6 @@
+"""`python -m ipcd`."""
+
+from ipcd.cli import main
+
+if __name__ == "__main__":
+    main()

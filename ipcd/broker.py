@@ -1,0 +1,383 @@
+"""Introduces callers to servers: chooses one, connects the two, and is out of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ipcd_client.aio.context import ServicerContext
+from ipcd_client.aio.waiters import Waiters
+from ipcd_client.errors import IpcdError, NodeError
+from ipcd_client.frame import preamble
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
+from ipcd_client.wire.fds import Fd
+
+from ipcd import limits
+from ipcd.log import Log
+from ipcd.state import choice
+from ipcd.state.catalog import Catalog, checked
+from ipcd.state.tokens import Tokens
+
+# Seconds until servers that could not take a caller are asked again.
+_RETRY = 0.05
+
+
+class Links(Protocol):
+    """The other nodes, as the broker needs them."""
+
+    def names(self) -> Sequence[str]:
+        """Nodes there is a link with."""
+
+    async def introduce(self, node: str, request: peer_pb2.IntroduceRequest) -> tuple[peer_pb2.IntroduceReply, str]:
+        """Asks a node for an introduction: its answer, and the HOST:PORT at which its token is good.
+
+        Raises:
+            IpcdError: it cannot be asked, or refused.
+        """
+
+    def tell(self, update: peer_pb2.CatalogUpdate) -> None:
+        """Tells every node of a change of our own servers."""
+
+
+class NoLinks:
+    """A node alone. (Links)"""
+
+    def names(self) -> Sequence[str]:
+        return ()
+
+    async def introduce(self, node: str, request: peer_pb2.IntroduceRequest) -> tuple[peer_pb2.IntroduceReply, str]:
+        raise NodeError(f"there is no link with node {node}, asked for {request.target.service}")
+
+    def tell(self, update: peer_pb2.CatalogUpdate) -> None:
+        pass
+
+
+@dataclass(eq=False, slots=True)
+class Attached:
+    """A process on the other end of a connection to our socket."""
+
+    process: node_pb2.Process
+    # Connections granted to it, by the server's id: what a caller that is gone had is over.
+    granted: Counter[str] = field(default_factory=Counter)
+    registered: int = 0
+    waiting: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Registration:
+    """A server of this node, for as long as its call of Register lasts."""
+
+    server: node_pb2.Server
+    attached: Attached
+    context: ServicerContext
+
+    def deliver(self, grant: node_pb2.Grant, fd: Fd) -> bool:
+        """Hands the server its end of a connection. False, with the descriptor closed, if it is gone or does not
+        read."""
+        return self.context.write_now(node_pb2.RegisterReply(grant=grant), [fd])
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a token stands for: who may come, and to whom."""
+
+    server_id: str
+    service: str
+    caller: node_pb2.Process
+
+
+class Broker:
+    """`address`: HOST:PORT of our own listener, for callers on this node that ask for TCP."""
+
+    def __init__(self, node: str, catalog: Catalog, log: Log, clock: Callable[[], float]) -> None:
+        self.node = node
+        self.catalog = catalog
+        self.links: Links = NoLinks()
+        self.address = ""
+        self.changed = Waiters()  # the catalog, or the nodes
+        self._log = log
+        self._clock = clock
+        self._registrations: dict[str, Registration] = {}
+        self._tokens: Tokens[Introduction] = Tokens()
+        self._attached: set[Attached] = set()
+        self._connections: Counter[str] = Counter()
+        self._turns: dict[str, int] = {}
+        self._turn = 0
+        self._waiting = 0
+        self.opening = 0  # introductions under way
+        self.settled = Waiters()  # one less is
+
+    # -- processes --------------------------------------------------------------------------------
+
+    @property
+    def attached(self) -> int:
+        """Processes attached at present."""
+        return len(self._attached)
+
+    def attach(self, process: node_pb2.Process) -> Attached:
+        """A process has come."""
+        attached = Attached(process)
+        self._attached.add(attached)
+        return attached
+
+    def detach(self, attached: Attached) -> None:
+        """It has gone. Its registrations go with its calls."""
+        self._attached.discard(attached)
+        self._connections -= attached.granted
+
+    # -- servers ----------------------------------------------------------------------------------
+
+    def register(self, attached: Attached, request: node_pb2.RegisterRequest, context: ServicerContext) -> Registration:
+        """A server has come.
+
+        Raises:
+            LimitReached, InvalidRequest: what is wrong with its names, or that there are too many.
+        """
+        services = checked(request.name, request.services)
+        limits.check("servers of one process", attached.registered + 1, limits.SERVERS_PER_CONNECTION)
+        server = node_pb2.Server(
+            id=f"{self.node}.{secrets.token_hex(8)}",
+            name=request.name,
+            process=attached.process,
+            services=services,
+        )
+        self._publish(self.catalog.put(server))
+        attached.registered += 1
+        registration = self._registrations[server.id] = Registration(server, attached, context)
+        self._log.info(
+            "server registered", server=server.name, id=server.id, pid=attached.process.pid, services=len(services)
+        )
+        return registration
+
+    def update(self, registration: Registration, request: node_pb2.RegisterRequest) -> None:
+        """A server serves something else now."""
+        old = registration.server
+        server = node_pb2.Server(
+            id=old.id,
+            name=request.name,
+            process=old.process,
+            services=checked(request.name, request.services),
+        )
+        registration.server = server
+        self._publish(self.catalog.put(server))
+
+    def unregister(self, registration: Registration, why: str) -> None:
+        """A server has gone."""
+        server = registration.server
+        if self._registrations.pop(server.id, None) is None:
+            return
+        registration.attached.registered -= 1
+        self._forget_turns(server.id)
+        update = self.catalog.remove(server.id)
+        if update is not None:
+            self._publish(update)
+        self._log.info("server gone", server=server.name, id=server.id, pid=server.process.pid, reason=why)
+
+    def _publish(self, update: peer_pb2.CatalogUpdate) -> None:
+        self.links.tell(update)
+        self.changed.progressed()
+
+    def _forget_turns(self, server_id: str) -> None:
+        self._turns.pop(server_id, None)
+        if self._connections.pop(server_id, 0):
+            for attached in self._attached:
+                attached.granted.pop(server_id, None)
+
+    def forget_node(self, node: str) -> None:
+        """The link with a node is gone, and with it what it serves."""
+        for server in self.catalog.servers():
+            if server.process.node == node:
+                self._forget_turns(server.id)
+        self.catalog.forget(node)
+        self.changed.progressed()
+
+    # -- callers ----------------------------------------------------------------------------------
+
+    def nodes(self) -> list[str]:
+        """Names of all nodes, ours first."""
+        return [self.node, *sorted(self.links.names())]
+
+    def resolve(self, target: node_pb2.ResolveRequest) -> list[node_pb2.Candidate]:
+        """Candidates for a call, the best first.
+
+        Raises:
+            IpcdError: there is none; the text says why.
+        """
+        limits.check_name("service", target.service, empty=True)
+        limits.check_name("node", target.node, empty=True)
+        limits.check_name("server", target.server, empty=True)
+        candidates = choice.rank(
+            target,
+            self.catalog.servers(target.service) if target.service else self._unnamed(),
+            self.node,
+            lambda server_id: self._connections[server_id],
+            lambda server_id: self._turns.get(server_id, 0),
+        )
+        if not candidates:
+            raise choice.no_server(target, self.nodes())
+        return candidates
+
+    def _unnamed(self) -> list[node_pb2.Server]:
+        return [server for server in self.catalog.servers() if "" in server.services]
+
+    async def open(
+        self, attached: Attached, target: node_pb2.ResolveRequest, wait: bool
+    ) -> tuple[node_pb2.OpenReply, list[Fd]]:
+        """Introduces a process of this node to a server. With `wait`, waits until there is one.
+
+        Raises:
+            IpcdError: why there is no introduction.
+        """
+        if not wait:
+            return await self._open(attached, target)
+        limits.check("calls that wait for a server", self._waiting + 1, limits.WAITING)
+        limits.check("calls of one process that wait for a server", attached.waiting + 1, limits.WAITING_PER_CONNECTION)
+        self._waiting += 1
+        attached.waiting += 1
+        try:
+            while True:
+                try:
+                    return await self._open(attached, target)
+                except NodeError:
+                    pass
+                try:
+                    async with asyncio.timeout(None if not self._has_any(target) else _RETRY):
+                        await self.changed.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            self._waiting -= 1
+            attached.waiting -= 1
+
+    def _has_any(self, target: node_pb2.ResolveRequest) -> bool:
+        try:
+            return bool(self.resolve(target))
+        except NodeError:
+            return False
+
+    async def _open(self, attached: Attached, target: node_pb2.ResolveRequest) -> tuple[node_pb2.OpenReply, list[Fd]]:
+        self.opening += 1
+        try:
+            return await self._first_taker(attached, target)
+        finally:
+            self.opening -= 1
+            self.settled.progressed()
+
+    async def _first_taker(
+        self, attached: Attached, target: node_pb2.ResolveRequest
+    ) -> tuple[node_pb2.OpenReply, list[Fd]]:
+        refusals: list[str] = []
+        asked: set[str] = set()
+        for candidate in self.resolve(target):
+            node = candidate.server.process.node
+            if node == self.node:
+                given = self._introduce_here(attached, target, candidate)
+                if given is None:
+                    refusals.append(f"server {candidate.server.id} does not take callers")
+                    continue
+            elif node in asked:
+                continue
+            else:
+                # The other node chooses among its own servers: it knows them better.
+                asked.add(node)
+                try:
+                    given = await self._introduce_there(attached, target, candidate), []
+                except IpcdError as error:
+                    refusals.append(f"node {node}: {error}")
+                    continue
+            self._count(attached, given[0].choice.server.id)
+            return given
+        raise choice.NoServer(f"no server for {target.service} took the caller: {'; '.join(refusals)}")
+
+    def _introduce_here(
+        self, attached: Attached, target: node_pb2.ResolveRequest, candidate: node_pb2.Candidate
+    ) -> tuple[node_pb2.OpenReply, list[Fd]] | None:
+        candidate.chosen = True
+        reply = node_pb2.OpenReply(choice=candidate)
+        if candidate.transport == choice.TCP:
+            reply.address = self.address
+            reply.token = self._issue(candidate.server.id, target.service, attached.process)
+            return reply, []
+        registration = self._registrations.get(candidate.server.id)
+        if registration is None:
+            return None
+        ours, theirs = map(_owned, socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+        grant = node_pb2.Grant(caller=attached.process, transport=choice.UNIX, service=target.service)
+        if not registration.deliver(grant, theirs):
+            ours.close()
+            return None
+        return reply, [ours]
+
+    async def _introduce_there(
+        self, attached: Attached, target: node_pb2.ResolveRequest, candidate: node_pb2.Candidate
+    ) -> node_pb2.OpenReply:
+        node = candidate.server.process.node
+        there = node_pb2.ResolveRequest(service=target.service, node=node, server=target.server, transport=choice.TCP)
+        answer, address = await self.links.introduce(
+            node, peer_pb2.IntroduceRequest(target=there, caller=attached.process)
+        )
+        if len(answer.token) != preamble.TOKEN_SIZE or answer.server.process.node != node:
+            raise NodeError("it answered with no introduction to one of its servers")
+        candidate.server.CopyFrom(answer.server)
+        candidate.chosen = True
+        return node_pb2.OpenReply(choice=candidate, address=address, token=answer.token)
+
+    def _count(self, attached: Attached, server_id: str) -> None:
+        self._turn += 1
+        self._turns[server_id] = self._turn
+        if attached in self._attached:
+            attached.granted[server_id] += 1
+            self._connections[server_id] += 1
+
+    # -- callers from elsewhere -------------------------------------------------------------------
+
+    def introduce(self, request: peer_pb2.IntroduceRequest) -> peer_pb2.IntroduceReply:
+        """Another node asks for an introduction of one of its processes to a server of ours.
+
+        Raises:
+            IpcdError: why there is none.
+        """
+        target = request.target
+        own = node_pb2.ResolveRequest(
+            service=target.service, node=self.node, server=target.server, transport=choice.TCP
+        )
+        server = self.resolve(own)[0].server
+        self._turn += 1
+        self._turns[server.id] = self._turn
+        return peer_pb2.IntroduceReply(server=server, token=self._issue(server.id, target.service, request.caller))
+
+    def _issue(self, server_id: str, service: str, caller: node_pb2.Process) -> bytes:
+        token = secrets.token_bytes(preamble.TOKEN_SIZE)
+        self._tokens.issue(token, Introduction(server_id, service, caller), self._clock())
+        return token
+
+    def arrived(self, token: bytes, sock: Fd, address: str) -> str:
+        """A caller has come with a token: hands the connection to the server, which owns `sock` from then on. Why not,
+        in words, if it cannot be; the descriptor is still the caller's of this. Empty if all went well."""
+        introduction = self._tokens.redeem(token, self._clock())
+        if introduction is None:
+            return "bad-token: it was never issued, was used before, or is too old"
+        registration = self._registrations.get(introduction.server_id)
+        if registration is None:
+            return "no-server: the server has gone"
+        grant = node_pb2.Grant(
+            caller=introduction.caller,
+            transport=choice.TCP,
+            service=introduction.service,
+            address=address,
+        )
+        # A copy, so that the caller can still be told if the server does not take it.
+        if not registration.deliver(grant, Fd(os.dup(sock.fileno()))):
+            return "no-server: the server does not take callers"
+        sock.close()
+        return ""
+
+
+def _owned(sock: socket.socket) -> Fd:
+    return Fd(sock.detach())

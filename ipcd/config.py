@@ -1,0 +1,205 @@
+"""The daemon's settings: flag over environment over file over default."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from ipcd_client.errors import ConfigError, IpcdError
+from ipcd_client.node.paths import default_socket
+from ipcd_client.wire.tcp import split_address
+
+from ipcd import limits
+from ipcd.log import FORMATS, LEVELS
+
+DEFAULT_LISTEN: Final = "127.0.0.1:0"
+_TRUE: Final = {"1": True, "true": True, "yes": True, "on": True}
+_FALSE: Final = {"0": False, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Checked settings. The names of the fields are the keys of the file; see `ipcd run --help` for what they mean."""
+
+    node: str
+    socket: str
+    listen: str = DEFAULT_LISTEN
+    advertise: str = ""  # HOST or HOST:PORT; empty: what is listened on
+    peers: tuple[str, ...] = ()
+    discovery: bool = True
+    state_dir: str = ""  # empty: nothing is kept
+    insecure: bool = False
+    log_format: str = "text"
+    log_level: str = "info"
+    cluster: str = "default"
+
+
+# Name of the environment variable, for each field. `discovery` is the odd one: its flag says the opposite.
+VARIABLES: Final = {
+    "node": "IPCD_NODE",
+    "socket": "IPCD_SOCKET",
+    "listen": "IPCD_LISTEN",
+    "advertise": "IPCD_ADVERTISE",
+    "peers": "IPCD_PEER",
+    "discovery": "IPCD_NO_DISCOVERY",
+    "state_dir": "IPCD_STATE_DIR",
+    "insecure": "IPCD_INSECURE",
+    "log_format": "IPCD_LOG_FORMAT",
+    "log_level": "IPCD_LOG_LEVEL",
+    "cluster": "IPCD_CLUSTER",
+}
+
+# Flags that are not named after their field.
+FLAGS: Final = {"peers": "--peer", "discovery": "--no-discovery"}
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None, file: str | None = None) -> Config:
+    """The settings. `flags` has those fields of Config that were given on the command line. `file`: the path of a TOML
+    file, else $IPCD_CONFIG, else none.
+
+    Raises:
+        ConfigError: naming the setting and where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    chosen: dict[str, tuple[object, str]] = {
+        "node": (socket.gethostname(), "the host's name"),
+        "socket": (default_socket(environ), "the default"),
+    }
+    path = file or environ.get("IPCD_CONFIG")
+    if path:
+        chosen |= {key: (value, f"{key} in {path}") for key, value in _read(path).items()}
+    for key, variable in VARIABLES.items():
+        raw = environ.get(variable)
+        if raw is not None and raw != "":
+            chosen[key] = (_from_text(key, raw, variable), variable)
+    chosen |= {key: (value, FLAGS.get(key, f"--{key.replace('_', '-')}")) for key, value in flags.items()}
+    values = {key: _CHECKS[key](value, source) for key, (value, source) in chosen.items()}
+    config = Config(**values)
+    _check_listen(config, chosen.get("listen", ("", "the default"))[1])
+    return config
+
+
+def _read(path: str) -> dict[str, object]:
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    known = [field.name for field in fields(Config)]
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"{key} in {path}: no such setting; there are {', '.join(known)}")
+    return table
+
+
+def _from_text(key: str, raw: str, variable: str) -> object:
+    if key == "peers":
+        return [part.strip() for part in raw.split(",") if part.strip()]
+    if key in {"discovery", "insecure"}:
+        value = (_TRUE | _FALSE).get(raw.lower())
+        if value is None:
+            raise ConfigError(f"{variable}={raw!r}: neither true nor false")
+        return not value if key == "discovery" else value
+    return raw
+
+
+def _text(value: object, source: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{source}: {value!r} is not a text")
+    return value
+
+
+def _name(value: object, source: str) -> str:
+    try:
+        return limits.check_name(source, _text(value, source))
+    except (limits.LimitReached, limits.InvalidRequest) as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _flag(value: object, source: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{source}: {value!r} is neither true nor false")
+    return value
+
+
+def _address(value: object, source: str) -> str:
+    text = _text(value, source)
+    try:
+        split_address(text)
+    except IpcdError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    return text
+
+
+def _advertised(value: object, source: str) -> str:
+    text = _text(value, source)
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return _address(text, source) if ":" in text else text
+    return text.strip("[]")
+
+
+def _addresses(value: object, source: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{source}: {value!r} is not a list of HOST:PORT")
+    addresses = tuple(_address(item, source) for item in value)
+    for address in addresses:
+        if not split_address(address)[1]:
+            raise ConfigError(f"{source}: {address}: a peer has no port 0")
+    return addresses
+
+
+def _path(value: object, source: str) -> str:
+    text = _text(value, source)
+    if not text or "\0" in text or text.startswith("@"):
+        raise ConfigError(f"{source}: {text!r} is not the path of a file")
+    return text
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[object, str], str]:
+    def check(value: object, source: str) -> str:
+        if value not in words:
+            raise ConfigError(f"{source}: {value!r} is none of {', '.join(words)}")
+        return str(value)
+
+    return check
+
+
+_CHECKS: Final[dict[str, Callable[[object, str], Any]]] = {
+    "node": _name,
+    "socket": _path,
+    "listen": _address,
+    "advertise": _advertised,
+    "peers": _addresses,
+    "discovery": _flag,
+    "state_dir": _path,
+    "insecure": _flag,
+    "log_format": _one_of(FORMATS),
+    "log_level": _one_of(LEVELS),
+    "cluster": _name,
+}
+
+
+def _check_listen(config: Config, source: str) -> None:
+    """Nobody proves who they are on TCP yet, so it stays on this machine unless it is said otherwise."""
+    if config.insecure:
+        return
+    host, port = split_address(config.listen)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(f"{source}: {config.listen}: {error.strerror or error}") from error
+    for *_, address in found:
+        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+            raise ConfigError(
+                f"{source}: {config.listen} can be reached from other machines, where connections carry no proof of "
+                "identity; listen on a loopback address, or add --insecure"
+            )

@@ -1,0 +1,288 @@
+"""The node's two doors: the socket file for processes of this machine, and TCP for callers and nodes of others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from ipcd_client.errors import ConfigError, IpcdError, ProtocolError
+from ipcd_client.frame import codec, preamble
+from ipcd_client.frame import settings as frame_settings
+from ipcd_client.wire.tcp import join_address, split_address, tune
+
+from ipcd import limits
+from ipcd.log import Log
+
+BACKLOG: Final = 1024
+# Connections accepted before other callbacks of the loop get their turn.
+_TURN: Final = 32
+# Out of descriptors: seconds until accepting is tried again. The listening socket stays readable meanwhile.
+_BREATH: Final = 0.2
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Acceptor:
+    """Accepts on a listening socket and hands each connection over."""
+
+    def __init__(self, sock: socket.socket, log: Log, accepted: Callable[[socket.socket, Any], None]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._log = log
+        self._accepted = accepted
+        self._loop = asyncio.get_running_loop()
+        self._fd = sock.fileno()
+        self._pause: asyncio.TimerHandle | None = None
+        self._loop.add_reader(self._fd, self._on_readable)
+
+    def _on_readable(self) -> None:
+        for _ in range(_TURN):
+            try:
+                sock, address = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._log.error("cannot accept connections", reason=error.strerror)
+                    self._loop.remove_reader(self._fd)
+                    self._pause = self._loop.call_later(_BREATH, self._resume)
+                    return
+                continue  # that connection is gone already
+            self._accepted(sock, address)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._fd, self._on_readable)
+
+    def close(self) -> None:
+        """Accepts no more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._fd)
+        self._sock.close()
+
+
+class SocketFile:
+    """The socket file. While a daemon lives, it holds a lock on PATH.lock, in which its pid stands: so two that start
+    at once cannot both take a stale file over."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self._lock_path = Path(f"{path}.lock")
+        self._lock: int = -1
+        self._inode: tuple[int, int] | None = None
+
+    def listen(self) -> socket.socket:
+        """Makes the file, taking over what a dead daemon left.
+
+        Raises:
+            ConfigError: a live one listens there, or the file cannot be made.
+        """
+        try:
+            if not self.path.parent.is_dir():
+                self.path.parent.mkdir(parents=True, mode=0o700)
+            self._lock = self._locked()
+            self._check_stale()
+            return self._bound()
+        except BaseException as error:
+            self.remove()
+            if isinstance(error, OSError):
+                why = "the path is too long for a socket" if "too long" in str(error) else error.strerror
+                raise ConfigError(f"socket {self.path}: {why or error}") from error
+            raise
+
+    def _locked(self) -> int:
+        while True:
+            fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+                os.close(fd)
+                raise self._taken(f"pid {pid}" if pid else "another process") from None
+            # The last owner removes the file before it lets the lock go: this may be that one's.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), self._lock_path.stat()):
+                    os.ftruncate(fd, 0)
+                    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+                    return fd
+            os.close(fd)
+
+    def _check_stale(self) -> None:
+        """Also for what is no daemon of ours, and has no lock."""
+        try:
+            mode = self.path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise ConfigError(f"socket {self.path}: there is a file that is not a socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(self.path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                pass
+            except BlockingIOError:
+                raise self._taken("another process") from None
+            else:
+                raise self._taken("another process")
+        self.path.unlink(missing_ok=True)
+
+    def _taken(self, who: str) -> ConfigError:
+        return ConfigError(
+            f"socket {self.path}: a running daemon ({who}) listens on it; stop that one, or choose another --socket"
+        )
+
+    def _bound(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Linux makes the file with the mode of the unbound socket: so it is never open to others, and the umask,
+            # which belongs to all threads, is left alone.
+            os.fchmod(sock.fileno(), 0o600)
+            sock.bind(str(self.path))
+            status = self.path.lstat()
+            self._inode = (status.st_dev, status.st_ino)
+            sock.listen(BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def remove(self) -> None:
+        """Removes the file, if it is still ours, and then lets the lock go."""
+        if self._inode is not None:
+            with contextlib.suppress(OSError):
+                status = self.path.lstat()
+                if (status.st_dev, status.st_ino) == self._inode:
+                    self.path.unlink()
+            self._inode = None
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                self._lock_path.unlink()
+            os.close(self._lock)
+            self._lock = -1
+
+
+def listen_tcp(address: str) -> socket.socket:
+    """A listening socket at HOST:PORT.
+
+    Raises:
+        ConfigError: it cannot be, and why.
+    """
+    try:
+        host, port = split_address(address)
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(place)
+            sock.listen(BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"listen {address}: {error.strerror or error}") from error
+    return sock
+
+
+def address_of(sock: socket.socket) -> str:
+    """HOST:PORT that a TCP socket is bound to."""
+    host, port = sock.getsockname()[:2]
+    return join_address(host, port)
+
+
+# Takes a connection over, with its preamble's kind and token, and the peer's HOST:PORT.
+OnPreamble = Callable[[socket.socket, int, bytes, str], Coroutine[Any, Any, None]]
+
+
+class TcpDoor:
+    """Reads the preamble of each connection, exactly its 24 bytes, and hands it over.
+
+    `on_preamble` owns the socket from then on, and refuses with `turn_away`.
+    """
+
+    def __init__(self, sock: socket.socket, log: Log, on_preamble: OnPreamble) -> None:
+        self._log = log
+        self._on_preamble = on_preamble
+        self._half_open: set[asyncio.Task[None]] = set()
+        self._full = False
+        self._acceptor = Acceptor(sock, log, self._accepted)
+
+    def _accepted(self, sock: socket.socket, address: Any) -> None:
+        where = join_address(address[0], address[1])
+        if len(self._half_open) >= limits.HALF_OPEN:
+            if not self._full:
+                # Once for each flood: it would fill the log as well.
+                self._full = True
+                self._log.warning(
+                    "connection refused",
+                    peer=where,
+                    reason=f"half-open: the limit of {limits.HALF_OPEN} connections without preamble is reached",
+                )
+            sock.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._begin(sock, where))
+        self._half_open.add(task)
+        task.add_done_callback(self._begun)
+        # A task that is cancelled before it starts never closes it.
+        task.add_done_callback(lambda task: sock.close() if task.cancelled() else None)
+
+    def _begun(self, task: asyncio.Task[None]) -> None:
+        self._half_open.discard(task)
+        if len(self._half_open) < limits.HALF_OPEN // 2:
+            self._full = False
+
+    async def _begin(self, sock: socket.socket, where: str) -> None:
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        raw = b""
+        try:
+            tune(sock)
+            async with asyncio.timeout(limits.PREAMBLE):
+                while len(raw) < preamble.SIZE:
+                    piece = await loop.sock_recv(sock, preamble.SIZE - len(raw))
+                    if not piece:
+                        raise ProtocolError("bad-preamble", f"the connection ended after {len(raw)} bytes")
+                    raw += piece
+                    if not preamble.MAGIC.startswith(raw[:4]):
+                        raise ProtocolError("bad-preamble", f"it begins with {raw!r}: not an ipcd connection")
+            kind, token = preamble.unpack(raw)
+        except TimeoutError:
+            reason = f"no-preamble: {len(raw)} of {preamble.SIZE} bytes within {limits.PREAMBLE:g} s"
+            self.turn_away(sock, where, reason, frame_settings.GOAWAY_TIMEOUT)
+        except ProtocolError as error:
+            self.turn_away(sock, where, str(error), frame_settings.GOAWAY_VIOLATION)
+        except (OSError, IpcdError) as error:
+            self._log.info("connection lost", peer=where, reason=error)
+            sock.close()
+        else:
+            await self._on_preamble(sock, kind, token, where)
+
+    def turn_away(self, sock: socket.socket, where: str, reason: str, goaway: int) -> None:
+        """Says why, logs it, and closes."""
+        self._log.warning("connection refused", peer=where, reason=reason)
+        frame = codec.encode(codec.GOAWAY, 0, reason.encode("utf-8", "replace")[:1024], aux=goaway)
+        with contextlib.suppress(OSError):
+            sock.send(b"".join(frame))
+            # What the peer has sent and nobody has read would turn the close into a reset, which overtakes the reason.
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1 << 16)
+        sock.close()
+
+    async def close(self) -> None:
+        """Accepts no more, and drops what has not got through."""
+        self._acceptor.close()
+        tasks = list(self._half_open)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

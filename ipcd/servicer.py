@@ -1,0 +1,131 @@
+"""The node's own API, `ipcd.v1.Node`."""
+
+# ruff: noqa: N802, ARG002 - the methods are named and called as in the .proto
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+import grpc
+from grpc.aio import EOF
+from ipcd_client import __version__
+from ipcd_client.aio.context import ServicerContext
+from ipcd_client.errors import IpcdError
+from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc
+
+from ipcd import limits
+from ipcd.broker import Attached, Broker
+
+# Seconds for which changes of the catalog are gathered before watchers are told.
+_GATHER: Final = 0.02
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str] | None:
+    """Errors of ours are answers; any other is a bug. (aio.server.StatusOf)"""
+    return (error.code, str(error)) if isinstance(error, IpcdError) else None
+
+
+class NoDescriptors(IpcdError):
+    """The connection cannot carry what the method hands over."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class NodeServicer(node_pb2_grpc.NodeServicer):
+    """`about` gives what only the composition root knows: a StatusReply without what the broker counts. `list_nodes`
+    likewise."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        about: node_pb2.StatusReply,
+        list_nodes: Callable[[], Sequence[node_pb2.NodeInfo]],
+    ) -> None:
+        self._broker = broker
+        self._about = about
+        self._list_nodes = list_nodes
+        self._start = time.monotonic()
+
+    async def Status(self, request: node_pb2.StatusRequest, context: ServicerContext) -> node_pb2.StatusReply:
+        """Who this node is."""
+        reply = node_pb2.StatusReply()
+        reply.CopyFrom(self._about)
+        reply.version = __version__
+        reply.pid = os.getpid()
+        reply.uptime = time.monotonic() - self._start
+        reply.servers = self._broker.catalog.count(self._broker.node)
+        reply.attached = self._broker.attached
+        return reply
+
+    async def ListNodes(self, request: node_pb2.ListNodesRequest, context: ServicerContext) -> node_pb2.ListNodesReply:
+        """Which nodes it knows."""
+        return node_pb2.ListNodesReply(nodes=self._list_nodes())
+
+    async def ListCatalog(
+        self, request: node_pb2.ListCatalogRequest, context: ServicerContext
+    ) -> node_pb2.ListCatalogReply:
+        """Who serves what."""
+        return node_pb2.ListCatalogReply(servers=self._broker.catalog.servers(request.service))
+
+    async def WatchCatalog(
+        self, request: node_pb2.ListCatalogRequest, context: ServicerContext
+    ) -> AsyncIterator[node_pb2.ListCatalogReply]:
+        """The same, at once and after each change of it."""
+        last: node_pb2.ListCatalogReply | None = None
+        while True:
+            reply = await self.ListCatalog(request, context)
+            if reply != last:
+                last = reply
+                yield reply
+                # While the watcher was slow there may have been changes: looked for before waiting for more.
+                continue
+            await self._broker.changed.wait()
+            await asyncio.sleep(_GATHER)
+
+    async def Resolve(self, request: node_pb2.ResolveRequest, context: ServicerContext) -> node_pb2.ResolveReply:
+        """Where a call would go."""
+        return node_pb2.ResolveReply(candidates=self._broker.resolve(request))
+
+    async def Open(self, request: node_pb2.OpenRequest, context: ServicerContext) -> node_pb2.OpenReply:
+        """Introduces the caller to a server."""
+        attached = _attached(context, "Open")
+        reply, fds = await self._broker.open(attached, request.target, request.wait)
+        context.attach_fds(fds)
+        return reply
+
+    async def Register(self, requests: AsyncIterator[Any], context: ServicerContext) -> None:
+        """Registers a server for as long as the call lasts."""
+        attached = _attached(context, "Register")
+        try:
+            async with asyncio.timeout(limits.REGISTER):
+                first = await context.read()
+        except TimeoutError:
+            raise limits.InvalidRequest(f"no RegisterRequest came within {limits.REGISTER:g} s") from None
+        if first is EOF:
+            raise limits.InvalidRequest("Register was called without a RegisterRequest")
+        registration = self._broker.register(attached, first, context)
+        why = "it ended the registration"
+        try:
+            registered = node_pb2.Registered(server=registration.server)
+            await context.write(node_pb2.RegisterReply(registered=registered))
+            while (request := await context.read()) is not EOF:
+                self._broker.update(registration, request)
+        except asyncio.CancelledError:
+            why = context.why_cancelled() or "the node is stopping"
+            raise
+        except IpcdError as error:
+            why = str(error)
+            raise
+        finally:
+            self._broker.unregister(registration, why)
+
+
+def _attached(context: ServicerContext, method: str) -> Attached:
+    identity = context.peer_identity
+    if not isinstance(identity, Attached) or not context.carries_fds:
+        raise NoDescriptors(f"{method} hands over a descriptor, which this connection cannot carry")
+    return identity
