@@ -81,8 +81,10 @@ class _Method:
 
     def _connection(self, deadline: float | None, wait: bool) -> Connection:
         route = self._routes.get(self._service)
-        if route is not None and route.connection.usable:
-            return route.connection
+        if route is not None:
+            route.connection.refresh()
+            if route.connection.usable:
+                return route.connection
         self._channel.check_open()
         try:
             return self._router.connect(self._service, deadline, wait).connection
@@ -206,12 +208,12 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> Any:
-        state = self._blocking(request, timeout, metadata, credentials, wait_for_ready)
+        state, connection = self._blocking(request, timeout, metadata, credentials, wait_for_ready)
         if state.code is grpc.StatusCode.OK and state.messages:
             result = response(state, self._deserialize)
             if state.code is grpc.StatusCode.OK:
                 return result
-        raise self._error(state)
+        raise self._ended(state, connection)
 
     def with_call(
         self,
@@ -222,8 +224,7 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> tuple[Any, Call]:
-        state = self._blocking(request, timeout, metadata, credentials, wait_for_ready)
-        call = self._error(state)
+        call = self._ended(*self._blocking(request, timeout, metadata, credentials, wait_for_ready))
         return call.result(), call
 
     def future(
@@ -237,9 +238,9 @@ class UnaryUnary(_Method, UnaryUnaryBase):
     ) -> Any:
         return self._launch(Call, request, None, timeout, metadata, credentials, wait_for_ready)
 
-    def _error(self, state: ClientCall) -> Call:
+    def _ended(self, state: ClientCall, connection: Connection | None) -> Call:
         _answerless(state)
-        return Call(state, None, None, self._deserialize)
+        return Call(state, connection, None, self._deserialize)
 
     def _blocking(
         self,
@@ -248,9 +249,10 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         metadata: Any,
         credentials: Any,
         wait_for_ready: bool | None,
-    ) -> ClientCall:
+    ) -> tuple[ClientCall, Connection | None]:
         """Runs the call to its end. This thread sends, waits and reads."""
         state = self._state()
+        connection: Connection | None = None
         self._channel.check_open()
         try:
             data = self._request(request)
@@ -275,7 +277,7 @@ class UnaryUnary(_Method, UnaryUnaryBase):
                 state.fail(grpc.StatusCode.UNAVAILABLE, state.details)
         except Failed as error:
             state.fail(error.code, error.details)
-        return state
+        return state, connection
 
 
 def finish(connection: Connection, state: ClientCall, deadline: float | None) -> None:

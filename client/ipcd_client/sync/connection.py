@@ -28,6 +28,7 @@ import grpc
 from ipcd_client.errors import (
     ChannelClosed,
     IpcdError,
+    NotAllowed,
     ProtocolError,
     UsageError,
     WireClosed,
@@ -55,6 +56,8 @@ BACKLOG_MOST: Final = 64 << 20
 HELLO_TIMEOUT: Final = 5.0
 # A writer looks this often, in seconds, whether the reader that it relies on has gone.
 _FLUSH_SLICE: Final = 0.05
+# A connection that was read within this many seconds is believed to live.
+_FRESH: Final = 0.1
 # Frames read in one turn of a server's reactor before other connections get theirs.
 _TURN: Final = 64
 
@@ -81,6 +84,7 @@ class Connection:
         self._parked: Waker | None = None  # of the reader, while it is in poll
         self._opened: list[ServerCall] = []
         self._more = False  # the last turn of reading ended at its bound
+        self._last_read = monotonic()
         self._pongs: set[bytes] = set()
         self._pings = 0
         self._pump_thread: Pump | None = None
@@ -330,6 +334,12 @@ class Connection:
                 return ready() or self.error is not None
         return True
 
+    def refresh(self) -> None:
+        """Looks for the peer's end or goaway, if nothing has come for a while: a call that is sent into a connection
+        that has ended would fail, where one that was not sent yet may go elsewhere."""
+        if not self._calls and monotonic() - self._last_read > _FRESH:
+            self.look()
+
     def look(self) -> None:
         """Takes in what has arrived, without waiting; nothing if another thread reads."""
         with self._lock:
@@ -525,6 +535,7 @@ class Connection:
         """Takes in up to `most` frames."""
         recv = self.wire.recv
         self._more = False
+        self._last_read = monotonic()
         try:
             for _ in range(most):
                 frame = recv()
@@ -601,7 +612,8 @@ class Connection:
         else:
             self.retired = True
             if event.code != limits.GOAWAY_DRAIN:
-                raise WireClosed(f"{self.wire.peer()} ended the connection: {event.reason}")
+                kind = NotAllowed if event.code == limits.GOAWAY_DENIED else WireClosed
+                raise kind(f"{self.wire.peer()} ended the connection: {event.reason}")
         self._waiting.wake(0)
 
     def _hand_over(self) -> None:

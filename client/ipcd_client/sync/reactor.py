@@ -244,7 +244,9 @@ class Reactor:
         first.run()
         leader.running = 0
         quiet_since = monotonic()
-        while self._leader is leader:
+        main = threading.main_thread()
+        # At its end the interpreter joins the executor's threads, and so waits for the leader to step down.
+        while self._leader is leader and main.is_alive():
             jobs = self._read(IDLE)
             if not jobs:
                 if monotonic() - quiet_since >= IDLE:
@@ -262,6 +264,7 @@ class Reactor:
             last.run()
             leader.running = 0
             quiet_since = monotonic()
+        self._depose(leader)
 
     def _read(self, timeout: float | None) -> list[Job]:
         """One turn: waits at most `timeout` seconds, or until a deadline."""
