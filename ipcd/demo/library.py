@@ -85,9 +85,7 @@ class Digester:
     def __init__(self, algorithm: str = "", limit: int = MAX_STREAM_BYTES) -> None:
         self._algorithm = algorithm or "sha256"
         if self._algorithm not in ALGORITHMS:
-            raise InvalidRequestError(
-                f"no algorithm {self._algorithm[:40]!r}; there are {', '.join(ALGORITHMS)}"
-            )
+            raise InvalidRequestError(f"no algorithm {self._algorithm[:40]!r}; there are {', '.join(ALGORITHMS)}")
         self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
         self._limit = limit
         self._size = 0
@@ -120,9 +118,7 @@ class Hit:
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Raises `InvalidRequestError`, naming the position, where `pattern` is no regular expression."""
     if len(pattern) > MAX_PATTERN:
-        raise InvalidRequestError(
-            f"a pattern of {len(pattern)} characters is over the limit of {MAX_PATTERN}"
-        )
+        raise InvalidRequestError(f"a pattern of {len(pattern)} characters is over the limit of {MAX_PATTERN}")
     try:
         return re.compile(pattern)
     except re.error as error:
@@ -266,9 +262,7 @@ class Library:
         expression = compile_pattern(pattern)
         return islice(self._search(expression, self.files(glob), active), limit or DEFAULT_MATCHES)
 
-    def _search(
-        self, expression: re.Pattern[str], files: Iterator[str], active: Callable[[], bool]
-    ) -> Iterator[Hit]:
+    def _search(self, expression: re.Pattern[str], files: Iterator[str], active: Callable[[], bool]) -> Iterator[Hit]:
         for file in files:
             if not active():
                 return

@@ -43,9 +43,7 @@ class LabServicer(lab_pb2_grpc.LabServicer):
         except LabError as error:
             _abort(context, error)
 
-    def Search(
-        self, request: lab_pb2.SearchRequest, context: grpc.ServicerContext
-    ) -> Iterator[lab_pb2.Match]:
+    def Search(self, request: lab_pb2.SearchRequest, context: grpc.ServicerContext) -> Iterator[lab_pb2.Match]:
         try:
             for hit in self._library.search(request.pattern, request.glob, request.limit, context.is_active):
                 yield lab_pb2.Match(file=hit.file, line=hit.line, text=hit.text)
@@ -70,9 +68,7 @@ class LabServicer(lab_pb2_grpc.LabServicer):
     def Echo(self, request: lab_pb2.Payload, _context: grpc.ServicerContext) -> lab_pb2.Payload:
         return request
 
-    def Identity(
-        self, _request: lab_pb2.IdentityRequest, _context: grpc.ServicerContext
-    ) -> lab_pb2.IdentityReply:
+    def Identity(self, _request: lab_pb2.IdentityRequest, _context: grpc.ServicerContext) -> lab_pb2.IdentityReply:
         return lab_pb2.IdentityReply(name=self._name, pid=os.getpid(), python=platform.python_version())
 
 

@@ -259,9 +259,7 @@ def test_a_session_keeps_its_directory(library: Library) -> None:
         ("ls " + "x" * lab.MAX_COMMAND, "over the limit of 1000"),
     ],
 )
-def test_a_refused_command_is_answered_and_the_session_goes_on(
-    library: Library, line: str, says: str
-) -> None:
+def test_a_refused_command_is_answered_and_the_session_goes_on(library: Library, line: str, says: str) -> None:
     session = Session(library)
     assert re.search(says, refusal(session, line))
     assert ask(session, "ls alpha.py") == ["alpha.py", "1 entries"]

@@ -51,8 +51,6 @@ def test_a_turn_makes_one_call_at_least() -> None:
         Samples().summary()
 
 
-@pytest.mark.parametrize(
-    ("ratio", "text"), [(1 / 12.34, "1/12.3"), (0.5, "1/2.0"), (1.0, "1.0 x"), (1.44, "1.4 x")]
-)
+@pytest.mark.parametrize(("ratio", "text"), [(1 / 12.34, "1/12.3"), (0.5, "1/2.0"), (1.0, "1.0 x"), (1.44, "1.4 x")])
 def test_ratio_text(ratio: float, text: str) -> None:
     assert ratio_text(ratio) == text
