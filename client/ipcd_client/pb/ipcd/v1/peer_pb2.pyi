@@ -8,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LinkMessage(_message.Message):
-    __slots__ = ("hello", "update", "resync")
+    __slots__ = ("hello", "update", "resync", "known")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     RESYNC_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     update: CatalogUpdate
     resync: ResyncRequest
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., update: _Optional[_Union[CatalogUpdate, _Mapping]] = ..., resync: _Optional[_Union[ResyncRequest, _Mapping]] = ...) -> None: ...
+    known: KnownNodes
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., update: _Optional[_Union[CatalogUpdate, _Mapping]] = ..., resync: _Optional[_Union[ResyncRequest, _Mapping]] = ..., known: _Optional[_Union[KnownNodes, _Mapping]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("node", "incarnation", "cluster", "version", "address")
@@ -46,6 +48,22 @@ class CatalogUpdate(_message.Message):
 class ResyncRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class KnownNodes(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[KnownNode]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[KnownNode, _Mapping]]] = ...) -> None: ...
+
+class KnownNode(_message.Message):
+    __slots__ = ("node", "incarnation", "address")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    incarnation: str
+    address: str
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class IntroduceRequest(_message.Message):
     __slots__ = ("target", "caller")
