@@ -45,11 +45,8 @@ def start_pair(children: Children, directory: Path, tell: Callable[[str], None])
 
     Raises StageError where one does not come up, or they don't find each other though one was told of the other.
     """
-    # Names that no other node of the machine has: another demo may run beside this one.
-    names = [f"demo-{letter}-{os.getpid()}" for letter in "ab"]
-    sockets = [directory / "a.sock", directory / "b.sock"]
-    processes = [_start(children, name, socket) for name, socket in zip(names, sockets, strict=True)]
-    a, b = (_up(*one) for one in zip(names, sockets, processes, strict=True))
+    started = {name: _start(children, name, directory) for name in ("a", "b")}
+    a, b = (_up(name, directory, process) for name, process in started.items())
     for node in (a, b):
         tell(f"node {node.name}: process {node.process.pid}, listening on {node.listen}")
     began = time.monotonic()
@@ -60,20 +57,31 @@ def start_pair(children: Children, directory: Path, tell: Callable[[str], None])
     tell(f"they have not found each other by zeroconf in {FOUND:.0f} s: starting b again with --peer {a.listen}")
     children.stop(b.process)
     began = time.monotonic()
-    b = _up(b.name, b.socket, _start(children, b.name, b.socket, "--peer", a.listen))
+    b = _up(b.name, directory, _start(children, b.name, directory, "--peer", a.listen))
     if not _know_each_other(a, b, FOUND):
-        raise StageError(f"{b.name} has not reached {a.name} at {a.listen} in {FOUND:.0f} s")
+        raise StageError(f"node {b.name} has not reached node {a.name} at {a.listen} in {FOUND:.0f} s")
     return NodePair(a, b, "--peer", time.monotonic() - began)
 
 
-def _start(children: Children, name: str, socket: Path, *more: str) -> Child:
-    where = ("--socket", str(socket), "--listen", "127.0.0.1:0")
-    return children.start(f"node {name}", "-m", "ipcd", "run", "--node", name, *where, *more)
+def _start(children: Children, name: str, directory: Path, *more: str) -> Child:
+    return children.start(
+        f"node {name}",
+        *("-m", "ipcd", "run", "--node", name),
+        *("--socket", str(_socket(name, directory)), "--listen", "127.0.0.1:0"),
+        # Of its own: the user's own node, or another demo, may be found on the same interface.
+        *("--cluster", f"demo-{os.getpid()}"),
+        *more,
+    )
 
 
-def _up(name: str, socket: Path, process: Child) -> Node:
+def _socket(name: str, directory: Path) -> Path:
+    return directory / f"{name}.sock"
+
+
+def _up(name: str, directory: Path, process: Child) -> Node:
     """The node, once it answers."""
     until = time.monotonic() + UP
+    socket = _socket(name, directory)
     with ipcd_client.channel("ipcd-node:", node=str(socket)) as channel:
         stub = node_pb2_grpc.NodeStub(channel)
         while True:

@@ -89,7 +89,7 @@ class Outcome:
         table = Table(title=f"unary echo of {self.size} B, one call after the other", title_justify="left")
         table.add_column("transport", no_wrap=True)
         table.add_column("why it was picked")
-        for heading in ("p50", "p99", "calls/s", "p50 beside grpcio"):
+        for heading in ("p50", "p99", "calls/s", "p50 to grpcio's"):
             table.add_column(heading, justify="right", no_wrap=True)
         for client in self.stage.clients:
             transport = client.taken.transport
@@ -100,7 +100,7 @@ class Outcome:
                 f"{figures.p50_us:,.0f} us",
                 f"{figures.p99_us:,.0f} us",
                 f"{figures.per_second:,.0f}",
-                "" if part is None else f"{ratio_text(part)} of {BESIDE[transport].removeprefix('grpcio ')}",
+                "" if part is None else f"{ratio_text(part)} ({BESIDE[transport].removeprefix('grpcio ')})",
             )
         return table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,12 +52,12 @@ class Stage:
     left_out: list[tuple[Road, str]]  # and why
 
 
-def _ipcd_roads(pair: NodePair, server: str, asked: Sequence[Asked]) -> list[Road]:
+def _ipcd_roads(pair: NodePair, asked: Sequence[Asked]) -> list[Road]:
     sockets = {"a": pair.a.socket, "b": pair.b.socket}
     return [
         Road(
             label=f"ipcd, caller on node {one.caller}, transport {one.transport}",
-            target=f"ipcd:///{server}",
+            target="ipcd:",
             caller=one.caller,
             node=str(sockets[one.caller]),
             transport=one.transport,
@@ -78,21 +77,15 @@ def set_up(asked: Sequence[Asked], tell: Callable[[str], None]) -> Iterator[Stag
     with tempfile.TemporaryDirectory(prefix="ipcd-demo-") as name:
         directory = Path(name)
         with Children(directory) as children:
-            # A name of its own: the calls must reach it even where other people's nodes serve the same.
-            server_name = f"lab-{os.getpid()}"
             grpcio_socket = directory / "grpcio.sock"
-            grpcio = children.start_talker(
-                "the grpcio server", "-m", "ipcd.demo.server", "grpcio", str(grpcio_socket), server_name
-            )
+            grpcio = children.start_talker("the grpcio server", "-m", "ipcd.demo.server", "grpcio", str(grpcio_socket))
             pair = start_pair(children, directory, tell)
-            server = children.start_talker(
-                "the server on node a", "-m", "ipcd.demo.server", "ipcd", str(pair.a.socket), server_name
-            )
+            server = children.start_talker("the server on node a", "-m", "ipcd.demo.server", "ipcd", str(pair.a.socket))
             grpcio_at, server_at = grpcio.answer(START), server.answer(START)
             tell(f"lab.v1.Lab: served by process {server_at['pid']} on node a")
             tell(f"the same beside it through grpcio: process {grpcio_at['pid']}")
             roads = [
-                *_ipcd_roads(pair, server_name, asked),
+                *_ipcd_roads(pair, asked),
                 Road(label="grpcio, UNIX socket", target=f"unix:{grpcio_socket}", grpcio="unix"),
                 Road(label="grpcio, loopback TCP", target=str(grpcio_at["tcp"]), grpcio="tcp"),
             ]

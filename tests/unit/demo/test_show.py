@@ -111,8 +111,8 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     Show("text").outcome(outcome())
     text = capsys.readouterr().out
     (row,) = re.findall(r".* unix .*why \[unix\].*", text)
-    assert re.search(r"20 us.* 40 us.* 50,000 .* 1/30\.0 of unix", row)
-    assert "1/16.0 of tcp" in text
+    assert re.search(r"20 us.* 40 us.* 50,000 .* 1/30\.0 \(unix\)", row)
+    assert "1/16.0 (tcp)" in text
     assert text.endswith("every result right, in 12 s\n")
 
 
