@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import socket
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Final
 
 from ipcd_client import __version__
@@ -25,10 +27,13 @@ from ipcd_client.wire.unix import Credentials, UnixWire, credentials
 from ipcd import limits
 from ipcd.broker import Attached, Broker
 from ipcd.config import Config
+from ipcd.links import PeerLinks
 from ipcd.listener import Acceptor, SocketFile, TcpDoor, address_of, listen_tcp
 from ipcd.log import Log, set_level
 from ipcd.servicer import NodeServicer, status_of
+from ipcd.state import members
 from ipcd.state.catalog import Catalog
+from ipcd.state.members import Members
 
 # Seconds that calls under way have when the node stops.
 GRACE: Final = 2.0
@@ -53,7 +58,6 @@ class Node:
         self._acceptor: Acceptor | None = None
         self._door: TcpDoor | None = None
         self._connections: set[Connection] = set()
-        self._refused: set[Connection] = set()
         self._allowed = {0, os.getuid()}
 
     async def start(self) -> None:
@@ -83,6 +87,12 @@ class Node:
         self._server = Server(status_of=status_of)
         servicer = NodeServicer(self._broker, about, self._list_nodes)
         node_pb2_grpc.add_NodeServicer_to_server(servicer, self._server)
+        known = Members(config.node, self.incarnation, config.cluster)
+        self._links = PeerLinks(known, self._broker, self.log, _advertised(config.advertise, self.listen))
+        self._broker.links = self._links
+        self._links.configure(config.peers)
+        self._remember()
+        self._links.on_changed = self._keep
         self._door = TcpDoor(tcp, self.log, self._on_preamble)
         self._acceptor = Acceptor(unix, self.log, self._on_unix)
         self.log.info(
@@ -107,7 +117,8 @@ class Node:
         for connection in self._connections:
             connection.drain(f"node {self.config.node} is stopping")
         await self._finish_calls()
-        for connection in list(self._connections | self._refused):
+        await self._links.close()
+        for connection in list(self._connections):
             await connection.close(f"node {self.config.node} has stopped", timeout=0.5)
         await self._server.stop()
         self.log.info("stopped")
@@ -125,10 +136,42 @@ class Node:
             and getattr(config, field.name) != getattr(self.config, field.name)
         ]
         set_level(config.log_level)
+        self._links.configure(config.peers)
         self.config = replace(self.config, peers=config.peers, log_level=config.log_level)
         self.log.info("reloaded", peers=len(config.peers), log_level=config.log_level)
         if fixed:
             self.log.warning("changed settings that take a restart", settings=", ".join(fixed))
+
+    def _state_file(self) -> Path | None:
+        return Path(self.config.state_dir, "nodes.json") if self.config.state_dir else None
+
+    def _remember(self) -> None:
+        """Looks for the nodes of the last run where they were."""
+        file = self._state_file()
+        if file is None:
+            return
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            addresses = json.loads(file.read_text()) if file.exists() else []
+            for address in addresses[: limits.NODES]:
+                split_address(str(address))
+                self._links.found(str(address), members.REMEMBERED)
+        except (OSError, ValueError, TypeError, IpcdError) as error:
+            self.log.warning("the nodes of the last run are not known", file=file, reason=error)
+
+    def _keep(self) -> None:
+        """A node came or went."""
+        file = self._state_file()
+        if file is None:
+            return
+        # Also those that are gone at present: they may be back when this node is.
+        addresses = {info.address for info in self._links.infos() if info.address}
+        try:
+            temporary = file.with_suffix(".new")
+            temporary.write_text(json.dumps(sorted(addresses)))
+            temporary.replace(file)
+        except OSError as error:
+            self.log.warning("the nodes cannot be kept", file=file, reason=error)
 
     async def _finish_calls(self) -> None:
         """Calls that answer soon may do so; those that would last for ever are told to end."""
@@ -197,7 +240,7 @@ class Node:
                 again = socket.socket(fileno=fd.detach())
                 self._door.turn_away(again, where, refusal, frame_settings.GOAWAY_DENIED)
             return
-        self._door.turn_away(sock, where, "no links", frame_settings.GOAWAY_DENIED)
+        await self._links.accept(sock, where)
 
     def _list_nodes(self) -> list[node_pb2.NodeInfo]:
         return [
@@ -209,8 +252,21 @@ class Node:
                 version=__version__,
                 source="self",
                 servers=self.catalog.count(self.config.node),
-            )
+            ),
+            *self._links.infos(),
         ]
+
+
+def _advertised(advertise: str, listen: str) -> str:
+    """HOST:PORT that other nodes are told."""
+    if not advertise:
+        return listen
+    try:
+        split_address(advertise)
+    except IpcdError:
+        # A host alone.
+        return join_address(advertise, split_address(listen)[1])
+    return advertise
 
 
 def _from_here(address: str) -> str:
