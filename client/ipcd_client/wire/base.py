@@ -96,6 +96,10 @@ class Wire(abc.ABC):
     def poll_write(self, timeout: float | None) -> bool:
         """Waits until `flush` may make progress. For any thread."""
 
+    def check(self) -> None:  # noqa: B027 - most transports do say so
+        """Ends the wire if the peer's host does not answer, where the transport itself would not say so for long.
+        `poll` does this while it waits; who waits with epoll calls it about once a second. For any thread."""
+
     @abc.abstractmethod
     def shutdown(self) -> None:
         """Ends both directions and wakes whoever polls; the descriptor stays open until `abort`. For any

@@ -7,24 +7,55 @@ import fcntl
 import select
 import socket
 import termios
+import time
 from typing import ClassVar, Final
 
 from ipcd_client.errors import ConfigError, WireError, WireTimeout
 from ipcd_client.wire.sockets import SocketWire
 
-# A peer whose host is gone is noticed by the kernel: after 2 s of silence it asks each second, three times;
-# data that is not acknowledged for 5 s ends the connection. A stopped process still has a kernel that
-# answers.
+# A peer whose host is gone is noticed by the kernel if nothing is under way: after 2 s of silence it asks each second,
+# three times. A stopped process still has a kernel that answers.
 KEEPALIVE_IDLE: Final = 2
 KEEPALIVE_INTERVAL: Final = 1
 KEEPALIVE_COUNT: Final = 3
-USER_TIMEOUT_MS: Final = 5000
+# With data under way it retransmits instead, for a quarter of an hour (tcp_retries2). So we look ourselves: from this
+# many tries on, the last of them at the earliest 6 s after the first (each waits twice as long, from 200 ms on).
+# TCP_USER_TIMEOUT is no way out: it also ends the connection with a peer that is well and does not read for that long.
+DEAD_AFTER: Final = 5
+# Seconds between two looks.
+CHECK_EVERY: Final = 1.0
+_TCP_INFO_SIZE: Final = 8
+_RETRANSMITS: Final = 2  # struct tcp_info of linux/tcp.h: tcpi_retransmits, tcpi_probes; an answer sets them to 0
+_PROBES: Final = 3
 
 
 class TcpWire(SocketWire):
     """See the module."""
 
     kind: ClassVar[str] = "tcp"
+
+    def poll(self, timeout: float | None, *, write: bool = False, also: int = -1) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        left = timeout
+        while True:
+            if super().poll(CHECK_EVERY if left is None else min(left, CHECK_EVERY), write=write, also=also):
+                return True
+            if timeout == 0:
+                return False
+            self.check()
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return self.closed
+
+    def check(self) -> None:
+        sock = self._socket  # see sockets._Owned
+        if self.closed:
+            return
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+        if max(info[_RETRANSMITS], info[_PROBES]) >= DEAD_AFTER:
+            self._end(f"{self.peer()} does not answer")
+            self.shutdown()
 
     def settled(self) -> bool:
         # A socket that is closed while unread data is in it resets the connection, and what the peer's kernel has
@@ -48,7 +79,6 @@ def tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -1,0 +1,121 @@
+"""How to make pairs of wires of each kind, for the contract suite."""
+
+from __future__ import annotations
+
+import abc
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import ClassVar
+
+from ipcd_client.wire import memory
+from ipcd_client.wire.base import Wire
+from ipcd_client.wire.sockets import SocketWire
+from ipcd_client.wire.tcp import TcpWire, tune
+from ipcd_client.wire.unix import UnixWire
+
+
+class WireFactory(abc.ABC):
+    """One kind of wire."""
+
+    kind: ClassVar[str]
+    # Descriptors can travel.
+    carries_fds: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def pair(self, *, accept_fds: bool = False) -> tuple[Wire, Wire]:
+        """Two connected ends."""
+
+    def __repr__(self) -> str:
+        return self.kind
+
+
+class CrossingFactory(WireFactory):
+    """A kind whose ends can be in two processes."""
+
+    @abc.abstractmethod
+    def spawn(self, behaviour: str) -> AbstractContextManager[tuple[Wire, subprocess.Popen[bytes]]]:
+        """One end here, the other in a process that does one of the behaviours of `wire_child`, for as long as the
+        context lasts. Its standard input is a pipe, which ends with the context."""
+
+
+class SocketFactory(CrossingFactory):
+    """A kind that stands on a stream socket."""
+
+    wire: ClassVar[type[SocketWire]]
+
+    @abc.abstractmethod
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        """Two connected sockets."""
+
+    def over(self, sock: socket.socket, *, accept_fds: bool = False) -> SocketWire:
+        """The wire that owns the socket."""
+        return self.wire(sock, peer="the other end", accept_fds=accept_fds)
+
+    def pair(self, *, accept_fds: bool = False) -> tuple[Wire, Wire]:
+        one, other = self.sockets()
+        return self.over(one, accept_fds=accept_fds), self.over(other, accept_fds=accept_fds)
+
+    @contextmanager
+    def spawn(self, behaviour: str) -> Iterator[tuple[Wire, subprocess.Popen[bytes]]]:
+        ours, theirs = self.sockets()
+        wire = self.over(ours)
+        with theirs:
+            command = [
+                sys.executable,
+                "-m",
+                "ipcd_client.testing.wire_child",
+                self.kind,
+                str(theirs.fileno()),
+                behaviour,
+            ]
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.PIPE)
+        with process:
+            try:
+                yield wire, process
+            finally:
+                wire.abort()
+                process.kill()
+
+
+class MemoryFactory(WireFactory):
+    """Both ends in this process."""
+
+    kind = "memory"
+    carries_fds = True
+
+    def pair(self, *, accept_fds: bool = False) -> tuple[Wire, Wire]:  # noqa: ARG002 - it always does
+        return memory.pair()
+
+
+class UnixFactory(SocketFactory):
+    """A socketpair, as the daemon grants it."""
+
+    kind = "unix"
+    carries_fds = True
+    wire = UnixWire
+
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        return socket.socketpair()
+
+
+class TcpFactory(SocketFactory):
+    """A connection over the loopback interface."""
+
+    kind = "tcp"
+    wire = TcpWire
+
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            one = socket.create_connection(listener.getsockname())
+            other, _ = listener.accept()
+        tune(one)
+        tune(other)
+        return one, other
+
+
+FACTORIES: tuple[WireFactory, ...] = (MemoryFactory(), UnixFactory(), TcpFactory())
+CROSSING: tuple[CrossingFactory, ...] = (UnixFactory(), TcpFactory())
+SOCKETS: tuple[SocketFactory, ...] = (UnixFactory(), TcpFactory())

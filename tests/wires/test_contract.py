@@ -1,0 +1,35 @@
+"""Every wire keeps the contract."""
+
+from __future__ import annotations
+
+from ipcd_client.testing.fd_contract import FdContract
+from ipcd_client.testing.wire_contract import ProcessContract, WireContract
+from ipcd_client.testing.wire_factories import MemoryFactory, TcpFactory, UnixFactory
+
+
+class TestMemory(WireContract):
+    factory = MemoryFactory()
+
+
+class TestUnix(WireContract):
+    factory = UnixFactory()
+
+
+class TestTcp(WireContract):
+    factory = TcpFactory()
+
+
+class TestUnixProcesses(ProcessContract):
+    factory = UnixFactory()
+
+
+class TestTcpProcesses(ProcessContract):
+    factory = TcpFactory()
+
+
+class TestMemoryDescriptors(FdContract):
+    factory = MemoryFactory()
+
+
+class TestUnixDescriptors(FdContract):
+    factory = UnixFactory()
