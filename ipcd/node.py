@@ -10,7 +10,7 @@ import secrets
 import socket
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ipcd_client import __version__
 from ipcd_client.aio.connection import Connection
@@ -35,6 +35,9 @@ from ipcd.state import members
 from ipcd.state.catalog import Catalog
 from ipcd.state.members import Members
 
+if TYPE_CHECKING:
+    from ipcd.discovery.zeroconf import Discovery
+
 # Seconds that calls under way have when the node stops.
 GRACE: Final = 2.0
 SETTINGS: Final = Settings(
@@ -58,6 +61,7 @@ class Node:
         self._acceptor: Acceptor | None = None
         self._door: TcpDoor | None = None
         self._connections: set[Connection] = set()
+        self._discovery: Discovery | None = None
         self._allowed = {0, os.getuid()}
 
     async def start(self) -> None:
@@ -88,7 +92,8 @@ class Node:
         servicer = NodeServicer(self._broker, about, self._list_nodes)
         node_pb2_grpc.add_NodeServicer_to_server(servicer, self._server)
         known = Members(config.node, self.incarnation, config.cluster)
-        self._links = PeerLinks(known, self._broker, self.log, _advertised(config.advertise, self.listen))
+        address = _advertised(config.advertise, self.listen)
+        self._links = PeerLinks(known, self._broker, self.log, address)
         self._broker.links = self._links
         self._links.configure(config.peers)
         self._remember()
@@ -103,6 +108,13 @@ class Node:
             incarnation=self.incarnation,
             version=__version__,
         )
+        if config.discovery:
+            from ipcd.discovery.zeroconf import Discovery  # costs 50 ms that not every node needs
+
+            self._discovery = Discovery(
+                config.node, self.incarnation, config.cluster, self.listen, address, self.log, self._links
+            )
+            self._discovery.start()
         if config.insecure:
             self.log.warning("insecure: connections from other machines carry no proof of identity", listen=self.listen)
 
@@ -114,7 +126,9 @@ class Node:
         self._file.remove()
         if self._door is not None:
             await self._door.close()
-        for connection in self._connections:
+        if self._discovery is not None:
+            await self._discovery.close()
+        for connection in list(self._connections):
             connection.drain(f"node {self.config.node} is stopping")
         await self._finish_calls()
         await self._links.close()

@@ -16,7 +16,7 @@ from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 
 from ipcd import limits
 
-# Where an address is from. A configured one is tried for ever, others are given up.
+# Where an address is from.
 CONFIGURED: Final = "peer"
 ZEROCONF: Final = "zeroconf"
 LEARNED: Final = "learned"  # told by another node
@@ -31,8 +31,9 @@ COURTESY: Final = 1.0
 # Of silence on a link.
 SUSPECT: Final = 1.6
 DEAD: Final = 3.0
-# Failed dials after which an address that nobody configured is given up.
+# Failed dials after which an address is given up that is only hearsay.
 GIVE_UP: Final = 20
+_HEARSAY: Final = {LEARNED, REMEMBERED}
 
 
 class Refused(IpcdError):
@@ -144,8 +145,10 @@ class Members:
     def next_due(self, now: float) -> tuple[Address | None, float | None]:
         """The address to dial now, if there is one; else the time when there will be, None for never."""
         soonest: float | None = None
+        # One address of a node at a time: where that leads to a link, the others are not needed.
+        busy = {entry.incarnation for entry in self.addresses.values() if entry.dialing and entry.incarnation}
         for entry in self.addresses.values():
-            if entry.dialing or entry.ourselves or self.is_linked(entry):
+            if entry.dialing or entry.ourselves or entry.incarnation in busy or self.is_linked(entry):
                 continue
             if entry.due <= now:
                 return entry, None
@@ -165,7 +168,7 @@ class Members:
         entry.error = error
         entry.failures += 1
         entry.due = now + min(RETRY_MOST, RETRY_FIRST * 2 ** min(entry.failures - 1, 16)) * (0.5 + jitter)
-        if entry.failures >= GIVE_UP and CONFIGURED not in entry.sources:
+        if entry.failures >= GIVE_UP and entry.sources <= _HEARSAY:
             self.addresses.pop(entry.address, None)
         return news
 
