@@ -172,7 +172,7 @@ def test_deadline_that_has_passed(side: Side) -> None:
 
 
 def test_deadline_reaches_the_handler(side: Side) -> None:
-    assert 0 < float(side.unary("UnaryTime")(b"", timeout=LONG)) <= LONG
+    assert 0 < float(side.unary("UnaryTime")(b"", timeout=LONG)) < 1.5 * LONG
     assert float(side.unary("UnaryTime")(b"")) > 1e9
 
 

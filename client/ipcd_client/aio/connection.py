@@ -468,6 +468,8 @@ class Connection:
                 self._hello_timer = None
         else:
             self.retired = True
+            for stream in event.refused:
+                self._on_call_event(events.ResetReceived(stream, limits.RESET_REFUSED, event.reason), [])
             if event.code == limits.GOAWAY_DENIED:
                 raise Denied(event.reason)
             if event.code != limits.GOAWAY_DRAIN:

@@ -15,6 +15,7 @@ from ipcd_client.errors import ProtocolError
 from ipcd_client.frame import codec, events, hello
 from ipcd_client.frame.codec import Buffer, Frame, MetadataTooLarge
 from ipcd_client.frame.settings import (
+    GOAWAY_DRAIN,
     MAX_ANSWERS,
     MAX_METHOD_ID,
     MAX_NAME,
@@ -268,10 +269,16 @@ class Connection(Verbs):
         return None
 
     def _on_goaway(self, frame: Frame) -> events.Event:
-        if frame.stream:
-            raise ProtocolError("bad-goaway", f"GOAWAY on stream {frame.stream}")
+        last = frame.stream
+        ours = not last or (last & 1 != self._peer_parity and last < self._next_stream)
+        if not ours or (last and frame.aux != GOAWAY_DRAIN):
+            raise ProtocolError("bad-goaway", f"GOAWAY on stream {last}")
         self.going_away = True
-        return events.GoAwayReceived(frame.aux, frame.payload[:MAX_REASON].decode("utf-8", "replace"))
+        refused = [stream for stream in self._streams.values() if stream.opened_here and stream.id > last]
+        for stream in refused:
+            self._drop(stream)
+        reason = frame.payload[:MAX_REASON].decode("utf-8", "replace")
+        return events.GoAwayReceived(frame.aux, reason, tuple(stream.id for stream in refused))
 
     _HANDLERS: ClassVar[dict[int, Callable[[Connection, Frame], events.Event | None]]] = {
         codec.HELLO: _on_hello,

@@ -82,10 +82,13 @@ class PongReceived(NamedTuple):
 
 
 class GoAwayReceived(NamedTuple):
-    """The peer takes no new calls here. With a code other than GOAWAY_DRAIN it has closed the connection."""
+    """The peer takes no new calls here. With a code other than GOAWAY_DRAIN it has closed the connection.
+
+    `refused`: streams that we opened and the peer has not begun. They have ended."""
 
     code: int
     reason: str
+    refused: tuple[int, ...]
 
 
 Event = (

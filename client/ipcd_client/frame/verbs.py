@@ -319,7 +319,9 @@ class Verbs:
         if self.draining:
             return []
         self.draining = True
-        return self.goaway(GOAWAY_DRAIN, reason)
+        # The stream says how far we have come: what the peer opened behind it was never begun.
+        text = codec.cut(reason, MAX_REASON)
+        return codec.encode(codec.GOAWAY, self._last_peer_stream, text, aux=GOAWAY_DRAIN)
 
     def goaway(self, code: int, reason: str) -> list[Buffer]:
         """Tells the peer why the connection ends."""

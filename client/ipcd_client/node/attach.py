@@ -111,8 +111,11 @@ class Attachment:
             NoDaemon, IpcdError: as `connect` does.
         """
         connection = self._connection
-        if connection is not None and connection.usable:
-            return connection
+        if connection is not None:
+            # Nobody reads while nothing is asked: the daemon may have gone since.
+            connection.look()
+            if connection.usable:
+                return connection
         with self._lock:
             connection = self._connection
             if connection is None or not connection.usable:

@@ -42,7 +42,7 @@ from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.settings import Settings
 from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.sync import spin, waker
-from ipcd_client.sync.host import Host
+from ipcd_client.sync.host import Host, User
 from ipcd_client.sync.pump import Pump
 from ipcd_client.sync.waiting import Waiter, Waiters
 from ipcd_client.sync.waker import Waker
@@ -85,6 +85,7 @@ class Connection:
         self._opened: list[ServerCall] = []
         self._more = False  # the last turn of reading ended at its bound
         self._last_read = monotonic()
+        self._news: list[User] = []  # to be told once the lock is free
         self._pongs: set[bytes] = set()
         self._pings = 0
         self._pump_thread: Pump | None = None
@@ -556,30 +557,35 @@ class Connection:
             if core.outbox:
                 self._answer()
             call = self._called(event)
-            if call is None:
+            if call is None or event is None:
                 for fd in fds or ():
                     fd.close()
-                return
-            assert event is not None
-            if fds:
-                call.fds.extend(fds)
-            call.handle(event)
-            stream = call.stream
-            if isinstance(call, ClientCall):
-                if call.code is not None:
-                    del self._calls[stream]
-                    if core.is_open(stream):
-                        # Ended on this side only, as for a message over the limit.
-                        self._push(core.reset(stream, limits.RESET_CANCEL))
-            elif call.cancelled is not None:
-                self._calls.pop(stream, None)
-            if stream in self._waiting:
-                self._waiting.wake(stream)
-            user = call.user
-        if user is not None:
+            else:
+                if fds:
+                    call.fds.extend(fds)
+                call.handle(event)
+                self._handled(call)
+            news, self._news = self._news, []
+        for user in news:
             user.progressed()
         if self._closes_idle and self.idle:
             self.close()
+
+    def _handled(self, call: ClientCall | ServerCall) -> None:
+        """The call has taken an event in: whether that ended it, and who must know."""
+        stream = call.stream
+        if isinstance(call, ClientCall):
+            if call.code is not None:
+                del self._calls[stream]
+                if self.core.is_open(stream):
+                    # Ended on this side only, as for a message over the limit.
+                    self._push(self.core.reset(stream, limits.RESET_CANCEL))
+        elif call.cancelled is not None:
+            self._calls.pop(stream, None)
+        if stream in self._waiting:
+            self._waiting.wake(stream)
+        if call.user is not None:
+            self._news.append(call.user)
 
     def _answer(self) -> None:
         """Sends what the core answers by itself."""
@@ -611,6 +617,13 @@ class Connection:
                 self._pongs.add(event.payload)
         else:
             self.retired = True
+            for stream in event.refused:
+                call = self._calls.pop(stream, None)
+                if call is not None:
+                    call.handle(events.ResetReceived(stream, limits.RESET_REFUSED, event.reason))
+                    self._waiting.wake(stream)
+                    if call.user is not None:
+                        self._news.append(call.user)
             if event.code != limits.GOAWAY_DRAIN:
                 kind = NotAllowed if event.code == limits.GOAWAY_DENIED else WireClosed
                 raise kind(f"{self.wire.peer()} ended the connection: {event.reason}")

@@ -122,7 +122,7 @@ def test_close_send_reset_ping_and_goaway() -> None:
     assert caller.deliver() == [events.PongReceived(b"12345678")]
     assert join(callee.core.drain("bye")) == example("GOAWAY")
     caller.incoming += example("GOAWAY")
-    assert caller.deliver() == [events.GoAwayReceived(0, "bye")]
+    assert caller.deliver() == [events.GoAwayReceived(0, "bye", ())]
 
 
 def test_types_and_the_flags_they_may_carry() -> None:

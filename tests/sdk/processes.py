@@ -1,0 +1,100 @@
+"""Real daemons and servers as processes, ended by their id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+LONG = 20.0  # seconds: far more than anything here takes
+
+SERVER = """
+import sys, signal, threading
+import grpc, ipcd_client
+sys.path[:0] = [sys.argv[1]]
+from conformance.echo import Echo
+server = ipcd_client.server(handlers=(Echo(),), name=sys.argv[2], node=sys.argv[3])
+signal.signal(signal.SIGTERM, lambda *_: server.stop(5))
+server.start()
+print("ready", flush=True)
+server.wait_for_termination()
+"""
+
+TESTS = str(Path(__file__).parents[1])
+
+
+def eventually(condition: Callable[[], object], what: str, limit: float = LONG) -> None:
+    """Until `condition()` is true."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit:g} s: {what}"
+        time.sleep(0.02)
+
+
+class Processes:
+    """Started here, ended here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._all: list[subprocess.Popen[str]] = []
+
+    def daemon(self, node: str, *arguments: str) -> subprocess.Popen[str]:
+        """`ipcd run`, once it is ready."""
+        path = self.socket(node)
+        with contextlib.suppress(FileNotFoundError):
+            # What a killed daemon left: its successor takes it over, but here it would look like readiness.
+            os.unlink(path)
+        process = self._start("-m", "ipcd", "run", "--node", node, "--socket", path, "--no-discovery", *arguments)
+        eventually(lambda: os.path.exists(path) or process.poll() is not None, f"daemon {node} has its socket")
+        assert process.poll() is None, f"daemon {node} ended with {process.returncode}"
+        return process
+
+    def server(self, node: str, name: str) -> subprocess.Popen[str]:
+        """A process that serves Echo, once it is registered."""
+        process = self._start("-c", SERVER, TESTS, name, self.socket(node), stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", f"server {name} did not start"
+        return process
+
+    def socket(self, node: str) -> str:
+        """Path of a daemon's socket."""
+        return str(self.folder / f"{node}.sock")
+
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        """SIGKILL, and wait."""
+        process.send_signal(signal.SIGKILL)
+        process.wait(LONG)
+
+    def _start(self, *command: str, stdout: int | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen([sys.executable, *command], stdout=stdout, text=True)
+        self._all.append(process)
+        return process
+
+    def end(self) -> None:
+        """All of them."""
+        for process in reversed(self._all):
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        for process in self._all:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill(process)
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+@contextlib.contextmanager
+def processes(folder: Path) -> Iterator[Processes]:
+    """For one test."""
+    all_of_them = Processes(folder)
+    try:
+        yield all_of_them
+    finally:
+        all_of_them.end()

@@ -1,0 +1,307 @@
+"""Channels and servers with a real daemon: introductions, and who dies when."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+import ipcd_client
+import pytest
+from conformance.echo import SERVICE, Echo
+from ipcd_client.errors import IpcdError, NoDaemon
+from sdk.processes import LONG, Processes, eventually
+
+ChannelTo = Callable[..., ipcd_client.Channel]
+
+
+def echo(channel: grpc.Channel, data: bytes = b"x", **arguments: object) -> bytes:
+    call = channel.unary_unary(f"/{SERVICE}/UnaryEcho")
+    answer: bytes = call(data, **({"timeout": LONG} | arguments))  # type: ignore[arg-type]
+    return answer
+
+
+@pytest.fixture(params=["unix", "tcp on one node", "tcp through two nodes"])
+def road(request: pytest.FixtureRequest, world: Processes, channel_to: ChannelTo) -> tuple[ipcd_client.Channel, str]:
+    """A channel to a server, and the transport that it must have."""
+    world.daemon("a", "--listen", "127.0.0.1:0")
+    world.server("a", "one")
+    if request.param == "unix":
+        return channel_to("a"), "unix"
+    if request.param == "tcp on one node":
+        return channel_to("a", transport="tcp"), "tcp"
+    with ipcd_client.channel("ipcd-node:", node=world.socket("a")) as channel:
+        address = status(channel)
+    world.daemon("b", "--listen", "127.0.0.1:0", "--peer", address)
+    return channel_to("b"), "tcp"
+
+
+def status(channel: grpc.Channel) -> str:
+    from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc
+
+    reply: node_pb2.StatusReply = node_pb2_grpc.NodeStub(channel).Status(node_pb2.StatusRequest(), timeout=LONG)
+    return reply.listen
+
+
+def test_all_four_kinds(road: tuple[ipcd_client.Channel, str]) -> None:
+    channel, transport = road
+    parts = [b"%d" % n for n in range(500)]
+    assert echo(channel, b"hello", wait_for_ready=True) == b"hello"
+    assert list(channel.unary_stream(f"/{SERVICE}/DownCount")(b"500", timeout=LONG)) == parts
+    assert channel.stream_unary(f"/{SERVICE}/UpJoin")(iter(parts), timeout=LONG) == b",".join(parts)
+    assert list(channel.stream_stream(f"/{SERVICE}/BothEcho")(iter(parts), timeout=LONG)) == parts
+    route = channel.route(SERVICE)
+    assert route.transport == transport
+    assert route.server.name == "one"
+    assert route.reason
+
+
+def test_deadline_cancel_metadata_and_errors(road: tuple[ipcd_client.Channel, str]) -> None:
+    channel, _ = road
+    echo(channel, wait_for_ready=True)
+    sent = (("x-one", "1"), ("x-raw-bin", b"\x00\xff"))
+    _, call = channel.unary_unary(f"/{SERVICE}/UnaryMetadata").with_call(b"", metadata=sent, timeout=LONG)
+    assert tuple(call.trailing_metadata()) == sent
+    with pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary(f"/{SERVICE}/UnaryAbort")(b"why", timeout=LONG)
+    assert (raised.value.code(), raised.value.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "why")
+    with pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary(f"/{SERVICE}/UnaryWait")(b"", timeout=0.1)
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    running = channel.unary_stream(f"/{SERVICE}/DownForever")(b"10", timeout=LONG)
+    next(running)
+    running.cancel()
+    assert running.code() is grpc.StatusCode.CANCELLED
+    with pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary(f"/{SERVICE}/Missing")(b"", timeout=LONG)
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert echo(channel, b"still") == b"still"
+
+
+def test_killed_server_fails_its_call_at_once(
+    world: Processes, channel_to: ChannelTo, record_property: Callable[[str, object], None]
+) -> None:
+    world.daemon("a")
+    server = world.server("a", "one")
+    channel = channel_to("a")
+    echo(channel)
+    running = channel.unary_unary(f"/{SERVICE}/UnaryWait").future(b"", timeout=LONG)
+    ended: queue.Queue[float] = queue.Queue()
+    running.add_done_callback(lambda _: ended.put(time.monotonic()))
+    time.sleep(0.2)
+    killed = time.monotonic()
+    server.send_signal(signal.SIGKILL)
+    record_property("seconds until UNAVAILABLE", ended.get(timeout=LONG) - killed)
+    assert running.code() is grpc.StatusCode.UNAVAILABLE
+    assert f"pid {server.pid} on node a" in running.details()
+    server.wait(LONG)
+    with pytest.raises(grpc.RpcError) as raised:
+        echo(channel)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert f"no server for {SERVICE}" in raised.value.details()
+
+
+def test_running_calls_outlive_the_daemon(world: Processes, channel_to: ChannelTo) -> None:
+    daemon = world.daemon("a")
+    world.server("a", "one")
+    channel = channel_to("a")
+    questions: queue.Queue[bytes | None] = queue.Queue()
+
+    def requests() -> Iterator[bytes]:
+        while (question := questions.get(timeout=LONG)) is not None:
+            yield question
+
+    session = channel.stream_stream(f"/{SERVICE}/BothEcho")(requests(), timeout=3 * LONG)
+    questions.put(b"before")
+    assert next(session) == b"before"
+    world.kill(daemon)
+    questions.put(b"without")
+    assert next(session) == b"without"
+    with pytest.raises(grpc.RpcError) as raised:
+        echo(channel_to("a"))
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert f"ipcd run --socket {world.socket('a')}" in raised.value.details()
+    waiting = channel_to("a").unary_unary(f"/{SERVICE}/UnaryEcho").future(b"w", wait_for_ready=True, timeout=LONG)
+    world.daemon("a")
+    assert waiting.result(LONG) == b"w"
+    assert echo(channel_to("a"), b"after", wait_for_ready=True) == b"after"
+    questions.put(b"still")
+    assert next(session) == b"still"
+    questions.put(None)
+    assert list(session) == []
+
+
+def test_no_daemon(world: Processes, channel_to: ChannelTo, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        echo(channel_to("nobody"))
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert world.socket("nobody") in raised.value.details()
+    with pytest.raises(grpc.RpcError) as raised:
+        echo(channel_to("nobody"), wait_for_ready=True, timeout=0.3)
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    monkeypatch.setenv("IPCD_ATTACH_TIMEOUT", "0.2")
+    server = ipcd_client.server(handlers=(Echo(),), node=world.socket("nobody"))
+    with pytest.raises(NoDaemon, match="start one with: ipcd run"):
+        server.start()
+
+
+def test_server_waits_for_the_daemon(world: Processes, channel_to: ChannelTo) -> None:
+    server = ipcd_client.server(handlers=(Echo(),), node=world.socket("late"))
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    time.sleep(0.3)
+    world.daemon("late")
+    starting.join(LONG)
+    assert echo(channel_to("late"), b"here") == b"here"
+    server.stop(None)
+
+
+def test_waits_for_a_server(world: Processes, channel_to: ChannelTo) -> None:
+    world.daemon("a")
+    channel = channel_to("a")
+    waiting = channel.unary_unary(f"/{SERVICE}/UnaryEcho").future(b"w", wait_for_ready=True, timeout=LONG)
+    abandoned = channel.unary_unary(f"/{SERVICE}/UnaryEcho").future(b"w", wait_for_ready=True, timeout=LONG)
+    time.sleep(0.2)
+    assert not waiting.done()
+    assert abandoned.cancel()
+    world.server("a", "one")
+    assert waiting.result(LONG) == b"w"
+
+
+@pytest.mark.parametrize("target", ["ipcd:///two", "ipcd://a/two"])
+def test_pinned_by_name(world: Processes, channel_to: ChannelTo, target: str) -> None:
+    world.daemon("a")
+    world.server("a", "one")
+    two = world.server("a", "two")
+    for _ in range(3):
+        channel = channel_to("a", target)
+        echo(channel)
+        assert channel.route(SERVICE).server.process.pid == two.pid
+
+
+def test_pinned_to_what_is_not_there(world: Processes, channel_to: ChannelTo) -> None:
+    world.daemon("a")
+    world.server("a", "one")
+    for target, named in (("ipcd:///three", "three"), ("ipcd://z", "z")):
+        with pytest.raises(grpc.RpcError) as raised:
+            echo(channel_to("a", target))
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert named in raised.value.details()
+
+
+def test_transport_that_cannot_be_had(world: Processes, channel_to: ChannelTo) -> None:
+    world.daemon("a")
+    world.server("a", "one")
+    with pytest.raises(grpc.RpcError) as raised:
+        echo(channel_to("a", transport="shm"))
+    assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "shm" in raised.value.details()
+    with pytest.raises(IpcdError, match="transport 'carrier-pigeon'"):
+        channel_to("a", transport="carrier-pigeon")
+
+
+def test_the_other_server_takes_over(world: Processes, channel_to: ChannelTo) -> None:
+    world.daemon("a")
+    servers = {name: world.server("a", name) for name in ("one", "two")}
+    channel = channel_to("a")
+    echo(channel)
+    first = channel.route(SERVICE).server
+    world.kill(servers[first.name])
+    assert echo(channel, b"again") == b"again"
+    assert channel.route(SERVICE).server.name != first.name
+
+
+def test_a_stopping_server_loses_no_call(world: Processes, channel_to: ChannelTo) -> None:
+    world.daemon("a")
+    servers = [world.server("a", name) for name in ("one", "two", "three")]
+    channel = channel_to("a")
+    failures: list[BaseException] = []
+    done = threading.Event()
+    calls = 0
+
+    def work() -> None:
+        nonlocal calls
+        while not done.is_set():
+            try:
+                assert echo(channel, b"x") == b"x"
+                calls += 1
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for server in servers[:2]:
+        time.sleep(0.3)
+        server.terminate()
+        assert server.wait(LONG) == 0
+    time.sleep(0.3)
+    done.set()
+    for thread in threads:
+        thread.join(LONG)
+    assert not failures
+    assert calls
+
+
+def test_forked_child_calls_too(world: Processes, channel_to: ChannelTo) -> None:
+    world.daemon("a")
+    world.server("a", "one")
+    channel = channel_to("a")
+    assert echo(channel, b"parent") == b"parent"
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(write, echo(channel, b"child"))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        assert pipe.read() == b"child"
+    os.waitpid(child, 0)
+    assert echo(channel, b"parent still") == b"parent still"
+
+
+def test_stopped_server_is_not_found(world: Processes, channel_to: ChannelTo) -> None:
+    world.daemon("a")
+    server = ipcd_client.server(handlers=(Echo(),), node=world.socket("a"))
+    server.start()
+    channel = channel_to("a")
+    assert echo(channel) == b"x"
+    assert server.stop(5).wait(LONG)
+    eventually(lambda: not found(channel), "the server is gone from the catalog")
+    with pytest.raises(ValueError, match="already-started"):
+        server.start()
+
+
+def found(channel: grpc.Channel) -> bool:
+    try:
+        echo(channel)
+    except grpc.RpcError as error:
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        return False
+    return True
+
+
+def test_channel_ready(world: Processes, channel_to: ChannelTo) -> None:
+    channel = channel_to("a")
+    ready = grpc.channel_ready_future(channel)
+    time.sleep(0.1)
+    assert not ready.done()
+    world.daemon("a")
+    ready.result(LONG)
+
+
+def test_interrupt_ends_a_call(world: Processes, channel_to: ChannelTo) -> None:
+    world.daemon("a")
+    world.server("a", "one")
+    channel = channel_to("a")
+    echo(channel)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        channel.unary_unary(f"/{SERVICE}/UnaryWait")(b"", timeout=LONG)
+    assert echo(channel, b"goes on") == b"goes on"
