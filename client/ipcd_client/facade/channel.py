@@ -8,12 +8,15 @@ from typing import Any, Self
 
 import grpc
 
+from ipcd_client.facade import introspection
 from ipcd_client.facade.connectivity import Callback, Connectivity
 from ipcd_client.facade.multicallable import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from ipcd_client.facade.options import Options
+from ipcd_client.node import attach
 from ipcd_client.node import target as targets
 from ipcd_client.node.paths import default_socket
 from ipcd_client.node.router import NodeRouter, Route, Router
+from ipcd_client.pb.ipcd.v1 import wire_pb2
 
 Serializer = Callable[[Any], bytes] | None
 Deserializer = Callable[[bytes], Any] | None
@@ -120,3 +123,19 @@ class Channel(grpc.Channel):
         """
         self.check_open()
         return self.router.connect(service, None if timeout is None else monotonic() + timeout, wait_for_ready)
+
+    def describe(self, service: str, timeout: float | None = None) -> list[bytes]:
+        """What the server that calls of `service` go to tells of its types: serialized FileDescriptorProtos,
+        dependencies first.
+
+        Raises:
+            IpcdError: there is no server, or it does not tell.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        connection = self.route(service, timeout).connection
+        request = wire_pb2.DescribeRequest(service=service)
+        # Over the connection of that service: as a call of its own, it would be routed by its own service's name.
+        reply, fds = attach.call(connection, introspection.DESCRIBE, request, wire_pb2.DescribeReply, deadline)
+        for fd in fds:
+            fd.close()
+        return list(reply.files)

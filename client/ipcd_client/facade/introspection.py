@@ -12,6 +12,7 @@ from ipcd_client.facade.shapes import Handler
 from ipcd_client.pb.ipcd.v1 import wire_pb2, wire_pb2_grpc
 
 SERVICE = "ipcd.v1.Introspection"
+DESCRIBE = f"/{SERVICE}/Describe"
 
 
 class Introspection(wire_pb2_grpc.IntrospectionServicer):

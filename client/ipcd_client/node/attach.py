@@ -26,7 +26,7 @@ R = TypeVar("R", bound=Message)
 
 
 class CallFailed(NodeError):
-    """The daemon answered a call of its API with an error."""
+    """A call of the daemon's API, or of what every server tells of itself, ended with an error."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
@@ -62,12 +62,14 @@ def connect(path: str, timeout: float = HELLO_TIMEOUT, host: Host | None = None)
 def call(
     connection: Connection, method: str, request: Message, reply: type[R], deadline: float | None
 ) -> tuple[R, list[Fd]]:
-    """Calls a unary method of the daemon's API: the reply, and the descriptors that came with it (owned by the caller).
+    """Calls a unary method: the reply, and the descriptors that came with it (owned by the caller).
+
+    `method`: a name of the daemon's API, or the whole path, "/pkg.Service/Method", of any other.
 
     Raises:
-        CallFailed: with the daemon's status; DEADLINE_EXCEEDED at the deadline of time.monotonic().
+        CallFailed: with the peer's status; DEADLINE_EXCEEDED at the deadline of time.monotonic().
     """
-    state = ClientCall(API + method, SETTINGS.max_message)
+    state = ClientCall(method if method.startswith("/") else API + method, SETTINGS.max_message)
     timeout = None if deadline is None else max(0.0, deadline - monotonic())
     connection.start(state, timeout=timeout, message=request.SerializeToString(), end=True)
     try:
