@@ -274,7 +274,9 @@ class Connection(Verbs):
         if not ours or (last and frame.aux != GOAWAY_DRAIN):
             raise ProtocolError("bad-goaway", f"GOAWAY on stream {last}")
         self.going_away = True
-        refused = [stream for stream in self._streams.values() if stream.opened_here and stream.id > last]
+        refused: list[Stream] = []
+        if frame.aux == GOAWAY_DRAIN:  # no other code says how far the peer has come
+            refused = [stream for stream in self._streams.values() if stream.opened_here and stream.id > last]
         for stream in refused:
             self._drop(stream)
         reason = frame.payload[:MAX_REASON].decode("utf-8", "replace")
