@@ -20,7 +20,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Final
 
 import grpc
@@ -508,9 +508,7 @@ class Connection:
                 self._park(ready, timeout)
                 self._flush_now()
             elif not self._spinner.spin(self._poll, timeout):
-                start = perf_counter()
                 self._park(ready, timeout)
-                self._spinner.parked(perf_counter() - start)
 
     def _park(self, ready: Callable[[], bool], timeout: float | None) -> None:
         """Waits for the wire, or for another thread to change what `ready` looks at."""

@@ -24,7 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Final, Protocol
 
 from ipcd_client.rpc.call import ServerCall
@@ -282,9 +282,7 @@ class Reactor:
             if self._again:
                 poll(0)
             elif not self._spinner.spin(poll, timeout):
-                start = perf_counter()
-                if poll(timeout):
-                    self._spinner.parked(perf_counter() - start)
+                poll(timeout)
         except (ValueError, OSError):
             return []  # closed by stop()
         jobs: list[Job] = []

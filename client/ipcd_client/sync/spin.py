@@ -1,8 +1,8 @@
 """Waiting for a wire: spin a little, then park.
 
 A wake-up from another core costs 30-40 us, a spin finds the answer within one. So: spin only while recent answers
-came within the budget, halve the time on each miss, at most one spinner in a process, and never where only one CPU is
-usable or a quota would be spent. `IPCD_SPIN_US` sets the budget in microseconds; 0 turns it off.
+came within the budget, less and less often after misses, at most one spinner in a process, and never where only one
+CPU is usable or a quota would be spent. `IPCD_SPIN_US` sets the budget in microseconds; 0 turns it off.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Final
 
 from ipcd_client.errors import ConfigError
 
-DEFAULT_BUDGET_US: Final = 200.0
+DEFAULT_BUDGET_US: Final = 100.0
+_MOST_MISSES: Final = 9
 
 
 def _has_quota(root: str = "/sys/fs/cgroup") -> bool:
@@ -73,13 +74,20 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Spinner:
-    """What one waiter learned of how soon its answers come. Used by one thread at a time."""
+    """What one waiter learned of how soon its answers come. Used by one thread at a time.
 
-    __slots__ = ("_allowed", "_budget")
+    A hit doubles the time for the next spin, up to the budget; a miss halves it, and the next waits park at once: 2 of
+    them after the first miss, 4 after the second, up to 512. Without that pause two processes that the scheduler keeps
+    on one CPU, each of which spins while the other could run, stay there for ever (see docs/architecture.md).
+    """
+
+    __slots__ = ("_allowed", "_budget", "_misses", "_pause")
 
     def __init__(self, budget_seconds: float) -> None:
         self._budget = budget_seconds
         self._allowed = budget_seconds
+        self._misses = 0
+        self._pause = 0
 
     def spin(self, poll: Callable[[float | None], object], limit: float | None) -> bool:
         """Calls `poll(0)` until it is true, for as long as recent waits make it worth while and at most `limit`
@@ -87,6 +95,9 @@ class Spinner:
 
         `poll(0)` must give up the GIL, as select.poll and epoll do: other threads run between two looks.
         """
+        if self._pause:
+            self._pause -= 1
+            return False
         allowed = self._allowed
         if limit is not None and limit < allowed:
             allowed = limit
@@ -99,16 +110,14 @@ class Spinner:
             end = perf_counter() + allowed
             while True:
                 if poll(0):
-                    self._allowed = self._budget
+                    self._misses = 0
+                    self._allowed = min(self._budget, 2 * self._allowed)
                     return True
                 if perf_counter() > end:
                     break
         finally:
             spinners.release()
-        self._allowed = self._allowed / 2 if self._allowed > self._budget / 16 else 0.0
+        self._misses = min(self._misses + 1, _MOST_MISSES)
+        self._pause = 1 << self._misses
+        self._allowed = max(self._allowed / 2, self._budget / 8)
         return False
-
-    def parked(self, seconds: float) -> None:
-        """A wait that was not worth spinning on took this long in all: perhaps the next one is."""
-        if seconds < self._budget:
-            self._allowed = self._budget
