@@ -1,0 +1,7 @@
+"""ipcctl, the command line."""
+
+from __future__ import annotations
+
+from ipcd_client.cli.main import main
+
+__all__ = ["main"]

@@ -141,14 +141,14 @@ class Schema:
         return message
 
     def value(self, message: Message) -> Any:
-        """A reply as JSON, fields by their name in the .proto and with their defaults, so that the shape is always
-        the same.
+        """A reply as JSON, fields by their name in the .proto, in its order, and with their defaults: so the shape is
+        always the same.
 
         Raises:
             BadDescriptors: it holds an Any of a type that the server did not describe.
         """
         try:
-            return json_format.MessageToDict(
+            value = json_format.MessageToDict(
                 message,
                 preserving_proto_field_name=True,
                 always_print_fields_with_no_presence=True,
@@ -156,6 +156,7 @@ class Schema:
             )
         except (TypeError, ValueError, KeyError, json_format.Error) as error:
             raise BadDescriptors(f"the reply has no JSON form: {error}") from None
+        return _ordered(self.pool.FindMessageTypeByName(message.DESCRIPTOR.full_name), value)
 
     def _service(self, name: str) -> ServiceDescriptor:
         try:
@@ -208,6 +209,26 @@ def _problems(descriptor: Descriptor, value: Any, path: str) -> Iterator[str]:
             takes = f"it has: {', '.join(fields)}" if fields else "it has no fields"
             inside = f" (in {path})" if path else ""
             yield f"{descriptor.full_name}{inside} has no field {key!r}{did_you_mean(key, fields)}; {takes}"
+
+
+def _ordered(descriptor: Descriptor, value: Any) -> Any:
+    """Fields in the order of the .proto; json_format puts those that have their default last."""
+    if descriptor.file.package == _WELL_KNOWN or not isinstance(value, dict):
+        return value
+    made = {}
+    for field in descriptor.fields:
+        if field.name not in value:
+            continue
+        item, kind = value[field.name], field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            inner = kind.fields_by_name["value"].message_type
+            if inner is not None:
+                item = {key: _ordered(inner, each) for key, each in item.items()}
+        elif kind is not None:
+            item = [_ordered(kind, each) for each in item] if isinstance(item, list) else _ordered(kind, item)
+        made[field.name] = item
+    # Extensions, in brackets.
+    return made | {key: item for key, item in value.items() if key not in made}
 
 
 def _field_problems(field: FieldDescriptor, item: Any, path: str) -> Iterator[str]:

@@ -1,0 +1,7 @@
+"""`python -m ipcd_client.cli` is `ipcctl`."""
+
+from __future__ import annotations
+
+from ipcd_client.cli.main import main
+
+main()

@@ -1,0 +1,150 @@
+"""The program `ipcctl`: its group of commands, and its exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from ipcd_client import __version__
+from ipcd_client.cli import failures
+from ipcd_client.cli.call import call
+from ipcd_client.cli.catalog import ls, nodes
+from ipcd_client.cli.completion import completion
+from ipcd_client.cli.explain import explain
+from ipcd_client.cli.failures import Failure
+from ipcd_client.cli.jsoncall import did_you_mean
+from ipcd_client.cli.output import Format, Output
+from ipcd_client.cli.ping import ping
+from ipcd_client.cli.session import common
+
+NAME = "ipcctl"
+
+
+class _Group(click.Group):
+    """Guesses at mistyped commands, and lists commands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if (
+            args
+            and not ctx.resilient_parsing
+            and not args[0].startswith("-")
+            and self.get_command(ctx, args[0]) is None
+        ):
+            raise click.UsageError(f"there is no command {args[0]!r}{did_you_mean(args[0], self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0; 1 the answer is no; 2 usage; 3 no daemon; 4 the call failed; 130 interrupted.",
+)
+@click.version_option(__version__, prog_name=NAME, message="%(prog)s %(version)s")
+@common
+@click.pass_context
+def root(ctx: click.Context) -> None:
+    """Asks the ipcd daemon of this machine: who serves what, how calls get there, and calls it.
+
+    The options below may also be given after the command.
+
+    \b
+    Examples:
+      ipcctl ls
+      ipcctl explain lab.v1.Lab
+      ipcctl call lab.v1.Lab/Digest '{"data": "aGVsbG8="}'
+      ipcctl -s /tmp/b.sock -o json nodes
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit(failures.USAGE)
+
+
+for _command in (ls, nodes, explain, call, ping, completion):
+    root.add_command(_command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit code. `arguments` without the program's name; default: sys.argv."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # Names that are no text in this locale are printed escaped, rather than not at all.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    # What the library would log, the errors here say; a log line between them would only be in the way.
+    logging.getLogger("ipcd_client").addHandler(logging.NullHandler())
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `| head` has seen enough. What is still buffered would break the pipe again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return failures.OK
+    except OSError as error:
+        print(f"{NAME}: cannot write: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return failures.CALL_FAILED
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    output = Output(_wanted_format(arguments))
+    try:
+        # Not standalone: click would print its own errors, and end the process with its own codes.
+        result = root.main(arguments, prog_name=NAME, standalone_mode=False)
+        return result if isinstance(result, int) else failures.OK
+    except click.exceptions.Abort:
+        output.failed(Failure("interrupted", "INTERRUPTED", failures.INTERRUPTED))
+        return failures.INTERRUPTED
+    except KeyboardInterrupt:
+        output.failed(Failure("interrupted", "INTERRUPTED", failures.INTERRUPTED))
+        return failures.INTERRUPTED
+    except click.ClickException as error:
+        if not output.json:
+            error.show()
+            return failures.USAGE
+        failure = failures.from_error(error)
+    except OSError:
+        raise
+    except SystemExit as end:
+        # click ends the process itself when standard output is a broken pipe.
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
+        raise
+    except Exception as error:  # noqa: BLE001  the last resort
+        failure = failures.from_error(error)
+        if failure is None:
+            traceback.print_exc()
+            failure = Failure(f"a bug in ipcctl: {error!r}", "INTERNAL", failures.BUG)
+    if failure is None:
+        return failures.BUG
+    output.failed(failure)
+    return failure.exit_code
+
+
+def _wanted_format(arguments: Sequence[str]) -> Format:
+    """What -o says, also where the command line is too wrong to be parsed: errors are in that format too."""
+    wanted: Format = "text"
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        following = arguments[index + 1] if index + 1 < len(arguments) else ""
+        value = following if argument in {"-o", "--output"} else argument.removeprefix("--output=").removeprefix("-o")
+        if value != argument and value in {"json", "text"}:
+            wanted = "json" if value == "json" else "text"
+    return wanted
+
+
+def main() -> None:
+    """The entry point."""
+    sys.exit(run())
