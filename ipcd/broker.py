@@ -354,7 +354,8 @@ class Broker:
 
     def _issue(self, server_id: str, service: str, caller: node_pb2.Process) -> bytes:
         token = secrets.token_bytes(preamble.TOKEN_SIZE)
-        self._tokens.issue(token, Introduction(server_id, service, caller), self._clock())
+        owner = f"pid {caller.pid}" if caller.node == self.node else f"node {caller.node}"
+        self._tokens.issue(token, Introduction(server_id, service, caller), owner, self._clock())
         return token
 
     def arrived(self, token: bytes, sock: Fd, address: str) -> str:

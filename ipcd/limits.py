@@ -22,8 +22,9 @@ NAME: Final = 255
 # Calls of Open that wait for a server, in all and of one connection.
 WAITING: Final = 4096
 WAITING_PER_CONNECTION: Final = 64
-# Introductions to remote callers that have not come yet.
+# Introductions over TCP whose callers have not come yet: in all, and of one node or local process.
 TOKENS: Final = 4096
+TOKENS_PER_OWNER: Final = 512
 # Calls that one connection has open at the daemon.
 STREAMS: Final = 512
 # Other nodes, and addresses at which they are looked for.

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import socket
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
-from grpc.aio import EOF
 from ipcd_client import __version__
-from ipcd_client.aio.connection import ClientStream, Connection
+from ipcd_client.aio.connection import Connection
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.aio.server import Server
 from ipcd_client.aio.waiters import Waiters
 from ipcd_client.errors import IpcdError, NodeError, NotAllowed, WireClosed, WireError, WireTimeout
-from ipcd_client.frame import preamble
 from ipcd_client.frame import settings as frame_settings
 from ipcd_client.frame.settings import Settings
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, peer_pb2_grpc
 from ipcd_client.rpc.failure import CallFailed
-from ipcd_client.wire.tcp import TcpWire, join_address, split_address, tune
+from ipcd_client.wire.tcp import TcpWire, split_address
 
 from ipcd import limits
 from ipcd.broker import Broker
 from ipcd.log import Log
+from ipcd.peer import Called, Peer, Served, Talk, dial, hello_of, reachable
 from ipcd.servicer import status_of
 from ipcd.state import members as state
 from ipcd.state.catalog import BadUpdate
@@ -44,127 +41,17 @@ HELLO: Final = 5.0
 HEARTBEAT: Final = 0.75
 # How long a link that was replaced may finish what was asked over it.
 LINGER: Final = 1.0
-# Changes that wait for a slow link; then it gets the whole.
-QUEUED: Final = 256
 # Connections being dialed at one time.
 DIALING: Final = 16
 
 SETTINGS: Final = Settings(
-    # The whole catalog of a node is one message.
-    max_message=64 << 20,
-    initial_window=1 << 20,
-    max_streams=limits.STREAMS,
+    # The whole catalog of a node is one message. Whoever can connect can make us keep this much for each stream.
+    max_message=8 << 20,
+    max_streams=64,
     software=f"ipcd {__version__}",
 )
 _INTRODUCE: Final = "/ipcd.v1.Peer/Introduce"
 _LINK: Final = "/ipcd.v1.Peer/Link"
-
-
-class Talk(Protocol):
-    """The call `Peer.Link`, from either end."""
-
-    async def send(self, message: peer_pb2.LinkMessage) -> None:
-        """Sends, once there is credit."""
-
-    async def receive(self) -> peer_pb2.LinkMessage | None:
-        """The next message; None at the end."""
-
-
-class _Called:
-    """From the end that dialed. (Talk)"""
-
-    def __init__(self, stream: ClientStream) -> None:
-        self._stream = stream
-        self._ahead: peer_pb2.LinkMessage | None = None
-
-    def unread(self, message: peer_pb2.LinkMessage) -> None:
-        """Puts the last message back."""
-        self._ahead = message
-
-    async def send(self, message: peer_pb2.LinkMessage) -> None:
-        await self._stream.send(message.SerializeToString())
-
-    async def receive(self) -> peer_pb2.LinkMessage | None:
-        if self._ahead is not None:
-            message, self._ahead = self._ahead, None
-            return message
-        data = await self._stream.receive()
-        if data is None:
-            return None
-        try:
-            return peer_pb2.LinkMessage.FromString(data)
-        except DecodeError as error:
-            raise BadUpdate(f"a LinkMessage does not parse: {error}") from error
-
-
-class _Served:
-    """From the end that accepted. (Talk)"""
-
-    def __init__(self, context: ServicerContext) -> None:
-        self._context = context
-
-    async def send(self, message: peer_pb2.LinkMessage) -> None:
-        await self._context.write(message)
-
-    async def receive(self) -> peer_pb2.LinkMessage | None:
-        message = await self._context.read()
-        return None if message is EOF else message
-
-
-class Peer:
-    """The connection with another node. `link` is None until both have said who they are, and the link is kept."""
-
-    def __init__(self, connection: Connection, remote: str, *, dialed: bool) -> None:
-        self.connection = connection
-        self.remote = remote
-        self.dialed = dialed
-        self.link: Link | None = None
-        self.refusal: IpcdError | None = None
-        self.settled = asyncio.Event()  # linked, refused or closed
-        self.hurried = Waiters()  # there is something to tell
-        self._updates: deque[peer_pb2.CatalogUpdate] = deque()
-        self._whole = True
-        self._resync = False
-        self._known: list[peer_pb2.KnownNode] | None = None
-
-    def tell(self, update: peer_pb2.CatalogUpdate) -> None:
-        """Queues a change of our own servers."""
-        if len(self._updates) < QUEUED:
-            self._updates.append(update)
-        else:
-            self.tell_whole()
-        self.hurried.progressed()
-
-    def tell_whole(self) -> None:
-        """Queues all of our own servers."""
-        self._updates.clear()
-        self._whole = True
-        self.hurried.progressed()
-
-    def tell_known(self, nodes: list[peer_pb2.KnownNode]) -> None:
-        """Queues which nodes we know; the last word replaces those before."""
-        self._known = nodes
-        self.hurried.progressed()
-
-    def ask_whole(self) -> None:
-        """Queues that we want all of its servers."""
-        self._resync = True
-        self.hurried.progressed()
-
-    def next(self, whole: Callable[[], peer_pb2.CatalogUpdate]) -> peer_pb2.LinkMessage | None:
-        """What to tell it next."""
-        if self._resync:
-            self._resync = False
-            return peer_pb2.LinkMessage(resync=peer_pb2.ResyncRequest())
-        if self._whole:
-            self._whole = False
-            return peer_pb2.LinkMessage(update=whole())
-        if self._updates:
-            return peer_pb2.LinkMessage(update=self._updates.popleft())
-        if self._known is not None:
-            nodes, self._known = self._known, None
-            return peer_pb2.LinkMessage(known=peer_pb2.KnownNodes(nodes=nodes))
-        return None
 
 
 class PeerServicer(peer_pb2_grpc.PeerServicer):
@@ -179,7 +66,7 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
         peer: Peer = context.peer_identity
         if peer.dialed or peer.link is not None:
             raise NotAllowed(f"{peer.remote} opened Link, which only the dialing end does, and once")
-        await self._links.accepted_link(peer, _Served(context))
+        await self._links.accepted_link(peer, Served(context))
 
     async def Introduce(  # noqa: N802
         self, request: peer_pb2.IntroduceRequest, context: ServicerContext
@@ -237,9 +124,12 @@ class PeerLinks:
         link = self.members.links.get(node)
         if link is None:
             raise NodeError("there is no link with it")
-        data, _ = await self._peers[link].connection.call(
-            _INTRODUCE, request.SerializeToString(), timeout=limits.INTRODUCE
-        )
+        peer = self._peers[link]
+        try:
+            async with asyncio.timeout(limits.INTRODUCE), peer.introductions:
+                data, _ = await peer.connection.call(_INTRODUCE, request.SerializeToString())
+        except TimeoutError:
+            raise WireTimeout(f"it did not answer within {limits.INTRODUCE:g} s") from None
         try:
             return peer_pb2.IntroduceReply.FromString(data), link.address
         except DecodeError as error:
@@ -327,15 +217,15 @@ class PeerLinks:
         log("no link", address=entry.address, node=entry.node, reason=error)
 
     async def _dialed(self, entry: Address) -> tuple[Peer, Talk, peer_pb2.PeerHello, Link | None]:
-        sock = await self._connect(entry.address)
+        sock = await dial(entry.address, DIAL)
         peer = self._peer(sock, entry.address, dialed=True)
         connection = peer.connection
         try:
             async with asyncio.timeout(HELLO):
                 await connection.handshake()
-                talk = _Called(connection.stream(_LINK))
+                talk = Called(connection.stream(_LINK))
                 await talk.send(peer_pb2.LinkMessage(hello=self._hello()))
-                hello = _hello_of(await talk.receive())
+                hello = hello_of(await talk.receive())
                 self.members.met(entry, hello.node, hello.incarnation)
                 # The other end says who it is before it decides: it has decided when something follows.
                 first = await talk.receive()
@@ -351,28 +241,6 @@ class PeerLinks:
             connection.fail(error if isinstance(error, IpcdError) else WireClosed("the dial was given up"))
             raise
         return peer, talk, hello, replaced
-
-    async def _connect(self, address: str) -> socket.socket:
-        host, port = split_address(address)
-        try:
-            async with asyncio.timeout(DIAL):
-                found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                family, kind, protocol, _, place = found[0]
-                sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
-                try:
-                    await self._loop.sock_connect(sock, place)
-                    tune(sock)
-                    await self._loop.sock_sendall(sock, preamble.pack(preamble.PEER))
-                except BaseException:
-                    sock.close()
-                    raise
-        except TimeoutError:
-            raise WireTimeout(f"{address} did not answer within {DIAL:g} s") from None
-        except OSError as error:
-            # asyncio has words of its own for what the system says.
-            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
-            raise WireError(f"cannot connect to {address}: {why}") from error
-        return sock
 
     def _peer(self, sock: socket.socket, remote: str, *, dialed: bool) -> Peer:
         connection = Connection(
@@ -416,7 +284,7 @@ class PeerLinks:
             IpcdError: the link is refused.
         """
         try:
-            hello = _hello_of(await talk.receive())
+            hello = hello_of(await talk.receive())
             # Said before it is judged, so that the other end knows whom it met there, and need not try again.
             await talk.send(peer_pb2.LinkMessage(hello=self._hello()))
             replaced = self.members.judge(hello, peer.remote, False, self._loop.time())
@@ -439,7 +307,7 @@ class PeerLinks:
         entry: Address | None,
     ) -> None:
         now = self._loop.time()
-        address = entry.address if entry is not None else _reachable(hello.address, peer.remote)
+        address = entry.address if entry is not None else reachable(hello.address, peer.remote)
         link = peer.link = Link(
             node=hello.node,
             incarnation=hello.incarnation,
@@ -615,20 +483,3 @@ def _is_superfluous(error: Exception) -> bool:
 
 def _rank(source: str) -> int:
     return (state.CONFIGURED, state.ZEROCONF, state.LEARNED, state.REMEMBERED).index(source)
-
-
-def _hello_of(message: peer_pb2.LinkMessage | None) -> peer_pb2.PeerHello:
-    if message is None or not message.HasField("hello"):
-        raise BadUpdate("the link does not begin with a hello")
-    return message.hello
-
-
-def _reachable(told: str, remote: str) -> str:
-    """Where a node that dialed us can be dialed: it may only know that it listens on every address."""
-    try:
-        host, port = split_address(told)
-    except IpcdError:
-        return ""
-    if host in {"0.0.0.0", "::", ""}:
-        host = split_address(remote)[0]
-    return join_address(host, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Generic, TypeVar
 
 from ipcd import limits
@@ -12,35 +13,47 @@ T = TypeVar("T")
 class Tokens(Generic[T]):
     """What each token stands for. A token is good once, and for `ttl` seconds."""
 
-    def __init__(self, ttl: float = limits.TOKEN, limit: int = limits.TOKENS) -> None:
+    def __init__(
+        self, ttl: float = limits.TOKEN, limit: int = limits.TOKENS, owner_limit: int = limits.TOKENS_PER_OWNER
+    ) -> None:
         self._ttl = ttl
         self._limit = limit
+        self._owner_limit = owner_limit
         # Insertion order is order of age, as all live equally long.
-        self._open: dict[bytes, tuple[float, T]] = {}
+        self._open: dict[bytes, tuple[float, str, T]] = {}
+        self._owned: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def issue(self, token: bytes, meaning: T, now: float) -> None:
-        """`token`: fresh random bytes.
+    def issue(self, token: bytes, meaning: T, owner: str, now: float) -> None:
+        """`token`: fresh random bytes. `owner`: who asked for it; one alone cannot use all there are.
 
         Raises:
             LimitReached: too many are out.
         """
         self.expire(now)
         limits.check("introductions under way", len(self._open) + 1, self._limit)
-        self._open[token] = (now + self._ttl, meaning)
+        limits.check(f"introductions under way for {owner}", self._owned[owner] + 1, self._owner_limit)
+        self._open[token] = (now + self._ttl, owner, meaning)
+        self._owned[owner] += 1
 
     def redeem(self, token: bytes, now: float) -> T | None:
         """What the token stands for; None if it was never issued, was used, or is too old."""
         self.expire(now)
-        entry = self._open.pop(token, None)
-        return None if entry is None else entry[1]
+        return self._pop(token)[1] if token in self._open else None
 
     def expire(self, now: float) -> None:
         """Forgets what is too old."""
         while self._open:
-            token, (until, _) = next(iter(self._open.items()))
+            token, (until, _, _) = next(iter(self._open.items()))
             if until > now:
                 return
-            del self._open[token]
+            self._pop(token)
+
+    def _pop(self, token: bytes) -> tuple[str, T]:
+        _, owner, meaning = self._open.pop(token)
+        self._owned[owner] -= 1
+        if not self._owned[owner]:
+            del self._owned[owner]
+        return owner, meaning

@@ -16,8 +16,9 @@ from typing import Any
 import grpc
 from grpc.aio import EOF
 
-from ipcd_client.aio.connection import Connection, close_all
+from ipcd_client.aio.connection import Connection
 from ipcd_client.aio.context import BadRequest, ServicerContext
+from ipcd_client.aio.stream import close_all
 from ipcd_client.frame import events
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ServerCall

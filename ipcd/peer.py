@@ -1,0 +1,201 @@
+"""One end of a link with another node: how it is dialed, what is said over it, and what waits to be told."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from google.protobuf.message import DecodeError
+from grpc.aio import EOF
+from ipcd_client.aio.connection import Connection
+from ipcd_client.aio.context import ServicerContext
+from ipcd_client.aio.stream import ClientStream
+from ipcd_client.aio.waiters import Waiters
+from ipcd_client.errors import IpcdError, WireError, WireTimeout
+from ipcd_client.frame import preamble
+from ipcd_client.pb.ipcd.v1 import peer_pb2
+from ipcd_client.wire.tcp import join_address, split_address, tune
+
+from ipcd.state.catalog import BadUpdate
+from ipcd.state.members import Link
+
+# Changes that wait for a slow link; then it gets the whole.
+QUEUED: Final = 256
+# Introductions asked for at one time; the others wait.
+INTRODUCTIONS: Final = 48
+
+
+class Talk(Protocol):
+    """The call `Peer.Link`, from either end."""
+
+    async def send(self, message: peer_pb2.LinkMessage) -> None:
+        """Sends, once there is credit."""
+
+    async def receive(self) -> peer_pb2.LinkMessage | None:
+        """The next message; None at the end."""
+
+
+class Called:
+    """From the end that dialed. (Talk)"""
+
+    def __init__(self, stream: ClientStream) -> None:
+        self._stream = stream
+        self._ahead: peer_pb2.LinkMessage | None = None
+
+    def unread(self, message: peer_pb2.LinkMessage) -> None:
+        """Puts the last message back."""
+        self._ahead = message
+
+    async def send(self, message: peer_pb2.LinkMessage) -> None:
+        await self._stream.send(message.SerializeToString())
+
+    async def receive(self) -> peer_pb2.LinkMessage | None:
+        if self._ahead is not None:
+            message, self._ahead = self._ahead, None
+            return message
+        data = await self._stream.receive()
+        if data is None:
+            return None
+        try:
+            return peer_pb2.LinkMessage.FromString(data)
+        except DecodeError as error:
+            raise BadUpdate(f"a LinkMessage does not parse: {error}") from error
+
+
+class Served:
+    """From the end that accepted. (Talk)"""
+
+    def __init__(self, context: ServicerContext) -> None:
+        self._context = context
+
+    async def send(self, message: peer_pb2.LinkMessage) -> None:
+        await self._context.write(message)
+
+    async def receive(self) -> peer_pb2.LinkMessage | None:
+        message = await self._context.read()
+        return None if message is EOF else message
+
+
+class Peer:
+    """The connection with another node. `link` is None until both have said who they are, and the link is kept."""
+
+    def __init__(self, connection: Connection, remote: str, *, dialed: bool) -> None:
+        self.connection = connection
+        self.remote = remote
+        self.dialed = dialed
+        self.link: Link | None = None
+        self.refusal: IpcdError | None = None
+        self.settled = asyncio.Event()  # linked, refused or closed
+        # Fewer at a time than the other end takes calls, so that none is refused for it.
+        self.introductions = asyncio.Semaphore(INTRODUCTIONS)
+        self.hurried = Waiters()  # there is something to tell
+        self._updates: deque[peer_pb2.CatalogUpdate] = deque()
+        self._whole = True
+        self._resync = False
+        self._known: list[peer_pb2.KnownNode] | None = None
+
+    def tell(self, update: peer_pb2.CatalogUpdate) -> None:
+        """Queues a change of our own servers."""
+        if len(self._updates) < QUEUED:
+            self._updates.append(update)
+        else:
+            self.tell_whole()
+        self.hurried.progressed()
+
+    def tell_whole(self) -> None:
+        """Queues all of our own servers."""
+        self._updates.clear()
+        self._whole = True
+        self.hurried.progressed()
+
+    def tell_known(self, nodes: list[peer_pb2.KnownNode]) -> None:
+        """Queues which nodes we know; the last word replaces those before."""
+        self._known = nodes
+        self.hurried.progressed()
+
+    def ask_whole(self) -> None:
+        """Queues that we want all of its servers."""
+        self._resync = True
+        self.hurried.progressed()
+
+    def next(self, whole: Callable[[], peer_pb2.CatalogUpdate]) -> peer_pb2.LinkMessage | None:
+        """What to tell it next."""
+        if self._resync:
+            self._resync = False
+            return peer_pb2.LinkMessage(resync=peer_pb2.ResyncRequest())
+        if self._whole:
+            self._whole = False
+            return peer_pb2.LinkMessage(update=whole())
+        if self._updates:
+            return peer_pb2.LinkMessage(update=self._updates.popleft())
+        if self._known is not None:
+            nodes, self._known = self._known, None
+            return peer_pb2.LinkMessage(known=peer_pb2.KnownNodes(nodes=nodes))
+        return None
+
+
+async def dial(address: str, timeout: float) -> socket.socket:
+    """A connection with whoever listens at HOST:PORT, which has been told that a node dials.
+
+    Raises:
+        WireError: with the OS's reason.
+        WireTimeout: nothing answered within `timeout` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    host, port = split_address(address)
+    try:
+        async with asyncio.timeout(timeout):
+            family, place = await _resolve(host, port)
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                await loop.sock_connect(sock, place)
+                tune(sock)
+                await loop.sock_sendall(sock, preamble.pack(preamble.PEER))
+            except BaseException:
+                sock.close()
+                raise
+    except TimeoutError:
+        raise WireTimeout(f"{address} did not answer within {timeout:g} s") from None
+    except OSError as error:
+        # asyncio has words of its own for what the system says.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        raise WireError(f"cannot connect to {address}: {why}") from error
+    return sock
+
+
+async def _resolve(host: str, port: int) -> tuple[int, Any]:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        # In a thread of the loop's executor, as it may ask a server.
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    else:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    return found[0][0], found[0][4]
+
+
+def hello_of(message: peer_pb2.LinkMessage | None) -> peer_pb2.PeerHello:
+    """The first message of a link.
+
+    Raises:
+        BadUpdate: it is something else.
+    """
+    if message is None or not message.HasField("hello"):
+        raise BadUpdate("the link does not begin with a hello")
+    return message.hello
+
+
+def reachable(told: str, remote: str) -> str:
+    """Where a node that dialed us can be dialed: it may only know that it listens on every address."""
+    try:
+        host, port = split_address(told)
+    except IpcdError:
+        return ""
+    if host in {"0.0.0.0", "::", ""}:
+        host = split_address(remote)[0]
+    return join_address(host, port)
