@@ -35,8 +35,8 @@ def main() -> None:
     server = ipcd_client.server()
     hello_pb2_grpc.add_GreeterServicer_to_server(Greeter(), server)
     server.start()
-    print("serving hello.v1.Greeter; Ctrl-C ends it", flush=True)
     try:
+        print("serving hello.v1.Greeter; Ctrl-C ends it", flush=True)
         server.wait_for_termination()
     except KeyboardInterrupt:
         server.stop(grace=1).wait()
