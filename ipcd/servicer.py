@@ -63,7 +63,11 @@ class NodeServicer(node_pb2_grpc.NodeServicer):
 
     async def ListNodes(self, request: node_pb2.ListNodesRequest, context: ServicerContext) -> node_pb2.ListNodesReply:
         """Which nodes it knows."""
-        return node_pb2.ListNodesReply(nodes=self._list_nodes())
+        reply = node_pb2.ListNodesReply(nodes=self._list_nodes())
+        for info in reply.nodes:
+            if info.state == info.STATE_SELF:
+                info.age = time.monotonic() - self._start
+        return reply
 
     async def ListCatalog(
         self, request: node_pb2.ListCatalogRequest, context: ServicerContext
