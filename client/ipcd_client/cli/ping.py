@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ipcd_client.pb.ipcd.v1 import node_pb2
 
 Ping = Callable[[], float]
+
+# What another node is asked over: the connection of the two daemons.
+LINK: Final = "link"
 
 
 @dataclass(slots=True)
@@ -71,20 +74,24 @@ class Tally:
 
 @click.command("ping")
 @click.argument("name", metavar="SERVICE|NODE", shell_complete=complete_service)
-@click.option("-c", "--count", type=click.IntRange(min=0), default=10, show_default=True, help="0: until interrupted.")
+@click.option(
+    "-c",
+    "--count",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="How many; 0: until interrupted. [default: 10; of another node: 1]",
+)
 @click.option(
     "-i",
     "--interval",
     metavar="SECONDS",
     type=Seconds(zero=True),
-    default=0.1,
-    show_default=True,
-    help="Between the end of one and the start of the next.",
+    help="Between the end of one and the start of the next. [default: 0.1; of another node: 1]",
 )
 @pinned
 @common
 @pass_session
-def ping(session: Session, name: str, count: int, interval: float, pins: Pins) -> None:
+def ping(session: Session, name: str, count: int | None, interval: float | None, pins: Pins) -> None:
     """Time round trips to a server of SERVICE, or to NODE.
 
     A server's and this machine's own daemon are asked over a connection from here; no handler runs, the library at
@@ -102,6 +109,10 @@ def ping(session: Session, name: str, count: int, interval: float, pins: Pins) -
     output = session.output
     with session.node() as node:
         tally, once = _target(node, split_path(name)[0], pins, session.wait)
+        # The daemon measures the links with other nodes about once a second: to look more often shows nothing more.
+        defaults = (1, 1.0) if tally.what["transport"] == LINK else (10, 0.1)
+        count = defaults[0] if count is None else count
+        interval = defaults[1] if interval is None else interval
         if not output.json:
             output.line(f"{tally.what['target']}: {tally.what['reason']}")
         try:
@@ -188,7 +199,7 @@ def _node(node: Node, info: node_pb2.NodeInfo) -> tuple[Tally, Ping]:
         "pid": None,
         "uid": None,
         "id": None,
-        "transport": "unix" if own else "link",
+        "transport": "unix" if own else LINK,
         "reason": f"the daemon at {node.path}" if own else f"the heartbeat of the link with {info.address}",
     }
     return Tally(what), node.ping if own else lambda: _link(node, info.node)
