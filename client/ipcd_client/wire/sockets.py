@@ -188,15 +188,17 @@ class SocketWire(Wire):
             except BlockingIOError:
                 return None
             except OSError as error:
-                raise self._end(self._words(error)) from None
+                raise self._end(self._words(error) + self._where()) from None
             if not count:
-                middle = " in the middle of a frame" if decoder.partial else ""
-                raise self._end(f"{self._peer} closed the connection{middle}")
+                raise self._end(f"{self._peer} closed the connection{self._where()}")
             frame = decoder.next()
             if count < asked and frame is None and decoder.buffer() is None:
                 return None
             self._drained = count < asked
         return frame
+
+    def _where(self) -> str:
+        return " in the middle of a frame" if self._decoder.partial else ""
 
     def _recv(self) -> bytes:
         if not self._accept_fds:
