@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from ipcd_client.pb.ipcd.v1 import node_pb2
+
+from ipcd.state import choice
+
+TCP, UNIX, SHM = node_pb2.TRANSPORT_TCP, node_pb2.TRANSPORT_UNIX, node_pb2.TRANSPORT_SHM
+
+
+def server(server_id: str, node: str, name: str = "") -> node_pb2.Server:
+    return node_pb2.Server(id=server_id, name=name, process=node_pb2.Process(node=node), services=["x.X"])
+
+
+SERVERS = [server("b1", "b"), server("a1", "a", "canary"), server("a2", "a"), server("c1", "c")]
+
+
+def rank(
+    *,
+    node: str = "",
+    name: str = "",
+    transport: node_pb2.Transport = node_pb2.TRANSPORT_UNSPECIFIED,
+    servers: list[node_pb2.Server] = SERVERS,
+    connections: Mapping[str, int] | None = None,
+    turns: Mapping[str, int] | None = None,
+) -> list[node_pb2.Candidate]:
+    target = node_pb2.ResolveRequest(service="x.X", node=node, server=name, transport=transport)
+    connections, turns = connections or {}, turns or {}
+    return choice.rank(target, servers, "a", lambda i: connections.get(i, 0), lambda i: turns.get(i, 0))
+
+
+def order(candidates: list[node_pb2.Candidate]) -> list[str]:
+    return [candidate.server.id for candidate in candidates]
+
+
+def test_own_node_first_then_the_others() -> None:
+    candidates = rank()
+    assert order(candidates) == ["a1", "a2", "b1", "c1"]
+    assert [candidate.chosen for candidate in candidates] == [True, False, False, False]
+    assert [candidate.transport for candidate in candidates] == [UNIX, UNIX, TCP, TCP]
+    assert candidates[0].reason == "unix: caller and server share node a"
+    assert candidates[2].reason == "on node b, and there is one on the caller's own"
+
+
+def test_fewest_connections_then_turns() -> None:
+    assert order(rank(connections={"a1": 2, "a2": 1}))[:2] == ["a2", "a1"]
+    assert order(rank(turns={"a1": 7, "a2": 3}))[:2] == ["a2", "a1"]
+    assert order(rank(connections={"a1": 0, "a2": 1}, turns={"a1": 9}))[:2] == ["a1", "a2"]
+    assert rank(connections={"a1": 2, "a2": 1})[1].reason == "2 connections, the chosen one has 1"
+
+
+def test_pinned() -> None:
+    assert order(rank(node="b")) == ["b1"]
+    assert rank(node="b")[0].reason == "tcp: the server is on node b, the caller on node a; pinned to node b"
+    assert order(rank(name="canary")) == ["a1"]
+    assert order(rank(node="b", name="canary")) == []
+
+
+def test_transport_asked_for() -> None:
+    assert [candidate.transport for candidate in rank(transport=TCP)] == [TCP] * 4
+    assert rank(transport=TCP)[0].reason == "tcp was asked for"
+    assert order(rank(transport=UNIX)) == ["a1", "a2"]
+    with pytest.raises(choice.Impossible, match="from node a to node b"):
+        rank(transport=UNIX, node="b")
+    with pytest.raises(choice.Impossible, match=r"shm .* no shared memory"):
+        rank(transport=SHM)
+    assert rank(transport=SHM, servers=[]) == [], "nobody serves it: that is another error"
+
+
+def test_words_for_nobody() -> None:
+    def words(**target: str) -> str:
+        return str(choice.no_server(node_pb2.ResolveRequest(service="x.X", **target), ["a", "b"]))
+
+    assert words() == "no server for x.X on nodes a, b"
+    assert words(node="b") == "no server for x.X on node b"
+    assert words(node="q") == "node q is not known; the known ones are a, b"
+    assert words(server="s") == "no server 's' for x.X on nodes a, b"
