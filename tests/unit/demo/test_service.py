@@ -12,13 +12,15 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import grpc
+import ipcd_client
 import pytest
 
+import ipcd
 from ipcd.demo import library as lab
 from ipcd.demo import work
 from ipcd.demo.library import Library
 from ipcd.demo.pb.lab.v1 import lab_pb2, lab_pb2_grpc
-from ipcd.demo.service import LabServicer
+from ipcd.demo.service import SERVICE, LabServicer
 from ipcd.demo.show import compare
 
 
@@ -36,9 +38,43 @@ def over_grpcio(servicer: LabServicer) -> Iterator[grpc.Channel]:
             server.stop(None).wait(5)
 
 
-# What the servicer is served by: each of these must make no difference to any test below.
+@contextmanager
+def over_unix(servicer: LabServicer) -> Iterator[grpc.Channel]:
+    """Through ipcd, on one node."""
+    with ipcd.embedded() as node, registered(servicer, node), ipcd_client.channel(node=node.socket) as channel:
+        yield channel
+
+
+@contextmanager
+def over_tcp(servicer: LabServicer) -> Iterator[grpc.Channel]:
+    """Through ipcd, the caller on another node than the server."""
+    with (
+        ipcd.embedded() as node,
+        ipcd.embedded(peers=[node.listen]) as other,
+        registered(servicer, node),
+        ipcd_client.channel(node=other.socket) as channel,
+    ):
+        assert channel.route(SERVICE, 10, wait_for_ready=True).transport == "tcp"
+        yield channel
+
+
+@contextmanager
+def registered(servicer: LabServicer, node: ipcd.Embedded) -> Iterator[None]:
+    with ThreadPoolExecutor(4) as executor:
+        server = ipcd_client.server(executor, node=node.socket)
+        lab_pb2_grpc.add_LabServicer_to_server(servicer, server)
+        server.start()
+        try:
+            yield
+        finally:
+            server.stop(None).wait(5)
+
+
+# What the servicer is served by: it must make no difference to any test below.
 SERVED: dict[str, Callable[[LabServicer], AbstractContextManager[grpc.Channel]]] = {
     "grpcio": over_grpcio,
+    "unix": over_unix,
+    "tcp": over_tcp,
 }
 
 
@@ -217,20 +253,25 @@ class LyingServicer(LabServicer):
             yield reply
 
 
-def test_wrong_answers_are_found_out() -> None:
-    with over_grpcio(LyingServicer()) as channel:
+@pytest.mark.parametrize("served", SERVED)
+def test_wrong_answers_are_found_out(served: str) -> None:
+    with SERVED[served](LyingServicer()) as channel:
         findings = work.do_all(lab_pb2_grpc.LabStub(channel), Library(), os.getpid() + 1)
     wrong = {finding.what: finding.wrong for finding in findings}
     assert wrong.pop("a bad request") == ""
     assert all(" is " in text and ", not " in text for text in wrong.values()), wrong
 
 
-def test_failed_calls_are_found_out() -> None:
-    with over_grpcio(LabServicer()) as channel:
+@pytest.mark.parametrize("served", SERVED)
+def test_a_closed_channel_is_a_mistake_of_the_demo_and_no_finding(served: str) -> None:
+    with SERVED[served](LabServicer()) as channel:
         stub = lab_pb2_grpc.LabStub(channel)
         channel.close()
         with pytest.raises(ValueError, match="closed"):
             work.do_all(stub, Library(), os.getpid())
+
+
+def test_failed_calls_are_found_out() -> None:
     with grpc.insecure_channel("unix:/nonexistent/socket") as channel:
         findings = work.do_all(lab_pb2_grpc.LabStub(channel), Library(), os.getpid())
     assert all("UNAVAILABLE" in finding.wrong for finding in findings), findings
