@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +14,8 @@ from ipcd_client.cli.session import Session, common, complete_service, pass_sess
 if TYPE_CHECKING:
     from ipcd_client.cli.backend import Node
     from ipcd_client.pb.ipcd.v1 import node_pb2
+
+_COLOURS: Final = {"linked": "green", "suspect": "yellow", "connecting": "red"}
 
 
 @click.command("ls")
@@ -86,7 +88,7 @@ def nodes(session: Session) -> None:
         headings.append("LAST ERROR")
         for row, one in zip(rows, found, strict=True):
             row.append(one["error"] or "")
-    session.output.table(headings, rows, right=[4, 5, 6])
+    session.output.table(headings, rows, right=[4, 5, 6], colours=_COLOURS)
 
 
 def names(node: Node) -> list[str]:

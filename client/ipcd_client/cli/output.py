@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal, TextIO
 
 from ipcd_client.cli.failures import Failure
@@ -62,15 +63,22 @@ class Output:
         """One JSON value of several: on a line of its own for programs, spread out for people."""
         _print(dumps(value, indent=None if self.json else 2), sys.stdout)
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-        """Aligned columns; `right` are the indices of those aligned to the right.
+    def table(
+        self,
+        headings: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[int] = (),
+        colours: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Aligned columns; `right` are the indices of those aligned to the right; `colours` are of whole cells by
+        their text.
 
         On a terminal long cells are folded to its width. Elsewhere each row is one line, whatever its length, so that
         grep and awk see whole rows.
         """
         cells = [[one_line(cell) or "-" for cell in row] for row in rows]
         if sys.stdout.isatty():
-            _rich_table(headings, cells, right)
+            _rich_table(headings, cells, right, colours)
             return
         widths = [max(len(row[index]) for row in (headings, *cells)) for index in range(len(headings))]
         for row in (headings, *cells):
@@ -127,7 +135,9 @@ def _print(text: str, stream: TextIO) -> None:
     stream.flush()
 
 
-def _rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
+def _rich_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], colours: Mapping[str, str]
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -137,5 +147,5 @@ def _rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: S
         table.add_column(heading, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
         # Text, not str: rich would take [brackets] for markup.
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
     Console(file=sys.stdout, highlight=False).print(table)
