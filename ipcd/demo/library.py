@@ -151,11 +151,15 @@ class Library:
         name = self.name_of(file, directory)
         path = self._real(name)
         try:
-            # Not to block on a FIFO that somebody has put there; it is refused by the next check.
-            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-                if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                    raise NoSuchFileError(f"{name} is no file")
-                data = opened.read(MAX_FILE_BYTES + 1)
+            # Not to block on a FIFO that somebody has put there; what is opened is looked at before it is read.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise NoSuchFileError(f"{name or '.'} is no file")
+                with os.fdopen(descriptor, "rb", closefd=False) as opened:
+                    data = opened.read(MAX_FILE_BYTES + 1)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise NoSuchFileError(f"{name}: {error.strerror}") from None
         if len(data) > MAX_FILE_BYTES:

@@ -254,7 +254,7 @@ def test_a_session_keeps_its_directory(library: Library) -> None:
         ("stat none.py", "none.py: No such file"),
         ("digest /etc/passwd", "leads out"),
         ("grep ( alpha.py", "bad pattern at position 0"),
-        ("grep x json", "no file|Is a directory|json"),
+        ("grep x json", "json is no file"),
         ('grep "x', "can't split the command: No closing quotation"),
         ("ls " + "x" * lab.MAX_COMMAND, "over the limit of 1000"),
     ],
