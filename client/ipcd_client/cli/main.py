@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -25,8 +27,32 @@ from ipcd_client.cli.session import common
 NAME = "ipcctl"
 
 
+class _ReaderGone(Exception):
+    """Standard output is a broken pipe."""
+
+
+@contextmanager
+def _kept_from_click() -> Iterator[None]:
+    """click would end the process for these itself, with words and exit codes of its own."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Failure("interrupted", "INTERRUPTED", failures.INTERRUPTED) from None
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
+
+
 class _Group(click.Group):
     """Guesses at mistyped commands, and lists commands in the order in which they were added."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        # Where --help and --version print.
+        with _kept_from_click():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _kept_from_click():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(self.commands)
@@ -86,7 +112,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(given)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (_ReaderGone, BrokenPipeError):
         # `| head` has seen enough. What is still buffered would break the pipe again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return failures.OK
@@ -103,31 +129,17 @@ def _run(arguments: list[str]) -> int:
         # Not standalone: click would print its own errors, and end the process with its own codes.
         result = root.main(arguments, prog_name=NAME, standalone_mode=False)
         return result if isinstance(result, int) else failures.OK
-    except click.exceptions.Abort:
-        output.failed(Failure("interrupted", "INTERRUPTED", failures.INTERRUPTED))
-        return failures.INTERRUPTED
-    except KeyboardInterrupt:
-        output.failed(Failure("interrupted", "INTERRUPTED", failures.INTERRUPTED))
-        return failures.INTERRUPTED
-    except click.ClickException as error:
-        if not output.json:
-            error.show()
-            return failures.USAGE
-        failure = failures.from_error(error)
-    except OSError:
-        raise
-    except SystemExit as end:
-        # click ends the process itself when standard output is a broken pipe.
-        if isinstance(end.__context__, BrokenPipeError):
-            raise end.__context__ from None
+    except (_ReaderGone, OSError):
         raise
     except Exception as error:  # noqa: BLE001  the last resort
+        if isinstance(error, click.ClickException) and not output.json:
+            # With the usage, and where to find help.
+            error.show()
+            return failures.USAGE
         failure = failures.from_error(error)
         if failure is None:
             traceback.print_exc()
             failure = Failure(f"a bug in ipcctl: {error!r}", "INTERNAL", failures.BUG)
-    if failure is None:
-        return failures.BUG
     output.failed(failure)
     return failure.exit_code
 
