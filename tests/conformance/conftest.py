@@ -54,6 +54,18 @@ def _direct(wire: str) -> Callable[..., Any]:
     return start
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _grpcio_runs() -> Iterator[None]:
+    """A grpcio server and channel that live through the suite, so that its runtime's pollers do too: else they come and
+    go with each test, later than the test."""
+    with futures.ThreadPoolExecutor(1) as pool:
+        server, channel = _grpcio(Echo(), pool, {}, None)
+        with channel:
+            channel.unary_unary(f"/{SERVICE}/UnaryEcho")(b"")
+            yield
+        server.stop(None).wait()
+
+
 SIDES: dict[str, Callable[..., Any]] = {"grpcio": _grpcio} | {wire: _direct(wire) for wire in WIRES}
 
 

@@ -415,12 +415,6 @@ def test_closed_channel(side: Side) -> None:
         side.unary("UnaryEcho")(b"")
 
 
-def test_channel_ready(side: Side) -> None:
-    if side.name != "grpcio":
-        pytest.skip("a channel without a daemon has nothing to attach to; tested with one in tests/integration")
-    grpc.channel_ready_future(side.channel).result(LONG)
-
-
 def test_graceful_stop_lets_calls_end(side: Side) -> None:
     running = side.unary("UnaryWait").future(b"1", timeout=LONG)
     assert side.echo.entered.acquire(timeout=LONG)
