@@ -143,7 +143,7 @@ class PeerLinks:
             self._complain(source, "node not taken up", address=address, reason=error)
             return
         if news:
-            self._log.debug("node found", node=node, address=address, source=source)
+            self._log.debug("node found", peer=node, address=address, source=source)
             self._wake.progressed()
 
     def lost(self, address: str, source: str) -> None:
@@ -195,8 +195,6 @@ class PeerLinks:
     async def _dial(self, entry: Address) -> None:
         try:
             peer, talk, hello, replaced = await self._dialed(entry)
-        except state.Ourselves:
-            self._log.debug("found this node itself", address=entry.address)
         except (IpcdError, OSError) as error:
             self._dial_failed(entry, error)
         else:
@@ -208,13 +206,16 @@ class PeerLinks:
             self._wake.progressed()
 
     def _dial_failed(self, entry: Address, error: IpcdError | OSError) -> None:
+        if entry.ourselves:
+            self._log.debug("found this node itself", address=entry.address)
+            return
         news = self.members.failed(entry, str(error), self._loop.time(), random.random())
         if not news or _is_superfluous(error):
             return
         # What nobody configured comes and goes with its node.
         quiet = isinstance(error, WireError) and state.CONFIGURED not in entry.sources
         log = self._log.debug if quiet else self._log.warning
-        log("no link", address=entry.address, node=entry.node, reason=error)
+        log("no link", address=entry.address, peer=entry.node, reason=error)
 
     async def _dialed(self, entry: Address) -> tuple[Peer, Talk, peer_pb2.PeerHello, Link | None]:
         sock = await dial(entry.address, DIAL)
