@@ -573,6 +573,21 @@ def test_a_daemon_that_does_not_answer(cluster: Daemons) -> None:
     assert path in done.error["error"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_users_daemon(world: World) -> None:
+    node = world.node()
+    code = (
+        "import os, sys, ipcd_client.cli.backend, ipcd_client.cli.main as main\n"
+        "os.seteuid(65534)\n"
+        "sys.exit(main.run(['ls', '-o', 'json', '-s', sys.argv[1]]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, node.socket], capture_output=True, text=True, timeout=LONG)
+    assert done.returncode == 4
+    error = json.loads(done.stderr)
+    assert error["code"] == "PERMISSION_DENIED"
+    assert error["details"] == f"uid 65534 may not open {node.socket}: it belongs to another user"
+
+
 @pytest.mark.parametrize("format_", ["text", "json"])
 def test_interrupted(world: World, format_: str) -> None:
     node = world.node()

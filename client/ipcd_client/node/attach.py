@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from ipcd_client.errors import IpcdError, NoDaemon, NodeError, WireError
+from ipcd_client.errors import IpcdError, NoDaemon, NodeError, NotAllowed, WireError
 from ipcd_client.frame.settings import RESET_DEADLINE, Settings
 from ipcd_client.rpc.call import ClientCall
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
@@ -39,6 +39,7 @@ def connect(path: str, timeout: float = HELLO_TIMEOUT, host: Host | None = None)
 
     Raises:
         NoDaemon: nothing answers there.
+        NotAllowed: the file system does not let this user in.
         IpcdError: the daemon refused, or does not speak.
     """
     deadline = monotonic() + timeout
@@ -47,6 +48,9 @@ def connect(path: str, timeout: float = HELLO_TIMEOUT, host: Host | None = None)
     except WireError as error:
         cause = error.__cause__
         number = cause.errno if isinstance(cause, OSError) else None
+        if number in {errno.EACCES, errno.EPERM}:
+            # Another user's daemon may well run there: to start one would not help.
+            raise NotAllowed(f"uid {os.geteuid()} may not open {path}: it belongs to another user") from error
         why = {errno.ENOENT: "no such file", errno.ECONNREFUSED: "nobody listens on it"}.get(number or 0, str(error))
         raise NoDaemon(path, why) from error
     wire = unix.UnixWire(sock, peer=f"the ipcd daemon at {path}", accept_fds=True)
