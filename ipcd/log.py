@@ -86,5 +86,8 @@ def set_up(format_: str, level: str) -> None:
 
 def set_level(level: str) -> None:
     """`level` is one of `LEVELS`."""
-    for name in ("ipcd", "ipcd_client"):
-        logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger("ipcd").setLevel(level.upper())
+    # The library warns of each request that does not parse: here, peers could fill the log with those.
+    logging.getLogger("ipcd_client").setLevel("DEBUG" if level == "debug" else "ERROR")
+    # It shows a traceback for each packet that a network which is away does not take.
+    logging.getLogger("zeroconf").setLevel("ERROR")
