@@ -577,9 +577,9 @@ def test_a_daemon_that_does_not_answer(cluster: Daemons) -> None:
 def test_another_users_daemon(world: World) -> None:
     node = world.node()
     code = (
-        "import os, sys, ipcd_client.cli.backend, ipcd_client.cli.main as main\n"
+        "import os, sys, ipcd_client.cli.backend, ipcd_client.cli.program as program\n"
         "os.seteuid(65534)\n"
-        "sys.exit(main.run(['ls', '-o', 'json', '-s', sys.argv[1]]))\n"
+        "sys.exit(program.run(['ls', '-o', 'json', '-s', sys.argv[1]]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, node.socket], capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 4

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ipcd_client.cli.main import main
+from ipcd_client.cli.program import main
 
 main()

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ipcd_client import __version__
 from ipcd_client.cli.call import Pair
-from ipcd_client.cli.main import root, run
 from ipcd_client.cli.ping import Tally, percentile
+from ipcd_client.cli.program import root, run
 from ipcd_client.cli.session import Pins, Seconds, Session, common, pass_session, pinned
 
 COMMANDS = ["ls", "nodes", "explain", "call", "ping", "completion"]
