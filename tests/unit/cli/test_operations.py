@@ -1,0 +1,77 @@
+"""docs/operations.md says what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from ipcd_client.cli import failures
+from ipcd_client.cli.program import root, run
+
+from ipcd import cli, config
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "operations.md"
+
+
+@pytest.fixture
+def text() -> str:
+    if not DOCUMENT.exists():
+        pytest.skip("the documents are not where the tests are, as when an installed wheel is tested")
+    return DOCUMENT.read_text(encoding="utf-8")
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The table below a heading's first column name, without its head; code marks are taken off."""
+    body = text.partition(f"| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|").replace("`", ""))] for line in body]
+
+
+def test_every_setting_is_there_with_its_names_and_default(text: str) -> None:
+    settings = {row[2].partition(",")[0]: row for row in rows(text, "flag")}
+    fields = {field.name: field for field in dataclasses.fields(config.Config)}
+    assert set(settings) == set(fields)
+    options = {option for parameter in cli.main.commands["run"].params for option in parameter.opts}
+    for name, (flag, variable, _, default, _) in settings.items():
+        assert variable.partition(",")[0] == config.VARIABLES[name]
+        assert flag.partition(",")[0] in options
+        actual = fields[name].default
+        if isinstance(actual, bool):
+            assert default == str(actual).lower()
+        elif isinstance(actual, str) and actual:
+            assert default == actual
+    documented = {row[0].partition(",")[0] for row in rows(text, "flag")} | {"--config"}
+    assert options <= documented | {"--help", "-h"}
+
+
+def test_the_file_shown_is_accepted(text: str, tmp_path: Path) -> None:
+    shown = text.partition("```toml\n")[2].partition("```")[0]
+    file = tmp_path / "ipcd.toml"
+    file.write_text(shown)
+    loaded = config.load({}, environ={}, file=str(file))
+    assert {key: getattr(loaded, key) for key in ("node", "listen", "insecure", "discovery")} == {
+        key: value for key, value in tomllib.loads(shown).items() if key != "peers"
+    }
+
+
+def test_every_command_is_there(text: str) -> None:
+    named = {row[0].split()[1] for row in rows(text, "command")}
+    assert named | {"completion"} == set(root.commands)
+
+
+def test_every_command_line_of_ipcctl_parses(text: str, tmp_path: Path) -> None:
+    lines = re.findall(r"^(?:host\d)?\$ ipcctl (.*?)(?:  +#.*)?$", text, re.MULTILINE)
+    assert len(lines) > 8
+    for line in lines:
+        words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", line)]
+        # Usage is checked before the daemon is looked for.
+        assert run([*words, "-s", str(tmp_path / "none.sock")]) == failures.NO_DAEMON, line
+
+
+def test_every_exit_code_is_there(text: str) -> None:
+    codes = {int(row[0]) for row in rows(text, "code")}
+    own = {value for name, value in vars(failures).items() if name.isupper() and isinstance(value, int)}
+    assert codes == own - {failures.BUG}
+    assert f"{failures.BUG} would be a bug" in text
