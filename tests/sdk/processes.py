@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -48,9 +47,9 @@ class Processes:
         path = self.socket(node)
         with contextlib.suppress(FileNotFoundError):
             # What a killed daemon left: its successor takes it over, but here it would look like readiness.
-            os.unlink(path)
+            Path(path).unlink()
         process = self._start("-m", "ipcd", "run", "--node", node, "--socket", path, "--no-discovery", *arguments)
-        eventually(lambda: os.path.exists(path) or process.poll() is not None, f"daemon {node} has its socket")
+        eventually(lambda: Path(path).exists() or process.poll() is not None, f"daemon {node} has its socket")
         assert process.poll() is None, f"daemon {node} ended with {process.returncode}"
         return process
 

@@ -1,0 +1,37 @@
+# What a developer does, each in one word. Everything is installed into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint protos clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: $(VENV)/.installed ## two nodes on this machine, one service, the same calls over every transport
+	$(BIN)/ipcd demo
+
+test: $(VENV)/.tox ## everything that is checked: the whole of tox
+	$(BIN)/tox run
+
+lint: $(VENV)/.tox ## only what needs no running program
+	$(BIN)/tox run -e ruff,mypy,layers,protos
+
+protos: $(VENV)/.tox ## generate the protobuf code anew
+	$(BIN)/tox run -e protos -- --write
+
+clean: ## what make and tox have made
+	rm -rf $(VENV) .tox build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ipcd needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.tox: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet 'tox>=4.60'
+	touch $@
