@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -91,7 +92,7 @@ def test_initial_metadata_comes_before_messages(side: Side) -> None:
 
 @pytest.mark.parametrize("key", ["UPPER", "", "new\nline", "ümlaut"])
 def test_invalid_key_fails_the_call(side: Side, key: str) -> None:
-    future = side.unary("UnaryEcho").future(b"", metadata=[(key, "v")], timeout=LONG)
+    future: Any = side.unary("UnaryEcho").future(b"", metadata=[(key, "v")], timeout=LONG)
     assert isinstance(future.exception(), grpc.RpcError)
     assert future.code() is grpc.StatusCode.INTERNAL
 
@@ -324,7 +325,7 @@ def test_future_times_out_without_ending(side: Side) -> None:
 
 
 def test_future_of_a_failing_call(side: Side) -> None:
-    future = side.unary("UnaryAbort").future(b"no", timeout=LONG)
+    future: Any = side.unary("UnaryAbort").future(b"no", timeout=LONG)
     with pytest.raises(grpc.RpcError) as raised:
         future.result()
     assert raised.value is future

@@ -43,8 +43,7 @@ def describe_fd(fd: int, target: str) -> str:
         return f"fd {fd} -> {target}"
     try:
         with socket.socket(fileno=os.dup(fd)) as copy:
-            family = copy.family.name if isinstance(copy.family, socket.AddressFamily) else str(copy.family)
-            words = [f"fd {fd} -> {target}", family, f"local {copy.getsockname()!r}"]
+            words = [f"fd {fd} -> {target}", str(copy.family), f"local {copy.getsockname()!r}"]
             try:
                 words.append(f"peer {copy.getpeername()!r}")
             except OSError:

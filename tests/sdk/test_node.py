@@ -23,7 +23,7 @@ ChannelTo = Callable[..., ipcd_client.Channel]
 
 def echo(channel: grpc.Channel, data: bytes = b"x", **arguments: object) -> bytes:
     call = channel.unary_unary(f"/{SERVICE}/UnaryEcho")
-    answer: bytes = call(data, **({"timeout": LONG} | arguments))  # type: ignore[arg-type]
+    answer: bytes = call(data, **({"timeout": LONG} | arguments))
     return answer
 
 
