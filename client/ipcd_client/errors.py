@@ -10,7 +10,8 @@
     ├── ChannelClosed             CANCELLED: the program closed its channel
     ├── UsageError                FAILED_PRECONDITION: our own side asked for what the state does not allow
     ├── NodeError                 UNAVAILABLE: the node's daemon
-    │   └── NoDaemon              nothing answers on the daemon's socket
+    │   ├── NoDaemon              nothing answers on the daemon's socket
+    │   └── CallFailed            (rpc.failure) it answered with an error, whose code this has
     ├── NotAllowed                PERMISSION_DENIED
     └── ConfigError               INVALID_ARGUMENT: a setting is wrong
 

@@ -328,9 +328,9 @@ def test_future_of_a_failing_call(side: Side) -> None:
     future: Any = side.unary("UnaryAbort").future(b"no", timeout=LONG)
     with pytest.raises(grpc.RpcError) as raised:
         future.result()
-    assert raised.value is future
     assert future.exception() is future
     assert future.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert raised.value is future
 
 
 def test_done_callbacks(side: Side) -> None:

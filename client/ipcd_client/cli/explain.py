@@ -67,7 +67,7 @@ def _resolved(node: Node, service: str, pins: Pins) -> tuple[list[node_pb2.Candi
     """What the daemon would choose from, or why it has nothing to."""
     import grpc
 
-    from ipcd_client.node.attach import CallFailed
+    from ipcd_client.rpc.failure import CallFailed
 
     try:
         return node.resolve(service, pins), None

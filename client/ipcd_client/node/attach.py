@@ -11,9 +11,10 @@ from typing import Final, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from ipcd_client.errors import IpcdError, NoDaemon, NodeError, NotAllowed, WireError
+from ipcd_client.errors import IpcdError, NoDaemon, NotAllowed, WireError
 from ipcd_client.frame.settings import RESET_DEADLINE, Settings
 from ipcd_client.rpc.call import ClientCall
+from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.sync.host import Host
 from ipcd_client.wire import unix
@@ -23,15 +24,6 @@ API: Final = "/ipcd.v1.Node/"
 SETTINGS: Final = Settings(accept_calls=False, accept_fds=True, max_message=64 << 20, software="ipcd-sdk")
 
 R = TypeVar("R", bound=Message)
-
-
-class CallFailed(NodeError):
-    """A call of the daemon's API, or of what every server tells of itself, ended with an error."""
-
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(details)
-        self.code = code
-        self.details = details
 
 
 def connect(path: str, timeout: float = HELLO_TIMEOUT, host: Host | None = None) -> Connection:

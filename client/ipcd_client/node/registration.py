@@ -18,6 +18,7 @@ from ipcd_client.errors import ConfigError, IpcdError, NodeError
 from ipcd_client.node import attach
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.call import ClientCall
+from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import Connection
 from ipcd_client.sync.reactor import Reactor
 from ipcd_client.wire import tcp, unix
@@ -106,7 +107,7 @@ class Registration:
             try:
                 self._attach()
                 return
-            except attach.CallFailed as error:
+            except CallFailed as error:
                 if error.code is not grpc.StatusCode.UNAVAILABLE:
                     raise
                 failure: IpcdError = error
@@ -151,7 +152,7 @@ class Registration:
             if not connection.wait(call.stream, lambda: receiver.registered.is_set() or call.done, deadline):
                 raise NodeError(f"{connection.wire.peer()} did not confirm the registration")
             if call.code is not None:
-                raise attach.CallFailed(call.code, call.details or "the registration was ended")
+                raise CallFailed(call.code, call.details or "the registration was ended")
         except BaseException as error:
             connection.fail(error if isinstance(error, IpcdError) else NodeError("the registration was interrupted"))
             raise

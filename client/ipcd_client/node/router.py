@@ -20,6 +20,7 @@ from ipcd_client.node import attach
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import status
+from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.wire import tcp, unix
 from ipcd_client.wire.fds import Fd
@@ -93,9 +94,7 @@ class Router:
             lock = self._locks.setdefault(service, threading.Lock())
         left = -1.0 if deadline is None else max(0.0, deadline - monotonic())
         if not lock.acquire(timeout=left):
-            raise attach.CallFailed(
-                grpc.StatusCode.DEADLINE_EXCEEDED, f"no connection for {service} before the deadline"
-            )
+            raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no connection for {service} before the deadline")
         try:
             route = self.routes.get(service)
             if route is not None and route.connection.usable:
@@ -129,7 +128,7 @@ class Router:
                 # The daemon is away, or the server introduced died before its hello.
                 if not wait and (isinstance(error, NoDaemon) or attempt >= ATTEMPTS):
                     raise
-            except attach.CallFailed as error:
+            except CallFailed as error:
                 if not wait or error.code is not grpc.StatusCode.UNAVAILABLE:
                     raise
             if self._closed:
@@ -138,9 +137,7 @@ class Router:
             pause = min(pause * (1 + random.random()), _RETRY_MOST)
             if deadline is not None and monotonic() + pause >= deadline:
                 time.sleep(max(0.0, deadline - monotonic()))
-                raise attach.CallFailed(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no server for {service} before the deadline"
-                )
+                raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no server for {service} before the deadline")
             time.sleep(pause)
 
     def _introduce(self, service: str, deadline: float | None, wait: bool) -> Route:

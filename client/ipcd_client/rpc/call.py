@@ -1,7 +1,7 @@
 """A call at its two ends, as state machines: events in, facts out.
 
-Pure; both faces drive these. `ClientCall` is the caller's end, `ServerCall` the callee's. A driver feeds each with the
-events of its stream (`handle`), under whatever lock it uses, and looks at the fields afterwards.
+Pure; both faces drive these. `ClientCall` is the caller's end, `ServerCall` the callee's. A driver feeds each
+with the events of its stream (`handle`), under whatever lock it uses, and looks at the fields afterwards.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ipcd_client.rpc import status
 class ClientCall:
     """The caller's end.
 
-    `code` is None while the call runs. Once it is set, nothing changes but `messages`, which may still be taken:
-    what came before an OK is delivered, what came before an error is too, as grpcio does.
+    `code` is None while the call runs. Once it is set, nothing changes but `messages`, which may still be
+    taken: what came before an OK is delivered, what came before an error is too, as grpcio does.
     """
 
     __slots__ = (
@@ -94,11 +94,8 @@ class ClientCall:
     def _on_reset(self, event: events.ResetReceived) -> None:
         if event.code == RESET_REFUSED:
             self.refused = True
-            code = (
-                grpc.StatusCode.RESOURCE_EXHAUSTED
-                if "max_streams" in event.reason
-                else grpc.StatusCode.UNAVAILABLE
-            )
+            full = "max_streams" in event.reason
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.UNAVAILABLE
             self.fail(code, f"the server did not take the call: {event.reason}")
         elif event.code == RESET_DEADLINE:
             self.fail(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED)
@@ -122,8 +119,9 @@ class ClientCall:
 class ServerCall:
     """The callee's end.
 
-    The request side is `messages` and `requests_ended`; the reply side is what the handler has set. `cancelled` says
-    why nobody waits for the reply any more, None while somebody does. `finished`: the status was sent.
+    The request side is `messages` and `requests_ended`; the reply side is what the handler has set.
+    `cancelled` says why nobody waits for the reply any more, None while somebody does. `finished`: the status
+    was sent.
     """
 
     __slots__ = (

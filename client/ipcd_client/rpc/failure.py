@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import grpc
 
-from ipcd_client.errors import IpcdError
+from ipcd_client.errors import NodeError
 from ipcd_client.rpc import metadata as md
 from ipcd_client.rpc.call import ClientCall
 
 
-class CallFailed(IpcdError):
-    """What a call of our own control traffic ended with. The facades raise `grpc.RpcError`s instead."""
+class CallFailed(NodeError):
+    """What a call of our own control traffic ended with. The facades raise `grpc.RpcError`s instead, whose details are
+    this error's text."""
 
     def __init__(
         self, code: grpc.StatusCode, details: str, trailing: md.Metadata = (), *, refused: bool = False
     ) -> None:
-        super().__init__(f"{code.name}: {details}")
+        super().__init__(details)
         self.code = code
         self.details = details
         self.trailing = trailing

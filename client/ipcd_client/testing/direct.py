@@ -17,11 +17,11 @@ import grpc
 from ipcd_client.facade.channel import Channel
 from ipcd_client.facade.server import Server
 from ipcd_client.frame.settings import Settings
-from ipcd_client.node.attach import CallFailed
 from ipcd_client.node.registration import OnGrant
 from ipcd_client.node.router import TRANSPORTS, Route, Router
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import Connection
 from ipcd_client.sync.reactor import Reactor
 from ipcd_client.wire import memory, tcp, unix

@@ -8,7 +8,7 @@ import pytest
 from ipcd_client.cli import failures
 from ipcd_client.cli.failures import Failure, from_error
 from ipcd_client.errors import ConfigError, NoDaemon, NotAllowed, WireTimeout
-from ipcd_client.node.attach import CallFailed
+from ipcd_client.rpc.failure import CallFailed
 
 
 class CallError(grpc.RpcError):
