@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
 from ipcd_client.sync import waker
+
+# Whoever starts the tests in the background of a script has SIGINT ignored, and what they start inherits that: but some
+# tests are about it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A thread that waits has one eventfd for its life, and this thread lives as long as pytest: it is no test's leak.
 waker.mine()
