@@ -57,7 +57,7 @@ class FdContract:
             fds = [marked(f"{number}.{index}") for index in range(count)]
             one.send(message(b"x" * number * 1000, number + 1, fds=count), fds)
         for number, count in enumerate((1, 0, 3, 0, 0, MAX_FDS, 2)):
-            frame = other.recv_by(soon())
+            frame = pass_on(one, other)
             assert (frame.stream, frame.fds) == (number + 1, count)
             assert marks(other.take_fds(count)) == [f"{number}.{index}" for index in range(count)]
 

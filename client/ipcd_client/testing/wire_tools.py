@@ -53,7 +53,7 @@ def pass_on(sender: Wire, receiver: Wire) -> Frame:
         frame = receiver.recv()
         if frame is not None:
             return frame
-        receiver.poll(0.01 if sender.backlog else LIMIT)
+        receiver.poll(0.001 if sender.backlog else LIMIT)
     raise AssertionError("no frame comes")
 
 
