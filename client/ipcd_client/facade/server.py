@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import grpc
 
-from ipcd_client.errors import UsageError
+from ipcd_client.errors import ProtocolError, UsageError, WireTimeout
 from ipcd_client.facade import introspection
 from ipcd_client.facade.context import ServicerContext
 from ipcd_client.facade.dispatch import Call, Pace
@@ -250,7 +250,8 @@ class Server(grpc.Server):
 
     def _on_closed(self, connection: Connection, peer: Peer, error: Exception) -> None:
         if self._peers.pop(connection, None) is not None:
-            log.debug("connection from %s ended: %s", peer.name, error)
+            hostile = isinstance(error, (ProtocolError, WireTimeout))
+            log.log(logging.WARNING if hostile else logging.DEBUG, "connection from %s ended: %s", peer.name, error)
 
     def _wait_and_shut_down(self, grace: float, stopping: threading.Event) -> None:
         end = monotonic() + grace
