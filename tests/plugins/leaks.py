@@ -43,7 +43,8 @@ def describe_fd(fd: int, target: str) -> str:
         return f"fd {fd} -> {target}"
     try:
         with socket.socket(fileno=os.dup(fd)) as copy:
-            words = [f"fd {fd} -> {target}", str(copy.family), f"local {copy.getsockname()!r}"]
+            family = socket.AddressFamily(copy.family).name  # str() of it is its number
+            words = [f"fd {fd} -> {target}", family, f"local {copy.getsockname()!r}"]
             try:
                 words.append(f"peer {copy.getpeername()!r}")
             except OSError:
