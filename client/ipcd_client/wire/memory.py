@@ -142,6 +142,8 @@ class MemoryWire(Wire):
             frame = self._decoder.next()
             if frame is not None:
                 return frame
+            if self._fds and not self._decoder.partial:
+                raise ProtocolError("unexpected-fds", f"{len(self._fds)} descriptors came that no frame named")
             pipe = self._in
             with pipe.lock:
                 if self.closed:
@@ -151,8 +153,6 @@ class MemoryWire(Wire):
                         middle = " in the middle of a frame" if self._decoder.partial else ""
                         raise WireClosed(f"{self.peer()} closed the connection{middle}")
                     return None
-                if self._fds and not self._decoder.partial:
-                    raise ProtocolError("unexpected-fds", f"{len(self._fds)} descriptors came that no frame named")
                 data, fds = pipe.data.popleft()
                 self._fds += fds
                 pipe.size -= len(data)

@@ -168,6 +168,9 @@ class SocketWire(Wire):
         frame = decoder.next()
         if frame is not None:
             return frame
+        if self._fds and not decoder.partial:
+            # All frames so far were taken, with theirs, and what comes next brings its own.
+            raise ProtocolError("unexpected-fds", f"{len(self._fds)} descriptors came that no frame named")
         if self._drained:
             # The last read came back short, so another would only find nothing. poll() knows better.
             self._drained = False
@@ -203,9 +206,6 @@ class SocketWire(Wire):
     def _recv(self) -> bytes:
         if not self._accept_fds:
             return self._socket.recv(READ_SIZE)
-        if self._fds and not self._decoder.partial:
-            # All frames so far were taken, with theirs, and what comes next brings its own.
-            raise ProtocolError("unexpected-fds", f"{len(self._fds)} descriptors came that no frame named")
         data, control, flags, _ = self._socket.recvmsg(READ_SIZE, fdlib.ANCILLARY_SPACE, socket.MSG_CMSG_CLOEXEC)
         if control or flags & socket.MSG_CTRUNC:
             self._keep_fds(fdlib.received(control, flags))

@@ -92,7 +92,7 @@ def split_address(address: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         colon = ""
-    if not colon or not port.isdecimal() or int(port) > 65535 or not host:
+    if not colon or not (port.isascii() and port.isdecimal()) or int(port) > 65535 or not host:
         raise ConfigError(f"{address!r} is not HOST:PORT (an IPv6 address goes in brackets: [::1]:7319)")
     return host, int(port)
 

@@ -1,0 +1,50 @@
+"""Connecting to socket files, and who is at the other end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from ipcd_client.errors import WireError
+from ipcd_client.testing.wire_tools import LIMIT
+from ipcd_client.wire import unix
+
+
+def test_connecting(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        with pytest.raises(WireError, match="refused"):
+            unix.connect(str(path), LIMIT)
+        listener.listen()
+        with unix.connect(str(path), LIMIT) as sock:
+            accepted, _ = listener.accept()
+            with accepted:
+                for end in (sock, accepted):
+                    assert unix.credentials(end) == (os.getpid(), os.getuid(), os.getgid())
+
+
+def test_abstract_names() -> None:
+    name = f"ipcd-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0" + name)
+        listener.listen()
+        with unix.connect("@" + name, LIMIT) as sock:
+            assert sock.getpeername() == b"\0" + name.encode()
+
+
+def test_a_full_queue(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        with unix.connect(path, LIMIT), pytest.raises(WireError):
+            unix.connect(path, 0.05)
+
+
+@pytest.mark.parametrize(("name", "why"), [("missing", "No such file"), ("x" * 200, "too long")])
+def test_what_cannot_be_connected_to(tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(WireError, match=why):
+        unix.connect(str(tmp_path / name), LIMIT)
