@@ -92,7 +92,13 @@ def test_initial_metadata_comes_before_messages(side: Side) -> None:
 
 @pytest.mark.parametrize("key", ["UPPER", "", "new\nline", "ümlaut"])
 def test_invalid_key_fails_the_call(side: Side, key: str) -> None:
-    future: Any = side.unary("UnaryEcho").future(b"", metadata=[(key, "v")], timeout=LONG)
+    begin = side.unary("UnaryEcho").future
+    try:
+        future: Any = begin(b"", metadata=[(key, "v")], timeout=LONG)
+    except ValueError:
+        # As grpcio did up to some release between 1.72 and 1.85; ours does as the newer ones do.
+        assert side.name == "grpcio"
+        pytest.skip("this release of grpcio raises ValueError at once")
     assert isinstance(future.exception(), grpc.RpcError)
     assert future.code() is grpc.StatusCode.INTERNAL
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from ipcd_client.rpc.call import ServerCall
 
-if TYPE_CHECKING:
-    from ipcd_client.sync.connection import Connection
+# To name the class here would close a circle of imports: it is told of its host when it is made.
+Connection = Any
 
 
 class User(Protocol):

@@ -156,7 +156,7 @@ class Reactor:
     def _watch(self, connection: Connection) -> None:
         """Tells epoll what to look for. Under `_changed`."""
         fd = connection.wire.fileno()
-        if self._connections.get(fd) is connection:
+        if self._connections.get(fd) is connection and not self._closed:
             wanted = 0 if connection in self._paused else _READ
             self._epoll.modify(fd, wanted | (select.EPOLLOUT if connection.wire.backlog else 0))
 
@@ -168,7 +168,8 @@ class Reactor:
             self._paused.discard(connection)
             if self._connections.get(fd) is connection:
                 del self._connections[fd]
-                self._epoll.unregister(fd)
+                if not self._closed:
+                    self._epoll.unregister(fd)
 
     def adopt(self, connection: Connection, calls: list[ServerCall]) -> None:
         """Calls that a thread found which was waiting for something else. (Host)"""

@@ -1,0 +1,513 @@
+"""Who reads a connection, how threads wait for it, and how it ends.
+
+There is no thread of the connection's own. Whoever waits for something *reads* for all: takes the reading role, drains
+the wire into the calls until its own condition holds, then passes the role on to another waiter. A thread that finds
+the role taken sleeps until its call has news or the role is free. On a server, connections on which nobody waits are
+read by its reactor.
+
+Locks and order:
+
+- `_lock` guards the core, the table of calls, the sending side of the wire, the role, and the waiters. It is never held
+  while waiting, and no code of users runs under it. State of a call changes only under it, so "check, then register as
+  a waiter" loses no wake-up: who changes the state afterwards sees the waiter.
+- The receiving side of the wire belongs to the holder of the role. Only the holder closes the wire's descriptor; others
+  shut it down, which wakes the holder: else it could poll a number that the kernel has given to another file by then.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final
+
+import grpc
+
+from ipcd_client.errors import (
+    ChannelClosed,
+    IpcdError,
+    NotAllowed,
+    ProtocolError,
+    WireClosed,
+    WireTimeout,
+)
+from ipcd_client.frame import events
+from ipcd_client.frame import settings as limits
+from ipcd_client.frame.codec import Buffer, Frame
+from ipcd_client.frame.connection import Connection as Core
+from ipcd_client.frame.settings import Settings
+from ipcd_client.rpc.call import ClientCall, ServerCall
+from ipcd_client.sync import spin, waker
+from ipcd_client.sync.host import Host, User
+from ipcd_client.sync.pump import Pump
+from ipcd_client.sync.waiting import Waiter, Waiters
+from ipcd_client.sync.waker import Waker
+from ipcd_client.wire.base import Wire
+
+# What may wait to be sent, in bytes: for a peer that reads less the connection is ended.
+BACKLOG_MOST: Final = 64 << 20
+# Seconds for the peer's HELLO.
+HELLO_TIMEOUT: Final = 5.0
+# A writer looks this often, in seconds, whether the reader that it relies on has gone.
+_FLUSH_SLICE: Final = 0.05
+# A connection that was read within this many seconds is believed to live.
+_FRESH: Final = 0.1
+# Frames read in one turn of a server's reactor before other connections get theirs.
+_TURN: Final = 64
+
+
+_live: weakref.WeakSet[Reading] = weakref.WeakSet()
+
+
+class Reading:
+    """The life of one connection, and who reads it. `dialer`: whether this end opened it."""
+
+    def __init__(self, wire: Wire, settings: Settings, *, dialer: bool, host: Host | None = None) -> None:
+        self.wire = wire
+        self.settings = settings
+        self.core = Core(dialer=dialer, settings=settings)
+        self.error: IpcdError | None = None  # why it ended
+        self._closes_idle = False
+        self.retired = False  # the peer takes no new calls, or no stream id is left
+        self.on_closed: Callable[[IpcdError], None] | None = None
+        self._host = host
+        self._lock = threading.Lock()
+        self._calls: dict[int, ClientCall | ServerCall] = {}
+        self._reading = False
+        self._waiting = Waiters()
+        self._parked: Waker | None = None  # of the reader, while it is in poll
+        self._opened: list[ServerCall] = []
+        self._more = False  # the last turn of reading ended at its bound
+        self._last_read = monotonic()
+        self._news: list[User] = []  # to be told once the lock is free
+        self._pongs: set[bytes] = set()
+        self._pings = 0
+        self._pump_thread: Pump | None = None
+        self._spinner = spin.Spinner(spin.budget())
+        self._poll = wire.poll
+        _live.add(self)
+        self._send_hello()
+
+    def _send_hello(self) -> None:
+        try:
+            with self._lock:
+                self.wire.send(self.core.hello())
+        except WireClosed as error:
+            self.fail(error)
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """New calls may be made."""
+        return self.error is None and not self.retired
+
+    @property
+    def idle(self) -> bool:
+        """No call is open."""
+        return not self._calls
+
+    def handshake(self, timeout: float = HELLO_TIMEOUT) -> None:
+        """Waits for the peer's hello, for at most `timeout` seconds.
+
+        Raises:
+            IpcdError: why there is no connection: it did not come, versions differ, the peer refused.
+        """
+        if not self.wait(0, lambda: self.core.ready, monotonic() + timeout):
+            self.say_no_hello(timeout)
+        if self.error is not None:
+            raise self.error
+
+    def say_no_hello(self, timeout: float) -> None:
+        """Ends the connection because the peer's hello did not come in time."""
+        text = f"no-hello: {self.wire.peer()} sent no HELLO within {timeout:g} s"
+        self.fail(WireTimeout(text), goaway=limits.GOAWAY_TIMEOUT)
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def wait(self, stream: int, ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Waits until `ready()`, which looks at state that events of `stream` change (0: of the connection), or the
+        connection has ended. Reads for all meanwhile, if nobody does. False: the deadline (of time.monotonic()) came
+        first."""
+        while not ready() and self.error is None:
+            if self._host is not None:
+                self._host.about_to_wait()
+            with self._lock:
+                if ready() or self.error is not None:
+                    return True
+                waiter = None
+                if self._reading:
+                    waiter = self._waiting.add(stream)
+                else:
+                    self._reading = True
+            if waiter is None:
+                if self._host is not None:
+                    self._host.pause(self)
+                try:
+                    self._read_until(ready, deadline)
+                finally:
+                    self._stop_reading()
+                return ready() or self.error is not None
+            try:
+                waiter.sleep(deadline)
+            finally:
+                self._stop_waiting(stream, waiter)
+            if deadline is not None and monotonic() >= deadline:
+                return ready() or self.error is not None
+        return True
+
+    def refresh(self) -> None:
+        """Looks for the peer's end or goaway, if nothing has come for a while: a call that is sent into a connection
+        that has ended would fail, where one that was not sent yet may go elsewhere."""
+        if not self._calls and monotonic() - self._last_read > _FRESH:
+            self.look()
+
+    def look(self) -> None:
+        """Takes in what has arrived, without waiting; nothing if another thread reads."""
+        with self._lock:
+            if self._reading or self.error is not None:
+                return
+            self._reading = True
+        try:
+            self._pump(_TURN)
+            if self._poll(0):
+                self._pump(_TURN)
+        finally:
+            self._stop_reading()
+
+    def flush(self, call: ClientCall | ServerCall | None, deadline: float | None) -> None:
+        """Waits until all is sent, or the call or the connection has ended, or the deadline is over.
+
+        Reads meanwhile: the peer may be unable to read because it waits for us to.
+        """
+        stream = call.stream if call is not None else 0
+
+        def ready() -> bool:
+            return not self.wire.backlog or bool(stream and stream not in self._calls)
+
+        while not ready() and self.error is None and (deadline is None or monotonic() < deadline):
+            if self._host is not None:
+                self._host.about_to_wait()
+            with self._lock:
+                mine = not self._reading
+                if mine:
+                    self._reading = True
+            if mine:
+                if self._host is not None:
+                    self._host.pause(self)
+                try:
+                    self._read_until(ready, deadline)
+                finally:
+                    self._stop_reading()
+            else:
+                left = _FLUSH_SLICE if deadline is None else min(_FLUSH_SLICE, deadline - monotonic())
+                self.wire.poll_write(max(0.0, left))
+                self._flush_now()
+
+    def ping(self, timeout: float) -> float:
+        """Seconds until the peer's library answered.
+
+        Raises:
+            WireTimeout: it did not within `timeout` seconds.
+            IpcdError: the connection has ended.
+        """
+        start = monotonic()
+        with self._lock:
+            if self.error is not None:
+                raise self.error
+            self._pings += 1
+            payload = self._pings.to_bytes(8, "little")
+            self._push(self.core.ping(payload))
+        if not self.wait(0, lambda: payload in self._pongs, start + timeout):
+            raise WireTimeout(f"{self.wire.peer()} did not answer a ping within {timeout:g} s")
+        if self.error is not None:
+            raise self.error
+        self._pongs.discard(payload)
+        return monotonic() - start
+
+    # -- for a reactor ----------------------------------------------------------------------------
+
+    def turn(self) -> list[ServerCall]:
+        """Reads what has arrived, up to a bound, and flushes what it can. The calls that the peer has opened."""
+        if self.wire.backlog:
+            self._flush_now()
+        with self._lock:
+            if self._reading or self.error is not None:
+                return []
+            self._reading = True
+        opened: list[ServerCall] = []
+        try:
+            self._pump(_TURN)
+            opened, self._opened = self._opened, []
+        finally:
+            self._stop_reading(resume=False)
+        return opened
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def fail(self, error: IpcdError, goaway: int | None = None) -> None:
+        """Ends the connection and every call on it. The first reason stays."""
+        with self._lock:
+            if self.error is not None:
+                return
+            if goaway is not None:
+                self._push(self.core.goaway(goaway, str(error)))
+            self.error = error
+            self.retired = True
+            code = error.code if isinstance(error, ChannelClosed) else grpc.StatusCode.UNAVAILABLE
+            calls = list(self._calls.values())
+            self._calls.clear()
+            for call in calls:
+                if isinstance(call, ClientCall):
+                    call.fail(code, str(error))
+                else:
+                    call.cancel(str(error))
+                self._close_fds(call)
+            self._waiting.wake_all()
+            reading = self._reading
+        if self._host is not None:
+            self._host.closed(self)
+        if reading:
+            self.wire.shutdown()
+        else:
+            self.wire.abort()
+        for call in calls:
+            if call.user is not None:
+                call.user.progressed()
+        if self.on_closed is not None:
+            self.on_closed(error)
+
+    def close(self, why: str | IpcdError = "the connection was closed on this side", timeout: float = 1.0) -> None:
+        """Sends what is queued, for at most `timeout` seconds, and ends the connection."""
+        if self.error is None and self.wire.backlog:
+            self.flush(None, monotonic() + timeout)
+        self.fail(WireClosed(why) if isinstance(why, str) else why)
+
+    def retire(self) -> None:
+        """Makes no new calls; the connection is closed when the last one has ended."""
+        self.retired = True
+        self._closes_idle = True
+        if self.idle:
+            self.close()
+
+    def abandon(self) -> None:
+        """For a forked child: forgets the connection, which is the parent's. Locks may be held by threads that do not
+        exist here."""
+        self._lock = threading.Lock()
+        self._waiting = Waiters()
+        self._parked = None
+        self._reading = False
+        self.error = WireClosed("the connection belongs to the parent process")
+        self.retired = True
+        for call in self._calls.values():
+            if isinstance(call, ClientCall):
+                call.fail(grpc.StatusCode.UNAVAILABLE, str(self.error))
+            else:
+                call.cancel(str(self.error))
+        self._calls = {}
+        self._pump_thread = None
+        self.wire.abandon()
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _read_until(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        wire = self.wire
+        while True:
+            self._pump(_TURN)
+            if self._opened:
+                self._hand_over()
+            if ready() or self.error is not None:
+                return
+            if self._more:
+                continue
+            timeout = None
+            if deadline is not None:
+                timeout = deadline - monotonic()
+                if timeout <= 0:
+                    return
+            if wire.backlog:
+                self._park(ready, timeout)
+                self._flush_now()
+            elif not self._spinner.spin(self._poll, timeout):
+                self._park(ready, timeout)
+
+    def _park(self, ready: Callable[[], bool], timeout: float | None) -> None:
+        """Waits for the wire, or for another thread to change what `ready` looks at."""
+        mine = waker.mine()
+        with self._lock:
+            if ready() or self.error is not None:
+                return
+            self._parked = mine
+        try:
+            self._poll(timeout, write=bool(self.wire.backlog), also=mine.fileno())
+        finally:
+            with self._lock:
+                self._parked = None
+            mine.clear()
+
+    def _wake(self, stream: int) -> None:
+        """Tells of a change that did not come over the wire. Under the lock."""
+        self._waiting.wake(stream)
+        if self._parked is not None:
+            self._parked.wake()
+
+    def _pump(self, most: int) -> None:
+        """Takes in up to `most` frames."""
+        recv = self.wire.recv
+        self._more = False
+        self._last_read = monotonic()
+        try:
+            for _ in range(most):
+                frame = recv()
+                if frame is None:
+                    return
+                self._take_in(frame)
+            self._more = True
+        except ProtocolError as error:
+            self.fail(error, goaway=limits.goaway_code(error.violation))
+        except IpcdError as error:
+            self.fail(error)
+
+    def _take_in(self, frame: Frame) -> None:
+        core = self.core
+        with self._lock:
+            event = core.receive(frame)
+            fds = self.wire.take_fds(frame.fds) if frame.fds else None
+            if core.outbox:
+                self._answer()
+            call = self._called(event)
+            if call is None or event is None:
+                for fd in fds or ():
+                    fd.close()
+            else:
+                if fds:
+                    call.fds.extend(fds)
+                call.handle(event)
+                self._handled(call)
+            news, self._news = self._news, []
+        for user in news:
+            user.progressed()
+        if self._closes_idle and self.idle:
+            self.close()
+
+    def _handled(self, call: ClientCall | ServerCall) -> None:
+        """The call has taken an event in: whether that ended it, and who must know."""
+        stream = call.stream
+        if isinstance(call, ClientCall):
+            if call.code is not None:
+                del self._calls[stream]
+                if self.core.is_open(stream):
+                    # Ended on this side only, as for a message over the limit.
+                    self._push(self.core.reset(stream, limits.RESET_CANCEL))
+        elif call.cancelled is not None:
+            self._calls.pop(stream, None)
+        if stream in self._waiting:
+            self._waiting.wake(stream)
+        if call.user is not None:
+            self._news.append(call.user)
+
+    def _answer(self) -> None:
+        """Sends what the core answers by itself."""
+        answers, self.core.outbox = self.core.outbox, []
+        self._push(answers)
+        if self.wire.backlog > BACKLOG_MOST:
+            raise WireClosed(f"{self.wire.peer()} reads too little: {self.wire.backlog} bytes wait")
+
+    def _called(self, event: events.Event | None) -> ClientCall | ServerCall | None:
+        """The call that the event is for. An event that is for none is dealt with here."""
+        if event is None:
+            return None
+        if isinstance(event, events.CallOpened):
+            # From here on its events are taken in: some may be right behind.
+            opened = ServerCall(event, self.settings.max_message)
+            self._calls[event.stream] = opened
+            self._opened.append(opened)
+            return None
+        if isinstance(event, (events.HelloReceived, events.PongReceived, events.GoAwayReceived)):
+            self._on_connection_event(event)
+            return None
+        return self._calls.get(event.stream)
+
+    def _on_connection_event(self, event: events.HelloReceived | events.PongReceived | events.GoAwayReceived) -> None:
+        if isinstance(event, events.HelloReceived):
+            self.wire.max_frame = self.settings.max_frame
+        elif isinstance(event, events.PongReceived):
+            if len(self._pongs) < 1024:
+                self._pongs.add(event.payload)
+        else:
+            self.retired = True
+            for stream in event.refused:
+                call = self._calls.pop(stream, None)
+                if call is not None:
+                    call.handle(events.ResetReceived(stream, limits.RESET_REFUSED, event.reason))
+                    self._waiting.wake(stream)
+                    if call.user is not None:
+                        self._news.append(call.user)
+            if event.code != limits.GOAWAY_DRAIN:
+                kind = NotAllowed if event.code == limits.GOAWAY_DENIED else WireClosed
+                raise kind(f"{self.wire.peer()} ended the connection: {event.reason}")
+        self._waiting.wake(0)
+
+    def _hand_over(self) -> None:
+        opened, self._opened = self._opened, []
+        if self._host is not None:
+            self._host.adopt(self, opened)
+
+    def _push(self, buffers: Sequence[Buffer]) -> bool:
+        """Sends under the lock; a failure is left for the reader to find, as the wire is then readable. True if
+        nothing is left in the backlog."""
+        if not buffers:
+            return True
+        try:
+            sent = self.wire.send(buffers)
+        except WireClosed:
+            return True
+        if not sent and self._host is not None:
+            self._host.flush_later(self)
+        return sent
+
+    def _flush_now(self) -> None:
+        try:
+            with self._lock:
+                self.wire.flush()
+        except IpcdError as error:
+            self.fail(error)
+
+    def _stop_waiting(self, stream: int, waiter: Waiter) -> None:
+        with self._lock:
+            self._waiting.remove(stream, waiter)
+            if not self._reading:
+                # The role may have been offered to this thread, which perhaps has no more use for it.
+                self._waiting.wake_one()
+
+    def _stop_reading(self, *, resume: bool = True) -> None:
+        with self._lock:
+            self._reading = False
+            if self.error is None:
+                if self._waiting:
+                    self._waiting.wake_one()
+            else:
+                self.wire.abort()
+                return
+        if self._host is not None:
+            if resume:
+                if self._opened:
+                    self._hand_over()
+                self._host.resume(self)
+            if self._more:
+                self._host.read_again(self)
+
+    @staticmethod
+    def _close_fds(call: ClientCall | ServerCall) -> None:
+        while call.fds:
+            call.fds.popleft().close()
+
+
+def _forget_all() -> None:
+    for connection in list(_live):
+        connection.abandon()
+
+
+os.register_at_fork(after_in_child=_forget_all)
