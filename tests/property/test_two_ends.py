@@ -39,7 +39,7 @@ def cost_of(metadata: events.Received) -> int:
 class Way:
     """One direction of a call: what was sent, and how much of it has come."""
 
-    sent: list[bytes] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list, repr=False)
     came: int = 0
     ended: bool = False  # by its sender
 
@@ -60,8 +60,8 @@ class Call:
 
     caller: int
     stream: int
-    opened: events.CallOpened
-    client: ClientCall
+    opened: events.CallOpened = field(repr=False)
+    client: ClientCall = field(repr=False)
     server: ServerCall | None = None
     request: Way = field(default_factory=Way)
     reply: Way = field(default_factory=Way)
@@ -270,6 +270,8 @@ class TwoEnds(RuleBasedStateMachine):
     def compare_credit(self, call: Call) -> None:
         """With nothing under way, both ends know alike what may be sent; and if all was taken, that is something."""
         for side, way in ((call.caller, call.request), (1 - call.caller, call.reply)):
+            if way.ended:
+                continue  # credit is of no use any more, and not given
             sender = self.end_of(side).core._streams[call.stream].send
             receiver = self.end_of(1 - side).core._streams[call.stream].receive
             assert sender.credit == receiver.credit
