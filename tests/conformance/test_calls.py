@@ -285,7 +285,8 @@ def test_request_iterator_that_raises(side: Side) -> None:
         side.up("UpBroken")(requests(), timeout=LONG)
     assert (raised.value.code(), raised.value.details()) == (grpc.StatusCode.UNKNOWN, "Exception iterating requests!")
     assert side.echo.cancelled.wait(LONG)
-    assert "ended" not in side.echo.events, "the handler took the break for the end"
+    # grpcio's handler does now and then, under load (seen with 1.85.1); ours must not.
+    assert side.name == "grpcio" or "ended" not in side.echo.events, "the handler took the break for the end"
 
 
 def test_messages_over_the_limit(start: Callable[..., Side]) -> None:
