@@ -1,0 +1,92 @@
+"""Nodes of different hosts find each other, and each knows who serves what on the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from cluster import parts
+from cluster.eventually import eventually
+from cluster.hosts import PORT
+
+if TYPE_CHECKING:
+    from cluster.conftest import MakeCluster
+
+
+@pytest.mark.parametrize("listen", ["its address", "every address"])
+def test_nodes_find_each_other_by_multicast(make_cluster: MakeCluster, listen: str) -> None:
+    cluster = make_cluster("a", "b", "c")
+    for host in cluster:
+        host.run_daemon(listen=None if listen == "its address" else f"0.0.0.0:{PORT}")
+    cluster.all_linked()
+    for host in cluster:
+        for name, info in host.node.linked().items():
+            assert info.address == f"{cluster[name].address}:{PORT}"
+            # Nodes that have found each other tell the third, which may not have heard of both by itself yet.
+            assert info.source in ({"zeroconf", "learned"} if info.dialed else {"inbound"})
+
+    b, c = cluster["b"].program("server"), cluster["c"].program("server")
+    b.do(parts.serve, "one")
+    c.do(parts.serve, "two")
+    for host in cluster:
+        eventually(lambda host=host: host.node.serving() == {("b", "one"), ("c", "two")})  # type: ignore[misc]
+    b.do(parts.stop)
+    for host in cluster:
+        eventually(lambda host=host: host.node.serving() == {("c", "two")})  # type: ignore[misc]
+
+
+def test_nodes_find_each_other_over_ipv6(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster("a", "b")
+    if not cluster["a"].routed:
+        pytest.skip("the kernel has no IPv6")
+    for host in cluster:
+        host.run_daemon(listen=f"[{host.routed}]:{PORT}")
+    cluster.all_linked()
+    cluster["b"].program("server").do(parts.serve, "six")
+    caller = cluster["a"].program("caller")
+    assert caller.do(parts.who)[0] == "six"
+    assert caller.do(parts.way).transport == "tcp"
+
+
+def test_another_cluster_is_left_alone(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster("a", "b", "c")
+    a, b, c = cluster
+    a.run_daemon("--cluster", "blue")
+    b.run_daemon("--cluster", "green")
+    c.run_daemon("--cluster", "blue")
+    # As b was there before c, it would have been found by now, too.
+    eventually(lambda: set(a.node.linked()) == {"c"})
+    eventually(lambda: set(c.node.linked()) == {"a"})
+    assert not b.node.linked()
+
+
+def test_seeds_tell_their_nodes_of_each_other(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster("a", "b", "c")
+    a, b, c = cluster
+    # The others are there before their seed is.
+    for host in (a, c):
+        host.run_daemon("--no-discovery", peers=(b,))
+    b.run_daemon("--no-discovery")
+    cluster.all_linked()
+    assert b.node.status().discovery == []
+    for host in (a, c):
+        assert host.node.status().discovery == ["peers"]
+        assert host.node.linked()["b"].source == "peer"
+    c.program("server").do(parts.serve, "far")
+    caller = a.program("caller")
+    assert caller.do(parts.who)[0] == "far"
+    # Who was told of does not need who told.
+    b.kill_all()
+    eventually(lambda: set(a.node.linked()) == {"c"})
+    assert caller.do(parts.who)[0] == "far"
+    assert a.program("late caller").do(parts.who)[0] == "far"
+
+
+def test_without_discovery_and_peers_a_node_is_alone(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster("a", "b", "c")
+    a, b, c = cluster
+    a.run_daemon()
+    b.run_daemon("--no-discovery")
+    c.run_daemon()
+    eventually(lambda: set(a.node.linked()) == {"c"})
+    assert not b.node.linked()
