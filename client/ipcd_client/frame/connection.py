@@ -30,6 +30,7 @@ from ipcd_client.frame.verbs import EXHAUSTED, StreamsExhausted, Verbs
 __all__ = ["Connection", "StreamsExhausted"]
 
 _NO_METADATA: Final[events.Received] = ()
+_OF_PIECES: Final = codec.FIRST | codec.MORE
 
 
 class Connection(Verbs):
@@ -140,46 +141,46 @@ class Connection(Verbs):
         return stream
 
     def _on_message(self, frame: Frame) -> events.Event | None:
-        stream = self._stream_of(frame)
+        stream = self._streams.get(frame.stream) or self._stream_of(frame)
         if stream is None:
             return None
         flags, payload = frame.flags, frame.payload
+        if flags & _OF_PIECES or stream.pieces is not None:
+            return self._on_piece(stream, frame)
+        size = len(payload)
+        by_caller = not stream.opened_here
+        advance(stream, by_caller, codec.MESSAGE, False, sending=False)
+        stream.receive.receive(size)
+        end = bool(flags & codec.END)
+        if end:
+            advance(stream, by_caller, codec.CLOSE_SEND, True, sending=False)
+        if 0 <= self.settings.max_message < size:
+            return events.MessageReceived(frame.stream, None, size, end)
+        return events.MessageReceived(frame.stream, payload, 0, end)
+
+    def _on_piece(self, stream: Stream, frame: Frame) -> events.Event | None:
+        flags, size = frame.flags, len(frame.payload)
         more, end = bool(flags & codec.MORE), bool(flags & codec.END)
         if more and end:
             raise ProtocolError("bad-pieces", "MESSAGE with both MORE and END")
-        if frame.fds and (more or stream.pieces is not None):
+        if frame.fds:
             raise ProtocolError("unexpected-fds", f"{frame.fds} descriptors with a piece of a message")
         if stream.pieces is None:
-            if flags & codec.FIRST:
-                if not more or frame.aux <= len(payload):
-                    raise ProtocolError("bad-pieces", f"first of several pieces: {len(payload)} of {frame.aux} bytes")
-                size = frame.aux
-            else:
-                if more:
-                    raise ProtocolError("bad-pieces", "a piece without a first one")
-                size = len(payload)
+            if not flags & codec.FIRST:
+                raise ProtocolError("bad-pieces", "a piece without a first one")
+            if not more or frame.aux <= size:
+                raise ProtocolError("bad-pieces", f"first of several pieces: {size} of {frame.aux} bytes")
             advance(stream, not stream.opened_here, codec.MESSAGE, False, sending=False)
-            stream.receive.receive(size)
-            too_large = 0 <= self.settings.max_message < size
-            if more:
-                stream.begin_pieces(size, too_large)
-            elif not too_large:
-                if end:
-                    advance(stream, not stream.opened_here, codec.CLOSE_SEND, True, sending=False)
-                return events.MessageReceived(frame.stream, payload, 0, end)
-            else:
-                return self._ended_message(stream, None, size, end)
+            stream.receive.receive(frame.aux)
+            stream.begin_pieces(frame.aux, keep=not 0 <= self.settings.max_message < frame.aux)
         elif flags & codec.FIRST:
             raise ProtocolError("bad-pieces", "a first piece in the middle of a message")
-        if not stream.add_piece(payload, last=not more):
+        if not stream.add_piece(frame.payload, last=not more):
             return None
-        message, size = stream.take_pieces()
-        return self._ended_message(stream, message, size, end)
-
-    def _ended_message(self, stream: Stream, message: bytes | None, size: int, end: bool) -> events.Event:
+        message, whole = stream.take_pieces()
         if end:
             advance(stream, not stream.opened_here, codec.CLOSE_SEND, True, sending=False)
-        return events.MessageReceived(stream.id, message, 0 if message is not None else size, end)
+        return events.MessageReceived(frame.stream, message, 0 if message is not None else whole, end)
 
     def _on_close_send(self, frame: Frame) -> events.Event | None:
         stream = self._stream_of(frame)
@@ -210,7 +211,7 @@ class Connection(Verbs):
         return events.StatusReceived(stream_id, EXHAUSTED, details, None, _NO_METADATA, None, 0)
 
     def _on_status(self, frame: Frame) -> events.Event | None:
-        stream = self._stream_of(frame)
+        stream = self._streams.get(frame.stream) or self._stream_of(frame)
         if stream is None:
             return None
         flags = frame.flags

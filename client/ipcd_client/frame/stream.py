@@ -64,14 +64,14 @@ class Stream:
         self.receive = ReceiveWindow(receive_credit)
         # A message under way in pieces: what came of it, or nothing while it is thrown away for its size.
         self.pieces: bytearray | None = None
-        self._keep = False
-        self._size = 0
-        self._filled = 0
+        self._keep: bool
+        self._size: int
+        self._filled: int
 
-    def begin_pieces(self, size: int, too_large: bool) -> None:
+    def begin_pieces(self, size: int, *, keep: bool) -> None:
         """A message of `size` bytes begins to arrive. Nothing is allocated for what is only announced."""
         self.pieces = bytearray()
-        self._keep = not too_large
+        self._keep = keep
         self._size = size
         self._filled = 0
 

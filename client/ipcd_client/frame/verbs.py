@@ -194,8 +194,6 @@ class Verbs:
             return []
         if fds:
             self._fits(message, "a message with descriptors")
-        elif len(message) > MAX_U32:
-            raise UsageError(f"a message of {len(message)} bytes, the limit is {MAX_U32}")
         advance(stream, stream.opened_here, codec.MESSAGE, end, sending=True)
         return self._pieces(stream, message, end, fds)
 
@@ -205,7 +203,9 @@ class Verbs:
         limit = self.peer.max_frame
         last = codec.END if end else 0
         if size <= limit:
-            return codec.encode(codec.MESSAGE, stream.id, message, last, fds=fds)
+            return codec.encode(codec.MESSAGE, stream.id, message, last, 0, fds)
+        if size > MAX_U32:
+            raise UsageError(f"a message of {size} bytes, the limit is {MAX_U32}")
         view = memoryview(message)
         buffers: list[Buffer] = []
         for at in range(0, size, limit):
