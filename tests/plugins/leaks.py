@@ -103,7 +103,12 @@ def processes() -> Found:
 
 
 def files() -> Found:
-    return {path: f"file {path}" for path in Path(tempfile.gettempdir()).rglob("*")}
+    # os.walk, because it takes no offence at a directory that a process removes meanwhile; Path.rglob does.
+    return {
+        path: f"file {path}"
+        for directory, below, plain in os.walk(tempfile.gettempdir())
+        for path in (f"{directory}/{name}" for name in below + plain)
+    }
 
 
 PROBES: tuple[Callable[[], Found], ...] = (fds, mappings, threads, processes, files)
