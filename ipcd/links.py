@@ -39,6 +39,9 @@ from ipcd.state.members import Address, Link, Members
 DIAL: Final = 3.0
 HELLO: Final = 5.0
 HEARTBEAT: Final = 0.75
+# A node that was told of and could not be reached for some time is given up. While there are others who reach it, they
+# say so again this often: two nodes whose path to each other alone was cut find together when it is whole again.
+RETELL: Final = 30.0
 # How long a link that was replaced may finish what was asked over it.
 LINGER: Final = 1.0
 # Connections being dialed at one time.
@@ -415,8 +418,12 @@ class PeerLinks:
 
     async def _heartbeat(self, peer: Peer, link: Link) -> None:
         connection = peer.connection
+        told = self._loop.time()
         while True:
             start = self._loop.time()
+            if start - told >= RETELL:
+                told = start
+                peer.tell_known(self.members.known())
             try:
                 link.rtt = await connection.ping(HEARTBEAT)
             except WireTimeout:

@@ -1,0 +1,50 @@
+"""What links do over time, with nodes of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ipcd_client.errors import WireClosed
+
+from ipcd import links
+from ipcd.config import Config
+from ipcd.node import Node
+
+LONG = 20.0  # seconds: far more than anything here takes
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(LONG):
+        while not condition():  # noqa: ASYNC110  # what is waited for has no event
+            await asyncio.sleep(0.02)
+
+
+def test_a_node_that_was_given_up_is_told_of_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "RETELL", 0.5)
+
+    async def story() -> None:
+        seed = Node(Config("seed", str(tmp_path / "seed"), discovery=False))
+        await seed.start()
+        others = [
+            Node(Config(name, str(tmp_path / name), discovery=False, peers=(seed.listen,))) for name in ("a", "c")
+        ]
+        a, c = others
+        try:
+            for node in others:
+                await node.start()
+            await until(lambda: set(a._links.names()) == {"seed", "c"} and set(c._links.names()) == {"seed", "a"})
+            # As after a long cut between these two alone: nobody knows the other's address any more.
+            for node, other in ((a, c), (c, a)):
+                del node._links.members.addresses[other.listen]
+            link = a._links.members.links["c"]
+            a._links._peers[link].connection.fail(WireClosed("cut"))
+            await until(lambda: "c" not in a._links.names() or a._links.members.links["c"] is not link)
+            await until(lambda: set(a._links.names()) == {"seed", "c"} and set(c._links.names()) == {"seed", "a"})
+        finally:
+            for node in (*others, seed):
+                await node.stop()
+
+    asyncio.run(story())
