@@ -109,13 +109,7 @@ def test_ipcctl_explains_it(stage: Stage) -> None:
 
 
 def test_metadata_identity_and_errors(stage: Stage) -> None:
-    sent = (
-        ("x-text", "grüße".encode().decode("latin-1")),
-        ("x-twice", "1"),
-        ("x-twice", "2"),
-        ("x-raw-bin", b"\0\xff"),
-    )
-    sent = tuple(pair for pair in sent if pair[0] != "x-text")
+    sent: parts.Metadata = (("x-twice", "1"), ("x-twice", "2"), ("x-raw-bin", b"\x00\xff"))
     for host, transport in (("a", "tcp"), ("b", "unix")):
         caller = stage.caller(host)
         initial, trailing = caller.do(parts.with_metadata, sent)
@@ -123,7 +117,7 @@ def test_metadata_identity_and_errors(stage: Stage) -> None:
         assert ("caller-node", host) in initial
         assert ("caller-pid", str(caller.pid)) in initial
         assert ("caller-transport", transport) in initial
-        assert list(trailing) == list(sent)
+        assert trailing == sent
         with pytest.raises(CallError) as aborted:
             caller.do(parts.with_metadata, (("x-abort", "not so"), ("x-why", "test")))
         assert aborted.value.code is grpc.StatusCode.FAILED_PRECONDITION
