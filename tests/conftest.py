@@ -18,6 +18,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A thread that waits has one eventfd for its life, and this thread lives as long as pytest: it is no test's leak.
 waker.mine()
 
+# The assertions of the contract suites explain themselves as those of test modules do. Said here, before any of them is
+# imported.
+pytest.register_assert_rewrite("ipcd_client.testing")
+
 # pytester is for the tests of the plugins; it has to be named in the top conftest.
 pytest_plugins = ["plugins.leaks", "pytester"]
 
