@@ -89,7 +89,9 @@ class Connection:
         self._hello_timer: asyncio.TimerHandle | None = self._loop.call_later(
             hello_timeout, self._no_hello, hello_timeout
         )
+        self._checking: asyncio.TimerHandle | None = None
         self._send(self.core.hello())
+        self._check()
 
     # -- facts ------------------------------------------------------------------------------------
 
@@ -355,6 +357,8 @@ class Connection:
             self._hello_timer.cancel()
         if self._again is not None:
             self._again.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
         self._loop.remove_reader(self._fd)
         if self._writing:
             self._loop.remove_writer(self._fd)
@@ -382,6 +386,12 @@ class Connection:
             on_closed(error)
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        every = self.wire.check_every
+        if every is not None and self.error is None:
+            self.wire.check()  # a wire that this ends becomes readable
+            self._checking = self._loop.call_later(every, self._check)
 
     def _no_hello(self, timeout: float) -> None:
         error = WireTimeout(f"no-hello: {self.wire.peer()} sent no HELLO within {timeout:g} s")

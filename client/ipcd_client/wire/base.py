@@ -33,6 +33,8 @@ class Wire(abc.ABC):
     """One end."""
 
     kind: ClassVar[str]
+    # Seconds between two calls of `check`; None where it has nothing to do.
+    check_every: ClassVar[float | None] = None
     # Bytes that `send` was given and the transport has not taken.
     backlog: int = 0
     closed: bool = False
@@ -98,7 +100,7 @@ class Wire(abc.ABC):
 
     def check(self) -> None:  # noqa: B027 - most transports do say so
         """Ends the wire if the peer's host does not answer, where the transport itself would not say so for long.
-        `poll` does this while it waits; who waits with epoll calls it about once a second. For any thread."""
+        `poll` does this while it waits; who waits with epoll calls it as `check_every` says. For any thread."""
 
     @abc.abstractmethod
     def shutdown(self) -> None:

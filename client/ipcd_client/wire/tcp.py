@@ -22,8 +22,6 @@ KEEPALIVE_COUNT: Final = 3
 # many tries on, the last of them at the earliest 6 s after the first (each waits twice as long, from 200 ms on).
 # TCP_USER_TIMEOUT is no way out: it also ends the connection with a peer that is well and does not read for that long.
 DEAD_AFTER: Final = 5
-# Seconds between two looks.
-CHECK_EVERY: Final = 1.0
 _TCP_INFO_SIZE: Final = 8
 _RETRANSMITS: Final = 2  # struct tcp_info of linux/tcp.h: tcpi_retransmits, tcpi_probes; an answer sets them to 0
 _PROBES: Final = 3
@@ -33,12 +31,13 @@ class TcpWire(SocketWire):
     """See the module."""
 
     kind: ClassVar[str] = "tcp"
+    check_every: ClassVar[float] = 1.0
 
     def poll(self, timeout: float | None, *, write: bool = False, also: int = -1) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
         left = timeout
         while True:
-            if super().poll(CHECK_EVERY if left is None else min(left, CHECK_EVERY), write=write, also=also):
+            if super().poll(self.check_every if left is None else min(left, self.check_every), write=write, also=also):
                 return True
             if timeout == 0:
                 return False

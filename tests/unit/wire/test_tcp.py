@@ -98,7 +98,7 @@ class Fading:
 def test_a_host_that_does_not_answer(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wire, other = TcpFactory().pair()
     assert isinstance(wire, tcp.TcpWire)
-    monkeypatch.setattr(tcp, "CHECK_EVERY", 0.01)
+    monkeypatch.setattr(tcp.TcpWire, "check_every", 0.01)
     fading = Fading(wire._socket)
     monkeypatch.setattr(wire, "_socket", fading)
     with Worker(lambda: wire.poll(None)) as waiting:
@@ -115,7 +115,7 @@ def test_a_host_that_does_not_answer(which: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_wait_ends_on_time_though_it_looks_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "CHECK_EVERY", 0.01)
+    monkeypatch.setattr(tcp.TcpWire, "check_every", 0.01)
     wire, other = TcpFactory().pair()
     assert not wire.poll(0.035)
     wire.abort()
