@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from cluster.hosts import Cluster
 from cluster.netns import NoNamespaces
 
 MakeCluster = Callable[..., Cluster]
+
+_CLUSTERS = pytest.StashKey[list[Cluster]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows what the processes wrote, where a test fails."""
+    report = yield
+    if report.failed and report.when != "teardown":
+        for cluster in item.stash.get(_CLUSTERS, []):
+            report.sections.append(("logs of the cluster", cluster.logs()))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -25,11 +37,12 @@ def _reason() -> str:
 
 
 @pytest.fixture
-def make_cluster(_reason: str) -> Iterator[MakeCluster]:
+def make_cluster(_reason: str, request: pytest.FixtureRequest) -> Iterator[MakeCluster]:
     """Makes a cluster of hosts with these names, which ends with the test."""
     if _reason:
         pytest.skip(_reason)
     clusters: list[Cluster] = []
+    request.node.stash[_CLUSTERS] = clusters
 
     def make(*names: str) -> Cluster:
         clusters.append(Cluster(*names))
@@ -38,7 +51,7 @@ def make_cluster(_reason: str) -> Iterator[MakeCluster]:
     yield make
     wrong: list[str] = []
     for cluster in clusters:
-        # Shown if the test fails.
+        # Shown if the teardown finds something wrong.
         print(cluster.logs())
         wrong += cluster.close()
     assert not wrong, "\n".join(wrong)

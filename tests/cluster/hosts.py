@@ -27,6 +27,8 @@ from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc
 
 PORT: Final = 7319
 TESTS: Final = str(Path(__file__).parents[1])
+# For programs that import what tests share, beside what the tests themselves were started with.
+PYTHONPATH: Final = os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))
 # Seconds that all processes have to end in when they are asked to.
 GRACE: Final = 10.0
 
@@ -183,7 +185,7 @@ class Host:
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else log,
                 stderr=log,
-                environment=os.environ | {"PYTHONPATH": TESTS},
+                environment=os.environ | {"PYTHONPATH": PYTHONPATH},
                 # Not where the tests were started: what is in that folder could be imported.
                 folder=self._cluster.folder,
             )

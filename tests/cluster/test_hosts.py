@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cluster.conftest import MakeCluster
 from cluster.eventually import LONG, eventually
-from cluster.hosts import TESTS, Host
+from cluster.hosts import PYTHONPATH, Host
 from cluster.parts import hostname
 
 LISTEN = """
@@ -45,11 +45,11 @@ import sys, time
 from cluster.hosts import Cluster
 from cluster.parts import hostname
 cluster = Cluster("a", "b")
-a = cluster["a"]
-a.run_daemon("--no-discovery").status()
-a.program("caller").do(hostname)
-print(cluster.folder, *[pid for host in cluster for pid in host.network.processes()], flush=True)
 try:
+    a = cluster["a"]
+    a.run_daemon("--no-discovery").status()
+    a.program("caller").do(hostname)
+    print(cluster.folder, *[pid for host in cluster for pid in host.network.processes()], flush=True)
     time.sleep(60)
 finally:
     print(cluster.close(), flush=True)
@@ -114,7 +114,7 @@ def runs(pid: str) -> bool:
 @pytest.mark.usefixtures("make_cluster")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_who_made_it(number: signal.Signals) -> None:
-    environment = os.environ | {"PYTHONPATH": TESTS}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, env=environment)
     with owner:
         assert owner.stdout is not None
