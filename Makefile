@@ -6,7 +6,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint protos clean
+.PHONY: help demo test lint protos bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -23,6 +23,9 @@ lint: $(VENV)/.tox ## only what needs no running program
 protos: $(VENV)/.tox ## generate the protobuf code anew
 	$(BIN)/tox run -e protos -- --write
 
+bench: $(VENV)/.bench ## measure ipcd beside other ways of calling, into docs/: ten minutes on an idle machine
+	$(BIN)/python -m benchmarks --out docs $(BENCH)
+
 clean: ## what make and tox have made
 	rm -rf $(VENV) .tox build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
@@ -32,6 +35,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.bench: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@
 
 $(VENV)/.tox: $(VENV)/bin/python

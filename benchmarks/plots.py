@@ -1,0 +1,108 @@
+"""The plots: latency by size, throughput by concurrency. Without matplotlib there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.registry import Peer
+from benchmarks.stats import Run, best, select
+
+_COLOURS = {"ipcd": "#1668b8", "grpc": "#c4442a"}  # by how a label begins; what is neither is gray
+_OTHERS = ("#5a5a5a", "#8a6d00", "#3b7a3b", "#8a4a8a", "#3f8f8f")
+_STYLES = {"shm": "-", "unix": "--", "tcp": ":"}
+
+
+def write(run: Run, peers: Sequence[Peer], directory: Path, stem: str) -> list[Path]:
+    """Those for which there are figures; their paths."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return []
+    # For files only; and text as text, ids the same each time: small, and the same figures give the same file.
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": stem, "font.size": 9})
+    drawn = []
+    for name, title, x_label, y_label, lines in (
+        ("latency", "Unary call, p50", "bytes of payload", "microseconds", _latency(run, peers)),
+        ("in-flight", "Unary calls of 64 B on one connection", "in flight", "calls/s", _in_flight(run, peers)),
+        ("processes", "Unary calls of 64 B", "client processes", "calls/s", _processes(run, peers)),
+    ):
+        if any(len(points) > 1 for _, points in lines):
+            path = directory / f"{stem}-{name}.svg"
+            _draw(path, title, x_label, y_label, lines)
+            drawn.append(path)
+    return drawn
+
+
+Lines = list[tuple[Peer, list[tuple[int, float]]]]
+
+
+def _latency(run: Run, peers: Sequence[Peer]) -> Lines:
+    return [
+        (peer, sorted((int(one.at["size"]), one.values["p50_us"]) for one in select(run, "latency", peer.name)))
+        for peer in peers
+    ]
+
+
+def _in_flight(run: Run, peers: Sequence[Peer]) -> Lines:
+    counts = sorted({int(one.at["in_flight"]) for one in select(run, "throughput")})
+    lines = []
+    for peer in peers:
+        found = ((count, best(run, "calls_per_s", "throughput", peer.name, in_flight=count)) for count in counts)
+        lines.append((peer, [(count, one.values["calls_per_s"]) for count, one in found if one is not None]))
+    return lines
+
+
+def _processes(run: Run, peers: Sequence[Peer]) -> Lines:
+    return [
+        (
+            peer,
+            sorted(
+                (int(one.at["processes"]), one.values["calls_per_s"]) for one in select(run, "processes", peer.name)
+            ),
+        )
+        for peer in peers
+    ]
+
+
+def _draw(path: Path, title: str, x_label: str, y_label: str, lines: Lines) -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+    figure: Any = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    others = iter(_OTHERS * 3)
+    ticks: set[int] = set()
+    for peer, points in lines:
+        if not points:
+            continue
+        ours = next((colour for name, colour in _COLOURS.items() if peer.label.startswith(name)), None)
+        style = _STYLES[peer.socket] if ours else "-"
+        axes.plot(
+            *zip(*points, strict=True),
+            label=peer.label,
+            color=ours or next(others),
+            linestyle=style,
+            linewidth=2 if peer.ours else 1.2,
+            marker="s" if peer.aio else "o",
+            markersize=3.5,
+            alpha=0.6 if peer.aio else 1,
+        )
+        ticks |= {x for x, _ in points}
+    axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
+    axes.set_xticks(sorted(ticks), [_tick(x) for x in sorted(ticks)])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.grid(visible=True, which="major", alpha=0.3)
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    # Without the date: what is drawn is all that makes one file differ from another.
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _tick(x: int) -> str:
+    for unit, name in ((1 << 20, "Mi"), (1 << 10, "Ki")):
+        if x >= unit and x % unit == 0:
+            return f"{x // unit} {name}"
+    return str(x)
