@@ -30,8 +30,8 @@ from benchmarks.peers.registry import BY_NAME
 from benchmarks.processes import allow_descriptors
 from benchmarks.talk import error_text, say
 
-HEAD_START = 0.1  # seconds from a command to the first call, for all to be ready
-GRACE = 2.0  # seconds for the members to end by themselves
+HEAD_START = 0.05  # seconds from a command to the first call, for all to be ready
+GRACE = 1.5  # seconds for the members to end by themselves
 
 
 class Member:
@@ -47,9 +47,13 @@ class Member:
         self._file.flush()
 
     def answer(self, until: float) -> dict[str, Any]:
-        """Its next line; raises RuntimeError for an error, TimeoutError where none comes until then."""
-        if not select.select([self._socket], [], [], max(0.0, until - time.monotonic()))[0]:
+        """Its next line; raises RuntimeError for an error, TimeoutError where none comes until then, EOFError where
+        nobody wants it any more: no command comes before this one is answered, so it is the end of the commands."""
+        ready, _, _ = select.select([self._socket, sys.stdin], [], [], max(0.0, until - time.monotonic()))
+        if not ready:
             raise TimeoutError(f"process {self.pid} does not answer")
+        if self._socket not in ready:
+            raise EOFError
         line = self._file.readline()
         if not line:
             raise RuntimeError(f"process {self.pid} has ended")
@@ -87,6 +91,8 @@ def main() -> None:
         say({"members": [member.pid for member in members]})
         for line in sys.stdin:
             say(_do(members, json.loads(line)))
+    except EOFError:
+        pass
     except Exception as error:
         # Whatever it is, it is told to who can act on it; where it came from stands in this process's log.
         say({"error": error_text(error)})

@@ -27,6 +27,7 @@ class Effort:
     caller_processes: int = 4
     idle_channels: int = 100
     idle_seconds: float = 30.0
+    settle: float = 1.0  # seconds after the last call, before what is idle is looked at
 
     def seconds_of(self, size: int) -> float:
         """Sizes in the middle are there for the shape of the curve; the two that have a figure to reach, and the
@@ -35,12 +36,17 @@ class Effort:
 
     @property
     def turn(self) -> float:
-        """Seconds of one turn where many calls are under way."""
+        """Seconds of one turn where many calls or messages are under way."""
         return self.seconds / 2 / self.rounds
+
+    @property
+    def crowd_turn(self) -> float:
+        """The same where there are more processes than CPUs: it has to be long beside the scheduler's slices."""
+        return self.seconds / self.rounds
 
 
 FULL: Final = Effort()
 QUICK: Final = Effort(
     rounds=2, seconds=0.1, processes=(1, 4), first_calls=1, callers=40, caller_processes=2, idle_channels=20,
-    idle_seconds=2.0,
+    idle_seconds=2.0, settle=0.3,
 )  # fmt: skip

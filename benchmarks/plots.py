@@ -69,7 +69,7 @@ def _processes(run: Run, peers: Sequence[Peer]) -> Lines:
 
 def _draw(path: Path, title: str, x_label: str, y_label: str, lines: Lines) -> None:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import NullLocator, StrMethodFormatter
 
     figure: Any = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.subplots()
@@ -93,7 +93,7 @@ def _draw(path: Path, title: str, x_label: str, y_label: str, lines: Lines) -> N
         ticks |= {x for x, _ in points}
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
     axes.set_xticks(sorted(ticks), [_tick(x) for x in sorted(ticks)])
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.grid(visible=True, which="major", alpha=0.3)
     figure.legend(loc="outside right center", fontsize=8, frameon=False)

@@ -34,6 +34,13 @@ def memory(pid: int) -> Memory:
     return Memory(sizes["Rss"], sizes["Pss"], sizes["Private_Clean"] + sizes["Private_Dirty"])
 
 
+def shared_memory() -> int:
+    """Bytes of all shared memory of the system. What a memfd has allocated counts here even where nobody has touched
+    it, when it is in no process's resident memory."""
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Shmem:"))
+
+
 def descriptors(pid: int) -> int:
     """How many a process has open."""
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())

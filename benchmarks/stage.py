@@ -16,7 +16,7 @@ from benchmarks.peers.registry import Peer
 from ipcd.demo.processes import Children, StageError, Talker
 
 START = 30.0  # seconds for a process to be up: an interpreter and its imports, on a busy machine
-SLACK = 40.0  # seconds past the end of a turn; every call has a deadline of its own below that
+SLACK = 30.0  # seconds past the end of a turn; every call has a deadline of its own below that
 
 Tell = Callable[[str], None]
 

@@ -214,12 +214,12 @@ def callers(run: Run, peers: Sequence[Peer]) -> str:
         values = one.values
         served = f"{values['served']:,.0f} of {values['callers']:,.0f}"
         if "seconds" not in values:
-            return [peer.label, served, *[NOTHING] * 6]
+            return [peer.label, served, *[NOTHING] * 7]
         return [
             peer.label,
             served,
             f"{values['seconds']:.1f} s",
-            *(f"{values[f'{name}_per_caller'] / 1000:.0f} KB" for name in ("rss", "pss", "private")),
+            *(f"{values[f'{name}_per_caller'] / 1000:.0f} KB" for name in ("rss", "pss", "private", "shared")),
             f"{values['descriptors_per_caller']:.1f}",
             f"{values['idle_cpu_ms_per_s']:.1f} ms",
         ]
@@ -232,6 +232,7 @@ def callers(run: Run, peers: Sequence[Peer]) -> str:
             "resident each",
             "by parts (PSS) each",
             "its own each",
+            "shared memory each",
             "descriptors each",
             "CPU of 1 s, idle",
         ],
@@ -239,7 +240,8 @@ def callers(run: Run, peers: Sequence[Peer]) -> str:
     )
     return rows and (
         "Channels, each with a connection of its own, in a few client processes; what the server's memory grew by for"
-        f" each of them, all idle.\n\n{rows}"
+        " each of them, all idle. Shared memory is what the system has allocated for both sides, whether anybody has"
+        f" touched it or not; other programs may be in it.\n\n{rows}"
     )
 
 

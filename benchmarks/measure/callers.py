@@ -7,7 +7,7 @@ import time
 from benchmarks.measure.rounds import Step
 from benchmarks.measure.throughput import crew
 from benchmarks.plan import Effort
-from benchmarks.processes import cpu_ns, descriptors, memory
+from benchmarks.processes import cpu_ns, descriptors, memory, shared_memory
 from benchmarks.stage import SLACK, Entry, Stage, one_line
 from benchmarks.stats import Reading
 from ipcd.demo.processes import StageError
@@ -15,7 +15,6 @@ from ipcd.demo.processes import StageError
 GROUP = "callers"
 
 PATIENCE = 120.0  # seconds for all to have been introduced and served
-SETTLED = 1.0  # seconds that they are idle before the memory is read
 
 
 def turns(stage: Stage, _effort: Effort) -> int:
@@ -46,17 +45,18 @@ def _measure(entry: Entry, effort: Effort) -> Reading:
     entry.ask({"do": "latency", "size": 64, "seconds": 0.2, "keep": False})
     process = crew(entry, effort.caller_processes)
     try:
-        before, open_before = memory(entry.server_pid), descriptors(entry.server_pid)
+        before, open_before, shared_before = memory(entry.server_pid), descriptors(entry.server_pid), shared_memory()
         began = time.monotonic()
         served = process.ask({"do": "gather", "count": effort.callers}, PATIENCE)["served"]
         took = time.monotonic() - began
         again = process.ask({"do": "again"}, SLACK)["served"]
-        time.sleep(SETTLED)
+        time.sleep(effort.settle)
         after, opened = memory(entry.server_pid), descriptors(entry.server_pid) - open_before
+        shared = shared_memory() - shared_before
         if opened < effort.callers:
             raise StageError(f"{effort.callers} callers have {opened} connections with the server")
         cpu = cpu_ns(entry.server_pid)
-        time.sleep(SETTLED)
+        time.sleep(effort.settle)
         idle_ns = cpu_ns(entry.server_pid) - cpu
     finally:
         entry.stage.children.stop(process)
@@ -67,7 +67,8 @@ def _measure(entry: Entry, effort: Effort) -> Reading:
         "rss_per_caller": (after.rss - before.rss) / effort.callers,
         "pss_per_caller": (after.pss - before.pss) / effort.callers,
         "private_per_caller": (after.private - before.private) / effort.callers,
+        "shared_per_caller": shared / effort.callers,
         "descriptors_per_caller": opened / effort.callers,
-        "idle_cpu_ms_per_s": idle_ns / 1e6 / SETTLED,
+        "idle_cpu_ms_per_s": idle_ns / 1e6 / effort.settle,
     }
     return Reading(GROUP, entry.name, {}, values)

@@ -16,7 +16,6 @@ from ipcd.demo.processes import StageError
 
 GROUP = "idle"
 
-SETTLED = 1.0  # seconds after the last call
 _PART = 1.0  # seconds between two steps of the progress
 
 
@@ -63,7 +62,7 @@ def measure(stage: Stage, effort: Effort, step: Step) -> list[Reading]:
             connected = f"{effort.idle_channels} channels over {entry.transport}"
             watched.append(_Watched(kind, "server", entry.server_pid, connected))
             watched.append(_Watched(kind, "client", entry.client_pid, connected))
-        return _watch(watched, effort.idle_seconds, step)
+        return _watch(watched, effort, step)
     finally:
         stage.end(entries)
 
@@ -76,11 +75,11 @@ def _gather(entry: Entry, count: int) -> None:
         raise StageError(f"{served} of {count} channels were served, over {opened} connections")
 
 
-def _watch(watched: list[_Watched], seconds: float, step: Step) -> list[Reading]:
-    time.sleep(SETTLED)
+def _watch(watched: list[_Watched], effort: Effort, step: Step) -> list[Reading]:
+    time.sleep(effort.settle)
     began = time.monotonic()
     before = [cpu_ns(one.pid) for one in watched]
-    while (left := began + seconds - time.monotonic()) > 0:
+    while (left := began + effort.idle_seconds - time.monotonic()) > 0:
         time.sleep(min(_PART, left))
         step("idle")
     spent = [(cpu_ns(one.pid) - first) / 1e6 for one, first in zip(watched, before, strict=True)]

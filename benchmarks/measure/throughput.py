@@ -86,8 +86,8 @@ def processes(stage: Stage, effort: Effort, step: Step) -> list[Reading]:
         rates: defaultdict[str, list[float]] = defaultdict(list)
 
         def turn(entry: Entry, number: int, active: int = active, rates: dict[str, list[float]] = rates) -> str:
-            command = {"do": "together", "active": active, "size": SMALL, "seconds": effort.turn}
-            rate = crews[entry.name].ask(command, effort.turn + SLACK)["calls"] / effort.turn
+            command = {"do": "together", "active": active, "size": SMALL, "seconds": effort.crowd_turn}
+            rate = crews[entry.name].ask(command, effort.crowd_turn + SLACK)["calls"] / effort.crowd_turn
             if number >= 0:
                 rates[entry.name].append(rate)
             return f"{active} processes, {rate:,.0f} calls/s"
