@@ -50,7 +50,7 @@ Exit codes: 0; 1, it failed, or --check found a figure that is not reached; 2, u
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
-    help="Of one peer at one point, over all rounds.  [default: 1; with --quick 0.1]",
+    help="Of one peer at one point, over all rounds.  [default: 1; with --quick 0.05]",
 )
 @click.option("--quick", is_flag=True, help="See whether it works: figures of a minute are worth little.")
 @click.option(

@@ -27,12 +27,15 @@ class Effort:
     caller_processes: int = 4
     idle_channels: int = 100
     idle_seconds: float = 30.0
-    settle: float = 1.0  # seconds after the last call, before what is idle is looked at
+    settle: float = 0.5  # seconds after the last call, before what is idle is looked at
 
-    def seconds_of(self, size: int) -> float:
-        """Sizes in the middle are there for the shape of the curve; the two that have a figure to reach, and the
-        largest, of which few go into a second, get all of it."""
-        return self.seconds if size in (SMALL, LARGE) or size > LARGE else self.seconds / 2
+    def turns_of(self, size: int) -> tuple[int, float]:
+        """How many turns, and the seconds of one. Two sizes have a figure to reach; the others, which are there for the
+        shape of the curve, get less. A turn has two calls at least: of the largest these alone take long."""
+        if size in (SMALL, LARGE):
+            return self.rounds, self.seconds / self.rounds
+        rounds = self.rounds if size < LARGE else max(1, self.rounds // 2)
+        return rounds, 0.4 * self.seconds / rounds
 
     @property
     def turn(self) -> float:
@@ -40,13 +43,15 @@ class Effort:
         return self.seconds / 2 / self.rounds
 
     @property
-    def crowd_turn(self) -> float:
-        """The same where there are more processes than CPUs: it has to be long beside the scheduler's slices."""
-        return self.seconds / self.rounds
+    def crowd(self) -> tuple[int, float]:
+        """How many turns where there are more processes than CPUs, and the seconds of one: few, but each long beside
+        the scheduler's slices."""
+        rounds = max(1, self.rounds // 2)
+        return rounds, self.seconds / 2 / rounds
 
 
 FULL: Final = Effort()
 QUICK: Final = Effort(
-    rounds=2, seconds=0.1, processes=(1, 4), first_calls=1, callers=40, caller_processes=2, idle_channels=20,
-    idle_seconds=2.0, settle=0.3,
+    rounds=1, seconds=0.05, processes=(1, 4), first_calls=1, callers=40, caller_processes=2, idle_channels=20,
+    idle_seconds=2.0, settle=0.2,
 )  # fmt: skip

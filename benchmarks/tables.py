@@ -122,7 +122,7 @@ def in_flight(run: Run, peers: Sequence[Peer]) -> str:
         if ours is None:
             return NOTHING
         rate = ours.values["calls_per_s"]
-        way = f" {ours.at['way']}" if len(peer.ways) > 1 and count > 1 else ""
+        way = f" {ours.at['way']}" if len(peer.ways) > 1 else ""
         return _with_ratio(ratio(rate, _best_rate(run, peer.beside, count)), times, f"{rate:,.0f}/s{way}")
 
     rows = _by_point(run, peers, "throughput", "in_flight", lambda count: f"{count} in flight", cell)

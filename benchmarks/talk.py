@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 
+from benchmarks.peers.base import UnsupportedError
+
 LONGEST = 300  # characters of an error that are told
 
 
@@ -24,6 +26,8 @@ def error_text(error: BaseException) -> str:
         text = f"{error.code().name}: {error.details()}"
     elif isinstance(error, ImportError):
         text = f"cannot be imported ({error})"
+    elif isinstance(error, UnsupportedError):
+        text = str(error)
     else:
         text = f"{type(error).__name__}: {error}" if str(error) else repr(error)
     return " ".join(text.split())[:LONGEST]

@@ -13,7 +13,7 @@ GROUP = "latency"
 
 def turns(stage: Stage, effort: Effort) -> int:
     """How many steps there will be."""
-    return len(stage.present) * (effort.rounds + 1) * len(effort.sizes)
+    return len(stage.present) * sum(effort.turns_of(size)[0] + 1 for size in effort.sizes)
 
 
 def measure(stage: Stage, effort: Effort, step: Step) -> list[Reading]:
@@ -21,13 +21,13 @@ def measure(stage: Stage, effort: Effort, step: Step) -> list[Reading]:
     readings = []
     entries = stage.present
     for size in effort.sizes:
-        seconds = effort.seconds_of(size) / effort.rounds
+        rounds, seconds = effort.turns_of(size)
 
         def turn(entry: Entry, number: int, size: int = size, seconds: float = seconds) -> str:
             command = {"do": "latency", "size": size, "seconds": seconds, "keep": number >= 0}
             return f"{size} B, {entry.ask(command, seconds)['p50_us']:.1f} us"
 
-        interleave(entries, effort.rounds, turn, step)
+        interleave(entries, rounds, turn, step)
         for entry in entries:
             if entry.missing:
                 continue

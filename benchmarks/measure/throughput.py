@@ -17,9 +17,8 @@ PROCESSES = "processes"
 
 
 def points(entry: Entry, effort: Effort) -> list[tuple[str, int]]:
-    """(way, how many in flight) for a peer. One in flight is the same whichever way: it is called the first."""
-    ways = entry.peer.ways
-    return [(way, count) for count in effort.in_flight for way in (ways if count > 1 else ways[:1])]
+    """(way, how many in flight) for a peer."""
+    return [(way, count) for count in effort.in_flight for way in entry.peer.ways]
 
 
 def in_flight_turns(stage: Stage, effort: Effort) -> int:
@@ -68,7 +67,7 @@ def crewed(stage: Stage) -> list[Entry]:
 
 def process_turns(stage: Stage, effort: Effort) -> int:
     """How many steps there will be."""
-    return (effort.rounds + 1) * len(effort.processes) * len(crewed(stage))
+    return (effort.crowd[0] + 1) * len(effort.processes) * len(crewed(stage))
 
 
 def processes(stage: Stage, effort: Effort, step: Step) -> list[Reading]:
@@ -76,6 +75,7 @@ def processes(stage: Stage, effort: Effort, step: Step) -> list[Reading]:
     entries = crewed(stage)
     crews: dict[str, Talker] = {}
     most = max(effort.processes)
+    rounds, seconds = effort.crowd
     for entry in entries:
         try:
             crews[entry.name] = crew(entry, most)
@@ -86,13 +86,13 @@ def processes(stage: Stage, effort: Effort, step: Step) -> list[Reading]:
         rates: defaultdict[str, list[float]] = defaultdict(list)
 
         def turn(entry: Entry, number: int, active: int = active, rates: dict[str, list[float]] = rates) -> str:
-            command = {"do": "together", "active": active, "size": SMALL, "seconds": effort.crowd_turn}
-            rate = crews[entry.name].ask(command, effort.crowd_turn + SLACK)["calls"] / effort.crowd_turn
+            command = {"do": "together", "active": active, "size": SMALL, "seconds": seconds}
+            rate = crews[entry.name].ask(command, seconds + SLACK)["calls"] / seconds
             if number >= 0:
                 rates[entry.name].append(rate)
             return f"{active} processes, {rate:,.0f} calls/s"
 
-        interleave(entries, effort.rounds, turn, step)
+        interleave(entries, rounds, turn, step)
         readings += _readings(PROCESSES, entries, rates, {"processes": active})
     for process in crews.values():
         stage.children.stop(process)
