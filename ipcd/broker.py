@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -93,9 +93,12 @@ class Introduction:
 
 
 class Broker:
-    """`address`: HOST:PORT of our own listener, for callers on this node that ask for TCP."""
+    """`address`: HOST:PORT of our own listener, for callers on this node that ask for TCP. `trusted`: uids whose
+    processes share memory with one another."""
 
-    def __init__(self, node: str, catalog: Catalog, log: Log, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, node: str, catalog: Catalog, log: Log, clock: Callable[[], float], trusted: Collection[int] = ()
+    ) -> None:
         self.node = node
         self.catalog = catalog
         self.links: Links = NoLinks()
@@ -103,6 +106,7 @@ class Broker:
         self.changed = Waiters()  # the catalog, or the nodes
         self._log = log
         self._clock = clock
+        self._trusted = trusted
         self._registrations: dict[str, Registration] = {}
         self._tokens: Tokens[Introduction] = Tokens()
         self._attached: set[Attached] = set()
@@ -203,8 +207,8 @@ class Broker:
         """Names of all nodes, ours first."""
         return [self.node, *sorted(self.links.names())]
 
-    def resolve(self, target: node_pb2.ResolveRequest) -> list[node_pb2.Candidate]:
-        """Candidates for a call, the best first.
+    def resolve(self, target: node_pb2.ResolveRequest, caller: node_pb2.Process | None) -> list[node_pb2.Candidate]:
+        """Candidates for a call, the best first. `caller`: a process of this machine, None for anybody else.
 
         Raises:
             IpcdError: there is none; the text says why.
@@ -218,6 +222,7 @@ class Broker:
             self.node,
             lambda server_id: self._connections[server_id],
             lambda server_id: self._turns.get(server_id, 0),
+            lambda server: choice.unshared(caller, server, self._trusted),
         )
         if not candidates:
             raise choice.no_server(target, self.nodes())
@@ -257,7 +262,7 @@ class Broker:
 
     def _has_any(self, target: node_pb2.ResolveRequest) -> bool:
         try:
-            return bool(self.resolve(target))
+            return bool(self.resolve(target, None))
         except NodeError:
             return False
 
@@ -274,7 +279,7 @@ class Broker:
     ) -> tuple[node_pb2.OpenReply, list[Fd]]:
         refusals: list[str] = []
         asked: set[str] = set()
-        for candidate in self.resolve(target):
+        for candidate in self.resolve(target, attached.process):
             node = candidate.server.process.node
             if node == self.node:
                 given = self._introduce_here(attached, target, candidate)
@@ -291,7 +296,16 @@ class Broker:
                 except IpcdError as error:
                     refusals.append(f"node {node}: {error}")
                     continue
-            self._count(attached, given[0].choice.server.id)
+            chosen = given[0].choice
+            self._count(attached, chosen.server.id)
+            self._log.debug(
+                "introduced",
+                service=target.service,
+                caller=attached.process.pid,
+                server=chosen.server.id,
+                transport=choice.NAMES[chosen.transport],
+                reason=chosen.reason,
+            )
             return given
         raise choice.NoServer(f"no server for {target.service} took the caller: {'; '.join(refusals)}")
 
@@ -308,7 +322,7 @@ class Broker:
         if registration is None:
             return None
         ours, theirs = map(_owned, socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
-        grant = node_pb2.Grant(caller=attached.process, transport=choice.UNIX, service=target.service)
+        grant = node_pb2.Grant(caller=attached.process, transport=candidate.transport, service=target.service)
         if not registration.deliver(grant, theirs):
             ours.close()
             return None
@@ -347,7 +361,7 @@ class Broker:
         own = node_pb2.ResolveRequest(
             service=target.service, node=self.node, server=target.server, transport=choice.TCP
         )
-        server = self.resolve(own)[0].server
+        server = self.resolve(own, None)[0].server
         self._turn += 1
         self._turns[server.id] = self._turn
         return peer_pb2.IntroduceReply(server=server, token=self._issue(server.id, target.service, request.caller))

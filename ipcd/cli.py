@@ -77,6 +77,14 @@ def main() -> None:
     "[$IPCD_INSECURE]",
 )
 @click.option("--cluster", metavar="NAME", help="Nodes of other clusters are left alone. [default; $IPCD_CLUSTER]")
+@click.option(
+    "--shm-uid",
+    "shm_uids",
+    metavar="UID",
+    type=int,
+    multiple=True,
+    help="Processes of these users share memory with one another. [only those of one user do; $IPCD_SHM_UIDS]",
+)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), help="[text; $IPCD_LOG_FORMAT]")
 @click.option("--log-level", type=click.Choice(logs.LEVELS), help="[info; $IPCD_LOG_LEVEL]")
 def run(file: str | None, **flags: Any) -> None:
@@ -84,8 +92,8 @@ def run(file: str | None, **flags: Any) -> None:
 
     A flag is stronger than the environment, that than the file, that than the default. The file has the long names
     with underscores: node, socket, listen, advertise, peers (a list), discovery (true or false), state_dir, insecure,
-    cluster, log_format, log_level. SIGHUP reads it again: peers and log_level change at once, the others at the next
-    start.
+    cluster, shm_uids (a list), log_format, log_level. SIGHUP reads it again: peers and log_level change at once, the
+    others at the next start.
 
     \b
     Examples:

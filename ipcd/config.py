@@ -19,6 +19,7 @@ from ipcd import limits
 from ipcd.log import FORMATS, LEVELS
 
 DEFAULT_LISTEN: Final = "127.0.0.1:0"
+_NO_UID: Final = 0xFFFF_FFFF  # (uid_t) -1
 _TRUE: Final = {"1": True, "true": True, "yes": True, "on": True}
 _FALSE: Final = {"0": False, "false": False, "no": False, "off": False}
 
@@ -38,6 +39,7 @@ class Config:
     log_format: str = "text"
     log_level: str = "info"
     cluster: str = "default"
+    shm_uids: tuple[int, ...] = ()  # share memory with one another, though they are different users
 
 
 # Name of the environment variable, for each field. `discovery` is the odd one: its flag says the opposite.
@@ -53,10 +55,11 @@ VARIABLES: Final = {
     "log_format": "IPCD_LOG_FORMAT",
     "log_level": "IPCD_LOG_LEVEL",
     "cluster": "IPCD_CLUSTER",
+    "shm_uids": "IPCD_SHM_UIDS",
 }
 
 # Flags that are not named after their field.
-FLAGS: Final = {"peers": "--peer", "discovery": "--no-discovery"}
+FLAGS: Final = {"peers": "--peer", "shm_uids": "--shm-uid", "discovery": "--no-discovery"}
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None, file: str | None = None) -> Config:
@@ -100,6 +103,8 @@ def _read(path: str) -> dict[str, object]:
 
 
 def _from_text(key: str, raw: str, variable: str) -> object:
+    if key == "shm_uids":
+        return [int(part) if part.strip().isdecimal() else part for part in raw.split(",") if part.strip()]
     if key == "peers":
         return [part.strip() for part in raw.split(",") if part.strip()]
     if key in {"discovery", "insecure"}:
@@ -157,6 +162,14 @@ def _addresses(value: object, source: str) -> tuple[str, ...]:
     return addresses
 
 
+def _uids(value: object, source: str) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(item, int) and not isinstance(item, bool) and 0 <= item < _NO_UID for item in value
+    ):
+        raise ConfigError(f"{source}: {value!r} is not a list of user ids (numbers)")
+    return tuple(value)
+
+
 def _path(value: object, source: str) -> str:
     text = _text(value, source)
     if not text or "\0" in text or text.startswith("@"):
@@ -185,6 +198,7 @@ _CHECKS: Final[dict[str, Callable[[object, str], Any]]] = {
     "log_format": _one_of(FORMATS),
     "log_level": _one_of(LEVELS),
     "cluster": _name,
+    "shm_uids": _uids,
 }
 
 

@@ -72,7 +72,7 @@ class Node:
         """
         config = self.config
         loop = asyncio.get_running_loop()
-        self._broker = Broker(config.node, self.catalog, self.log, loop.time)
+        self._broker = Broker(config.node, self.catalog, self.log, loop.time, config.shm_uids)
         tcp = listen_tcp(config.listen)
         try:
             self.listen = address_of(tcp)

@@ -92,7 +92,9 @@ class NodeServicer(node_pb2_grpc.NodeServicer):
 
     async def Resolve(self, request: node_pb2.ResolveRequest, context: ServicerContext) -> node_pb2.ResolveReply:
         """Where a call would go."""
-        return node_pb2.ResolveReply(candidates=self._broker.resolve(request))
+        identity = context.peer_identity
+        caller = identity.process if isinstance(identity, Attached) else None
+        return node_pb2.ResolveReply(candidates=self._broker.resolve(request, caller))
 
     async def Open(self, request: node_pb2.OpenRequest, context: ServicerContext) -> node_pb2.OpenReply:
         """Introduces the caller to a server."""

@@ -97,3 +97,12 @@ class ConfigError(IpcdError):
     """A setting is wrong. The text names the setting and where it came from."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def without_frames(error: IpcdError) -> IpcdError:
+    """The error, to be kept: its traceback would keep all that the frames in it hold, such as mapped memory."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__context__
+    return error

@@ -6,18 +6,19 @@ the fewest connections granted, then the one whose last turn is longest ago.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import grpc
 from ipcd_client.errors import IpcdError, NodeError
 from ipcd_client.pb.ipcd.v1 import node_pb2
 
+SHM: Final = node_pb2.TRANSPORT_SHM
 UNIX: Final = node_pb2.TRANSPORT_UNIX
 TCP: Final = node_pb2.TRANSPORT_TCP
 NAMES: Final = {
     node_pb2.TRANSPORT_UNSPECIFIED: "auto",
-    node_pb2.TRANSPORT_SHM: "shm",
+    SHM: "shm",
     UNIX: "unix",
     TCP: "tcp",
 }
@@ -33,17 +34,29 @@ class Impossible(IpcdError):
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
+def unshared(caller: node_pb2.Process | None, server: node_pb2.Process, trusted: Collection[int]) -> str:
+    """Why two processes of one node share no memory; empty if they may: they are the same user's, or both those of
+    users that the configuration trusts (`shm_uids`). None for a caller who is not a process of this machine."""
+    if caller is None:
+        return "the caller is no process of this machine"
+    if caller.uid == server.uid or (caller.uid in trusted and server.uid in trusted):
+        return ""
+    return f"memory is shared within one user, the caller's uid is {caller.uid}, the server's {server.uid}"
+
+
 def rank(
     target: node_pb2.ResolveRequest,
     servers: Iterable[node_pb2.Server],
     here: str,
     connections: Callable[[str], int],
     turn: Callable[[str], int],
+    why_unshared: Callable[[node_pb2.Process], str],
 ) -> list[node_pb2.Candidate]:
     """Every candidate, the best first and marked as chosen.
 
     `servers`: of the service. `here`: the caller's node. `connections` and `turn`, by a server's id: connections
-    granted to it, and when it had its last turn, as a number that grows.
+    granted to it, and when it had its last turn, as a number that grows. `why_unshared`: why a process of the caller's
+    node shares no memory with the caller; empty if it may.
 
     Raises:
         Impossible: servers there are, but not over the transport asked for.
@@ -54,9 +67,9 @@ def rank(
         if (not target.node or server.process.node == target.node)
         and (not target.server or server.name == target.server)
     ]
-    reachable = [server for server in fitting if not obstacle(target.transport, server, here)]
+    reachable = [server for server in fitting if not obstacle(target.transport, server, here, why_unshared)]
     if fitting and not reachable:
-        reasons = sorted({obstacle(target.transport, server, here) for server in fitting})
+        reasons = sorted({obstacle(target.transport, server, here, why_unshared) for server in fitting})
         raise Impossible(f"transport {NAMES.get(target.transport, '?')} for {target.service}: {'; '.join(reasons)}")
     ordered = sorted(
         reachable,
@@ -65,30 +78,35 @@ def rank(
     candidates = [
         node_pb2.Candidate(
             server=server,
-            transport=transport(target.transport, server, here),
+            transport=transport(target.transport, server, here, why_unshared),
             connections=connections(server.id),
             chosen=index == 0,
         )
         for index, server in enumerate(ordered)
     ]
     for candidate in candidates:
-        candidate.reason = _reason(candidate, candidates[0], target, here)
+        candidate.reason = _reason(candidate, candidates[0], target, here, why_unshared)
     return candidates
 
 
-def obstacle(asked: int, server: node_pb2.Server, here: str) -> str:
+def obstacle(asked: int, server: node_pb2.Server, here: str, why_unshared: Callable[[node_pb2.Process], str]) -> str:
     """Why the server cannot be reached over the transport; empty if it can."""
     node = server.process.node
-    if asked == node_pb2.TRANSPORT_SHM:
-        return "this node offers no shared memory"
-    if asked == UNIX and node != here:
-        return f"a UNIX socket does not reach from node {here} to node {node}"
+    if asked in {SHM, UNIX} and node != here:
+        means = "shared memory" if asked == SHM else "a UNIX socket"
+        return f"{means} does not reach from node {here} to node {node}"
+    if asked == SHM:
+        return why_unshared(server.process)
     return "" if asked in NAMES else f"there is no transport {asked}"
 
 
-def transport(asked: int, server: node_pb2.Server, here: str) -> node_pb2.Transport:
+def transport(
+    asked: int, server: node_pb2.Server, here: str, why_unshared: Callable[[node_pb2.Process], str]
+) -> node_pb2.Transport:
     """The one that is taken for a server that can be reached."""
-    return UNIX if server.process.node == here and asked != TCP else TCP
+    if server.process.node != here or asked == TCP:
+        return TCP
+    return UNIX if asked == UNIX or why_unshared(server.process) else SHM
 
 
 def no_server(target: node_pb2.ResolveRequest, nodes: Sequence[str]) -> NoServer:
@@ -106,6 +124,7 @@ def _reason(
     best: node_pb2.Candidate,
     target: node_pb2.ResolveRequest,
     here: str,
+    why_unshared: Callable[[node_pb2.Process], str],
 ) -> str:
     node = candidate.server.process.node
     if candidate is best:
@@ -113,7 +132,8 @@ def _reason(
         if target.transport == candidate.transport:
             words = f"{over} was asked for"
         elif node == here:
-            words = f"{over}: caller and server share node {here}"
+            why_not = why_unshared(candidate.server.process)
+            words = f"{over}: caller and server share node {here}{'; ' * bool(why_not)}{why_not}"
         else:
             words = f"{over}: the server is on node {node}, the caller on node {here}"
         pins = [f"node {target.node}"] * bool(target.node) + [f"server {target.server!r}"] * bool(target.server)

@@ -75,7 +75,7 @@ def test_all_four_kinds(wide_stage: Stage) -> None:
 def test_the_way_is_tcp_straight_from_process_to_process(stage: Stage) -> None:
     a, b = stage.cluster
     far, near = stage.caller("a"), stage.caller("b")
-    for caller, transport in ((far, "tcp"), (near, "unix")):
+    for caller, transport in ((far, "tcp"), (near, "shm")):
         way = caller.do(parts.way)
         assert (way.node, way.name, way.pid, way.transport) == ("b", "lab", stage.server.pid, transport)
         assert way.reason
@@ -98,7 +98,7 @@ def test_the_way_is_tcp_straight_from_process_to_process(stage: Stage) -> None:
 
 def test_ipcctl_explains_it(stage: Stage) -> None:
     stage.cluster.all_linked()
-    for name, transport in (("a", "tcp"), ("b", "unix")):
+    for name, transport in (("a", "tcp"), ("b", "shm")):
         host = stage.cluster[name]
         command = "-m", "ipcd_client.cli", "explain", "lab.v1.Lab", "-o", "json", "--socket", host.node.socket
         told = json.loads(host.network.run(sys.executable, *command))
@@ -110,7 +110,7 @@ def test_ipcctl_explains_it(stage: Stage) -> None:
 
 def test_metadata_identity_and_errors(stage: Stage) -> None:
     sent: parts.Metadata = (("x-twice", "1"), ("x-twice", "2"), ("x-raw-bin", b"\x00\xff"))
-    for host, transport in (("a", "tcp"), ("b", "unix")):
+    for host, transport in (("a", "tcp"), ("b", "shm")):
         caller = stage.caller(host)
         initial, trailing = caller.do(parts.with_metadata, sent)
         assert ("first-bin", b"\x00\xff") in initial
@@ -160,7 +160,7 @@ def test_who_is_near_is_chosen_and_a_pin_is_kept(stage: Stage) -> None:
     near.do(parts.serve, "near")
     fresh = stage.cluster["a"].program("fresh caller")
     assert fresh.do(parts.who) == ("near", near.pid)
-    assert fresh.do(parts.way).transport == "unix"
+    assert fresh.do(parts.way).transport == "shm"
     # A connection that is good is kept.
     assert old.do(parts.who)[0] == "lab"
     for target, name in (("ipcd://b", "lab"), ("ipcd://a", "near"), ("ipcd:///lab", "lab"), ("ipcd://a/near", "near")):

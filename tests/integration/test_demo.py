@@ -86,8 +86,8 @@ def test_the_whole_run(start: Callable[..., subprocess.Popen[str]]) -> None:
     assert told["found_by"] == "zeroconf", err
     assert 0 < told["seconds"] <= time.monotonic() - began
     rows = {row["transport"]: row for row in told["transports"]}
-    assert {"unix", "tcp", "grpcio unix", "grpcio tcp"} <= rows.keys()
-    assert rows["unix"]["caller"] == "a"
+    assert {"shm", "unix", "tcp", "grpcio unix", "grpcio tcp"} <= rows.keys()
+    assert rows["shm"]["caller"] == rows["unix"]["caller"] == "a"
     assert rows["tcp"]["caller"] == "b"
     for row in rows.values():
         assert row["why"]
@@ -104,7 +104,7 @@ def test_interrupted_it_leaves_nothing(
     start: Callable[..., subprocess.Popen[str]], scratch: Path, number: signal.Signals
 ) -> None:
     run = start("-m", "ipcd", "demo")
-    line_with(run, r"^measuring: 10%")
+    line_with(run, r"^measuring: [1-9]")
     assert len(processes_of(str(scratch))) >= 7  # two nodes, a server, grpcio's, and the clients
     run.send_signal(number)
     out, err = run.communicate(timeout=10)
@@ -124,7 +124,7 @@ def test_interrupted_while_it_starts_it_leaves_nothing(start: Callable[..., subp
 def test_a_server_that_dies_is_a_failure_that_says_so(start: Callable[..., subprocess.Popen[str]]) -> None:
     run = start("-m", "ipcd", "demo", "--quick")
     server = int(line_with(run, r"served by process (\d+) on node a")[1])
-    line_with(run, r"^measuring: 10%")
+    line_with(run, r"^measuring: [1-9]")
     os.kill(server, signal.SIGKILL)
     _, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 1

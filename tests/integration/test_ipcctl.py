@@ -203,7 +203,7 @@ def test_ls_of_an_empty_node_is_no_error(world: World) -> None:
 def test_explain_over_two_nodes(world: World) -> None:
     a, b, server = pair(world)
     for node, transport, reason in (
-        (a, "unix", "unix: caller and server share node a"),
+        (a, "shm", "shm: caller and server share node a"),
         (b, "tcp", "tcp: the server is on node a, the caller on node b"),
     ):
         done = ctl("explain", LAB, "-o", "json", node=node)
@@ -225,7 +225,7 @@ def test_explain_over_two_nodes(world: World) -> None:
     # A second one, on b: a caller there takes it, and is told why not the first.
     other = world.serve(b, "canary")
     told = ctl("explain", f"{LAB}/Digest", "-o", "json", node=b).json
-    assert (told["pid"], told["transport"]) == (other.pid, "unix")
+    assert (told["pid"], told["transport"]) == (other.pid, "shm")
     assert [each["pid"] for each in told["candidates"]] == [other.pid, server.pid]
     assert told["candidates"][1]["reason"] == "on node a, and there is one on the caller's own"
     table = ctl("explain", LAB, node=b).out.partition("other candidates\n")[2].splitlines()
@@ -262,7 +262,6 @@ def test_explain_says_no(world: World) -> None:
 
     # There is a server, but not what was asked for: it is listed, with what rules it out.
     for pin, why in (
-        (["--transport", "shm"], "not reached over shm, which was asked for"),
         (["--server", "x"], "not called 'x', which was asked for"),
         (["--node", "z"], "not on node z, which was asked for"),
     ):
@@ -355,7 +354,7 @@ def test_metadata_both_ways(world: World) -> None:
     done = ctl("call", f"{LAB}/Identity", "-v", *sent, node=node)
     assert done.code == 0
     assert done.err.splitlines() == [
-        f"served by lab (node a, pid {server.pid}) over unix; unix: caller and server share node a",
+        f"served by lab (node a, pid {server.pid}) over shm; shm: caller and server share node a",
         "initial metadata:",
         "  served-by: lab",
         "trailing metadata:",
@@ -494,9 +493,9 @@ def test_ping(world: World) -> None:
     assert (told["sent"], told["answered"], told["last_error"]) == (3, 3, None)
     assert 0 < told["min_us"] <= told["avg_us"] <= told["p99_us"] <= told["max_us"]
     lines = ctl("ping", LAB, "-c", "3", "-i", "0", node=a).out.splitlines()
-    assert lines[0] == f"{LAB} at server 'lab' on node a (pid {server.pid}): unix: caller and server share node a"
+    assert lines[0] == f"{LAB} at server 'lab' on node a (pid {server.pid}): shm: caller and server share node a"
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
-    assert re.fullmatch(r"3 of 3 answered over unix: min .*, avg .*, p99 .*, max .*", lines[4])
+    assert re.fullmatch(r"3 of 3 answered over shm: min .*, avg .*, p99 .*, max .*", lines[4])
 
     for node, transport, count in ((b, "unix", 10), (a, "link", 1)):
         told = ctl("ping", node.node, "-o", "json", "-i", "0", node=b).json
@@ -504,7 +503,8 @@ def test_ping(world: World) -> None:
         assert (told["service"], told["node"], told["transport"]) == (None, node.node, transport)
         assert (told["sent"], told["answered"]) == (count, count)
 
-    assert ctl("ping", LAB, "--transport", "unix", node=b).code == 4
+    for transport in ("unix", "shm"):
+        assert ctl("ping", LAB, "--transport", transport, node=b).code == 4
     done = ctl("ping", "c", node=b)
     assert (done.code, done.err) == (1, "ipcctl: neither a service nor a node is called 'c'\n")
 
@@ -530,7 +530,7 @@ def test_ping_goes_on_over_the_death_of_a_server(world: World) -> None:
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
         assert process.wait(LONG) == 130
-        assert re.search(r"^\d+ of \d+ answered over unix: min ", rest, re.MULTILINE)
+        assert re.search(r"^\d+ of \d+ answered over shm: min ", rest, re.MULTILINE)
         assert process.stderr.read() == "ipcctl: interrupted\n"
 
 

@@ -39,14 +39,14 @@ def test_an_introduction(cluster: Daemons) -> None:
             reply = await caller.call("Resolve", request, node_pb2.ResolveReply)
             (candidate,) = reply.candidates
             assert candidate.chosen
-            assert candidate.transport == node_pb2.TRANSPORT_UNIX
-            assert candidate.reason == "unix: caller and server share node a"
+            assert candidate.transport == node_pb2.TRANSPORT_SHM
+            assert candidate.reason == "shm: caller and server share node a"
             answer, ours = await caller.open("x.X")
             grant, theirs = await server.granted()
             with ours, theirs:
                 assert await joined(ours, theirs)
                 assert answer.choice.server == server.server
-                assert (grant.service, grant.transport) == ("x.X", node_pb2.TRANSPORT_UNIX)
+                assert (grant.service, grant.transport) == ("x.X", node_pb2.TRANSPORT_SHM)
                 assert grant.caller.node == "a"
                 # The two go on without the daemon.
                 daemon.kill()
@@ -136,9 +136,9 @@ def test_why_there_is_no_introduction(cluster: Daemons) -> None:
                 "node q is not known; the known ones are a",
             )
             assert await failing(client, "x.X", server="s") == (unavailable, "no server 's' for x.X on node a")
-            code, words = await failing(client, "x.X", transport=node_pb2.TRANSPORT_SHM)
+            code, words = await failing(client, "x.X", transport=17)
             assert code is impossible
-            assert "shm" in words
+            assert "17" in words
             code, words = await failing(client, "x" * 300)
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "limit of 255 characters" in words

@@ -14,6 +14,7 @@ from conformance.echo import SERVICE, Echo
 from ipcd_client.frame import codec, preamble
 from ipcd_client.frame.settings import GOAWAY_TIMEOUT, GOAWAY_VIOLATION
 from ipcd_client.node import attach
+from ipcd_client.node.router import TRANSPORTS
 from ipcd_client.pb.ipcd.v1 import node_pb2, wire_pb2
 from ipcd_client.wire import tcp
 from sdk.processes import LONG, Processes, eventually
@@ -55,10 +56,10 @@ def served(world: Processes, caplog: pytest.LogCaptureFixture) -> Iterator[ipcd_
     server.stop(None)
 
 
-@pytest.fixture(params=["unix", "tcp"])
+@pytest.fixture(params=["shm", "unix", "tcp"])
 def introduced(request: pytest.FixtureRequest, world: Processes, served: object) -> Iterator[socket.socket]:
     """A bare socket, connected with the server's process."""
-    transport = {"unix": node_pb2.TRANSPORT_UNIX, "tcp": node_pb2.TRANSPORT_TCP}[request.param]
+    transport = TRANSPORTS[request.param]
     daemon = attach.connect(world.socket("a"))
     target = node_pb2.ResolveRequest(service=SERVICE, transport=transport)
     reply, fds = attach.call(daemon, "Open", node_pb2.OpenRequest(target=target), node_pb2.OpenReply, None)
@@ -74,7 +75,7 @@ def introduced(request: pytest.FixtureRequest, world: Processes, served: object)
 
 
 def frames_until_end(sock: socket.socket) -> list[codec.Frame]:
-    decoder, frames = codec.Decoder(1 << 20), []
+    decoder, frames = codec.Decoder(1 << 20, codec.ALLOWED_ON_SHM), []
     while True:
         try:
             data = sock.recv(1 << 16)

@@ -27,13 +27,15 @@ def echo(channel: grpc.Channel, data: bytes = b"x", **arguments: object) -> byte
     return answer
 
 
-@pytest.fixture(params=["unix", "tcp on one node", "tcp through two nodes"])
+@pytest.fixture(params=["shm", "unix", "tcp on one node", "tcp through two nodes"])
 def road(request: pytest.FixtureRequest, world: Processes, channel_to: ChannelTo) -> tuple[ipcd_client.Channel, str]:
     """A channel to a server, and the transport that it must have."""
     world.daemon("a", "--listen", "127.0.0.1:0")
     world.server("a", "one")
+    if request.param == "shm":
+        return channel_to("a"), "shm"
     if request.param == "unix":
-        return channel_to("a"), "unix"
+        return channel_to("a", transport="unix"), "unix"
     if request.param == "tcp on one node":
         return channel_to("a", transport="tcp"), "tcp"
     with ipcd_client.channel("ipcd-node:", node=world.socket("a")) as channel:
@@ -198,10 +200,15 @@ def test_pinned_to_what_is_not_there(world: Processes, channel_to: ChannelTo) ->
 def test_transport_that_cannot_be_had(world: Processes, channel_to: ChannelTo) -> None:
     world.daemon("a")
     world.server("a", "one")
-    with pytest.raises(grpc.RpcError) as raised:
-        echo(channel_to("a", transport="shm"))
-    assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "shm" in raised.value.details()
+    with ipcd_client.channel("ipcd-node:", node=world.socket("a")) as channel:
+        address = status(channel)
+    world.daemon("b", "--listen", "127.0.0.1:0", "--peer", address)
+    for transport in ("shm", "unix"):
+        with pytest.raises(grpc.RpcError) as raised:
+            echo(channel_to("b", transport=transport), wait_for_ready=False)
+        assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"transport {transport} for {SERVICE}" in raised.value.details()
+        assert "does not reach from node b to node a" in raised.value.details()
     with pytest.raises(IpcdError, match="transport 'carrier-pigeon'"):
         channel_to("a", transport="carrier-pigeon")
 

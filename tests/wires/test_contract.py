@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipcd_client.testing.fd_contract import FdContract
 from ipcd_client.testing.wire_contract import ProcessContract, WireContract
-from ipcd_client.testing.wire_factories import MemoryFactory, TcpFactory, UnixFactory
+from ipcd_client.testing.wire_factories import MemoryFactory, ShmFactory, TcpFactory, UnixFactory
 
 
 class TestMemory(WireContract):
@@ -19,12 +19,20 @@ class TestTcp(WireContract):
     factory = TcpFactory()
 
 
+class TestShm(WireContract):
+    factory = ShmFactory()
+
+
 class TestUnixProcesses(ProcessContract):
     factory = UnixFactory()
 
 
 class TestTcpProcesses(ProcessContract):
     factory = TcpFactory()
+
+
+class TestShmProcesses(ProcessContract):
+    factory = ShmFactory()
 
 
 class TestMemoryDescriptors(FdContract):

@@ -14,7 +14,7 @@ import grpc
 
 from ipcd_client.aio.stream import ClientStream, close_all
 from ipcd_client.aio.waiters import Waiters
-from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout
+from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout, without_frames
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Buffer, Frame, Metadata
@@ -351,7 +351,7 @@ class Connection:
         the text first, if it takes them at once."""
         if self.error is not None:
             return
-        self.error = error
+        self.error = without_frames(error)
         self.retired = True
         if self._hello_timer is not None:
             self._hello_timer.cancel()

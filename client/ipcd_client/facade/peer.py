@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from ipcd_client.node.router import TRANSPORT_NAMES
 from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.wire.base import Wire
 
 IDENTITY_KEY: Final = "ipcd_identity"
 
@@ -14,9 +14,9 @@ IDENTITY_KEY: Final = "ipcd_identity"
 class Peer:
     """The caller at the other end of one connection."""
 
-    def __init__(self, grant: node_pb2.Grant) -> None:
+    def __init__(self, grant: node_pb2.Grant, wire: Wire) -> None:
         self.grant = grant
-        self.transport = TRANSPORT_NAMES.get(grant.transport, "unknown")
+        self._wire = wire
         caller = grant.caller
         # grpcio's forms: ipv4:HOST:PORT, ipv6:[HOST]:PORT, unix:...
         if grant.address:
@@ -36,7 +36,7 @@ class Peer:
         return {
             IDENTITY_KEY: self.identities(),
             "transport_security_type": [b"ipcd"],
-            "transport": [self.transport.encode()],
+            "transport": [self._wire.kind.encode()],
             "node": [caller.node.encode()],
             "pid": [str(caller.pid).encode()],
             "uid": [str(caller.uid).encode()],

@@ -238,7 +238,7 @@ class Server(grpc.Server):
 
     def _on_grant(self, grant: node_pb2.Grant, wire: Wire) -> None:
         connection = Connection(wire, self._settings, dialer=False, host=self._reactor)
-        peer = Peer(grant)
+        peer = Peer(grant, wire)
         self._peers[connection] = peer
         connection.on_closed = lambda error: self._on_closed(connection, peer, error)
         if connection.error is not None:

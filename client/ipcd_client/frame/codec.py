@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import grpc
@@ -27,6 +27,11 @@ RESET: Final = 7
 WINDOW: Final = 8
 PING: Final = 9
 GOAWAY: Final = 10
+# Of the shm wire: they end in it, section 10.
+OFFER: Final = 16
+ACCEPT: Final = 17
+DECLINE: Final = 18
+SWITCH: Final = 19
 
 NAMES: Final = {
     HELLO: "HELLO",
@@ -40,6 +45,8 @@ NAMES: Final = {
     PING: "PING",
     GOAWAY: "GOAWAY",
 }
+SHM_NAMES: Final = {OFFER: "OFFER", ACCEPT: "ACCEPT", DECLINE: "DECLINE", SWITCH: "SWITCH"}
+_ALL_NAMES: Final = NAMES | SHM_NAMES
 
 # Flags. One namespace for all types; which type may carry which is ALLOWED_FLAGS.
 END: Final = 0x0001  # OPEN, MESSAGE: the caller sends no further message
@@ -65,6 +72,9 @@ ALLOWED_FLAGS: Final = {
     PING: ACK,
     GOAWAY: 0,
 }
+
+# The same for the two streams of the shm wire.
+ALLOWED_ON_SHM: Final = ALLOWED_FLAGS | dict.fromkeys(SHM_NAMES, 0)
 
 # Types that may bring descriptors, where the connection takes any.
 WITH_FDS: Final = frozenset((MESSAGE, STATUS))
@@ -229,8 +239,9 @@ class Decoder:
     so that it is received in place.
     """
 
-    def __init__(self, max_frame: int) -> None:
+    def __init__(self, max_frame: int, allowed: Mapping[int, int] = ALLOWED_FLAGS) -> None:
         self.max_frame = max_frame
+        self._allowed = allowed
         self._data: bytes = b""
         self._at = 0
         self._large: bytearray | None = None
@@ -285,13 +296,15 @@ class Decoder:
         if have < HEADER_SIZE:
             return None
         size, stream, type_, fds, flags, aux = HEADER.unpack_from(data, at)
-        allowed = ALLOWED_FLAGS.get(type_)
+        allowed = self._allowed.get(type_)
         if allowed is None:
             raise ProtocolError("unknown-type", f"frame type {type_}")
         if size > self.max_frame:
-            raise ProtocolError("oversized-frame", f"{NAMES[type_]} of {size} bytes, the limit is {self.max_frame}")
+            raise ProtocolError(
+                "oversized-frame", f"{_ALL_NAMES[type_]} of {size} bytes, the limit is {self.max_frame}"
+            )
         if flags & ~allowed:
-            raise ProtocolError("unknown-flags", f"{NAMES[type_]} with flags {flags & ~allowed:#06x}")
+            raise ProtocolError("unknown-flags", f"{_ALL_NAMES[type_]} with flags {flags & ~allowed:#06x}")
         start = at + HEADER_SIZE
         end = start + size
         if have < HEADER_SIZE + size:

@@ -21,7 +21,7 @@ from ipcd_client.rpc.call import ClientCall
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import Connection
 from ipcd_client.sync.reactor import Reactor
-from ipcd_client.wire import tcp, unix
+from ipcd_client.wire import shm, tcp, unix
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
 
@@ -197,6 +197,8 @@ class Registration:
                 log.debug("%s: %s", name, error)
                 return
             self._on_grant(grant, tcp.TcpWire(sock, peer=name))
+        elif grant.transport == node_pb2.TRANSPORT_SHM:
+            self._on_grant(grant, shm.ShmWire(sock, peer=name))
         else:
             self._on_grant(grant, unix.UnixWire(sock, peer=name))
 

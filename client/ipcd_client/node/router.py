@@ -22,7 +22,8 @@ from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
-from ipcd_client.wire import tcp, unix
+from ipcd_client.wire import shm, tcp, unix
+from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
 
 TRANSPORTS: Final = {
@@ -154,10 +155,14 @@ class Router:
         process = choice.server.process
         name = f" {choice.server.name!r}" if choice.server.name else ""
         peer = f"server{name} (pid {process.pid} on node {process.node})"
-        wire = self._dialed(reply, peer) if not fds else _granted(fds, peer)
+        wire = self._dialed(reply, peer) if not fds else _granted(fds, peer, choice.transport)
         connection = Connection(wire, self.settings, dialer=True)
         connection.handshake(limit)
-        return Route(connection, choice.server, TRANSPORT_NAMES[choice.transport], choice.reason)
+        if wire.why_not and self.transport == "shm":
+            connection.close("shared memory was asked for")
+            raise WireError(f"shm was asked for, and is not to be had: {wire.why_not}")
+        reason = f"{wire.kind}: {wire.why_not}" if wire.why_not else choice.reason
+        return Route(connection, choice.server, wire.kind, reason)
 
     def _dialed(self, reply: node_pb2.OpenReply, peer: str) -> tcp.TcpWire:
         if reply.choice.transport != node_pb2.TRANSPORT_TCP or len(reply.token) != preamble.TOKEN_SIZE:
@@ -188,11 +193,14 @@ class Router:
         self._attachment.release()
 
 
-def _granted(fds: list[Fd], peer: str) -> unix.UnixWire:
+def _granted(fds: list[Fd], peer: str, transport: node_pb2.Transport) -> Wire:
     """The wire on a granted socket, of which there must be one."""
     for fd in fds[1:]:
         fd.close()
-    return unix.UnixWire(socket.socket(fileno=fds[0].detach()), peer=peer)
+    sock = socket.socket(fileno=fds[0].detach())
+    if transport == node_pb2.TRANSPORT_SHM:
+        return shm.ShmWire(sock, peer=peer)
+    return unix.UnixWire(sock, peer=peer)
 
 
 class NodeRouter(Router):

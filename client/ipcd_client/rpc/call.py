@@ -33,6 +33,7 @@ class ClientCall:
         "messages",
         "method",
         "refused",
+        "sent_at",
         "stream",
         "trailing_metadata",
         "user",
@@ -48,6 +49,7 @@ class ClientCall:
         self.trailing_metadata: md.Metadata = ()
         # (message, its cost in credit): what came with the status costs none
         self.messages: deque[tuple[bytes, int]] = deque()
+        self.sent_at = 0  # what the wire had been given when the call was opened, in bytes
         self.refused = False  # never reached a handler: may be tried elsewhere
         self.fds: deque[Any] = deque()
         self.user: Any = None  # whoever drives this call

@@ -48,6 +48,7 @@ class Connection(Reading):
                 )
                 self._calls[call.stream] = call
                 sent = self.wire.send(buffers)
+                call.sent_at = self.wire.sent
             if not sent:
                 self.flush(call, None if timeout is None else monotonic() + timeout)
         except UsageError as error:

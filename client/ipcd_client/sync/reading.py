@@ -32,6 +32,7 @@ from ipcd_client.errors import (
     ProtocolError,
     WireClosed,
     WireTimeout,
+    without_frames,
 )
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
@@ -115,7 +116,7 @@ class Reading:
         Raises:
             IpcdError: why there is no connection: it did not come, versions differ, the peer refused.
         """
-        if not self.wait(0, lambda: self.core.ready, monotonic() + timeout):
+        if not self.wait(0, lambda: self.core.ready and self.wire.agreed, monotonic() + timeout):
             self.say_no_hello(timeout)
         if self.error is not None:
             raise self.error
@@ -254,13 +255,16 @@ class Reading:
                 return
             if goaway is not None:
                 self._push(self.core.goaway(goaway, str(error)))
-            self.error = error
+            self.error = without_frames(error)
             self.retired = True
             code = error.code if isinstance(error, ChannelClosed) else grpc.StatusCode.UNAVAILABLE
             calls = list(self._calls.values())
             self._calls.clear()
+            # Calls whose beginning the peer has not seen may be tried elsewhere.
+            seen = self.wire.sent - self.wire.untaken() if isinstance(error, WireClosed) else self.wire.sent
             for call in calls:
                 if isinstance(call, ClientCall):
+                    call.refused = call.sent_at > seen
                     call.fail(code, str(error))
                 else:
                     call.cancel(str(error))

@@ -24,7 +24,7 @@ from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import Connection
 from ipcd_client.sync.reactor import Reactor
-from ipcd_client.wire import memory, tcp, unix
+from ipcd_client.wire import memory, shm, tcp, unix
 from ipcd_client.wire.base import Wire
 
 CALLER = "the caller"
@@ -52,7 +52,18 @@ def tcp_pair() -> tuple[Wire, Wire]:
     return tcp.TcpWire(one, peer=SERVER), tcp.TcpWire(other, peer=CALLER)
 
 
-WIRES: dict[str, Callable[[], tuple[Wire, Wire]]] = {"memory": memory_pair, "unix": unix_pair, "tcp": tcp_pair}
+def shm_pair() -> tuple[Wire, Wire]:
+    """Two ends in shared memory."""
+    one, other = socket.socketpair()
+    return shm.ShmWire(one, peer=SERVER), shm.ShmWire(other, peer=CALLER)
+
+
+WIRES: dict[str, Callable[[], tuple[Wire, Wire]]] = {
+    "memory": memory_pair,
+    "shm": shm_pair,
+    "unix": unix_pair,
+    "tcp": tcp_pair,
+}
 
 
 class _Registered:
@@ -83,7 +94,8 @@ class _Registered:
 
 
 class DirectNode:
-    """Joins by `wire`: memory, unix or tcp. Takes servers in turn; they and the channels are the test's to close."""
+    """Joins by `wire`: memory, shm, unix or tcp. Takes servers in turn. They and the channels are the test's to
+    close."""
 
     def __init__(self, wire: str) -> None:
         self.make = WIRES[wire]

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 from ipcd_client.errors import WireClosed
 from ipcd_client.frame.codec import Buffer, Frame
@@ -66,7 +66,7 @@ Fault = Split | Delay | Hold | Cut | Corrupt
 class FaultyWire(Wire):
     """See the module. Owns `inner`. `clock` is what Delay goes by."""
 
-    kind: ClassVar[str] = "faulty"
+    kind = "faulty"
 
     def __init__(self, inner: Wire, *faults: Fault, clock: Callable[[], float] = time.monotonic) -> None:
         self.inner = inner

@@ -227,14 +227,14 @@ class FlowContract(_Contract):
             fd = other.fileno()
             loop.add_reader(fd, readable)
             for number in range(20):
-                one.send(message(bytes(number * 1000)))
+                one.send(message(bytes(number * 100)))
                 if number % 3 == 0:
                     await asyncio.sleep(0)
             loop.call_later(0.01, one.close)
             await asyncio.wait_for(ended, LIMIT)
             return received
 
-        assert asyncio.run(watch()) == [bytes(number * 1000) for number in range(20)]
+        assert asyncio.run(watch()) == [bytes(number * 100) for number in range(20)]
 
     def test_both_directions_at_once(self, ends: Ends) -> None:
         """Neither end reads before it writes, and both have more to send than fits: only who reads while it waits to

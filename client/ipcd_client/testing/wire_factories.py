@@ -6,13 +6,13 @@ import abc
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar
 
 from ipcd_client.wire import memory
 from ipcd_client.wire.base import Wire
-from ipcd_client.wire.sockets import SocketWire
+from ipcd_client.wire.shm import ShmWire
 from ipcd_client.wire.tcp import TcpWire, tune
 from ipcd_client.wire.unix import UnixWire
 
@@ -44,13 +44,13 @@ class CrossingFactory(WireFactory):
 class SocketFactory(CrossingFactory):
     """A kind that stands on a stream socket."""
 
-    wire: ClassVar[type[SocketWire]]
+    wire: ClassVar[Callable[..., Wire]]
 
     @abc.abstractmethod
     def sockets(self) -> tuple[socket.socket, socket.socket]:
         """Two connected sockets."""
 
-    def over(self, sock: socket.socket, *, accept_fds: bool = False) -> SocketWire:
+    def over(self, sock: socket.socket, *, accept_fds: bool = False) -> Wire:
         """The wire that owns the socket."""
         return self.wire(sock, peer="the other end", accept_fds=accept_fds)
 
@@ -116,6 +116,26 @@ class TcpFactory(SocketFactory):
         return one, other
 
 
-FACTORIES: tuple[WireFactory, ...] = (MemoryFactory(), UnixFactory(), TcpFactory())
-CROSSING: tuple[CrossingFactory, ...] = (UnixFactory(), TcpFactory())
-SOCKETS: tuple[SocketFactory, ...] = (UnixFactory(), TcpFactory())
+class ShmFactory(SocketFactory):
+    """Shared memory, agreed on over a socketpair."""
+
+    kind = "shm"
+
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        return socket.socketpair()
+
+    def over(self, sock: socket.socket, *, accept_fds: bool = False) -> Wire:  # noqa: ARG002 - it takes none
+        return ShmWire(sock, peer="the other end")
+
+    def pair(self, *, accept_fds: bool = False) -> tuple[Wire, Wire]:
+        one, other = super().pair(accept_fds=accept_fds)
+        while not (one.agreed and other.agreed):
+            for wire in (one, other):
+                assert wire.recv() is None
+        assert (one.kind, other.kind) == ("shm", "shm"), f"{one.why_not} {other.why_not}"
+        return one, other
+
+
+FACTORIES: tuple[WireFactory, ...] = (MemoryFactory(), UnixFactory(), TcpFactory(), ShmFactory())
+CROSSING: tuple[CrossingFactory, ...] = (UnixFactory(), TcpFactory(), ShmFactory())
+SOCKETS: tuple[SocketFactory, ...] = (UnixFactory(), TcpFactory(), ShmFactory())

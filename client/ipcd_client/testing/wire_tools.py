@@ -16,7 +16,8 @@ from ipcd_client.wire.base import Wire
 # Seconds that nothing here may take. Far beyond what it does take: to be reached only if something hangs.
 LIMIT: Final = 30.0
 MAX_FRAME: Final = 2 << 20
-FILLING: Final = 50_000
+# Smaller than what any transport takes at once.
+FILLING: Final = 20_000
 
 
 def soon() -> float:

@@ -32,12 +32,17 @@ _SETTLE_SLICE: Final = 0.002
 class Wire(abc.ABC):
     """One end."""
 
-    kind: ClassVar[str]
+    kind: str
+    # The ends have settled what `kind` says; where it is not what was hoped for, `why_not` says why.
+    agreed: bool = True
+    why_not: str = ""
     # Seconds between two calls of `check`; None where it has nothing to do.
     check_every: ClassVar[float | None] = None
     # Bytes that `send` was given and the transport has not taken.
     backlog: int = 0
     closed: bool = False
+    # Bytes that `send` was ever given, where the transport can tell what became of them; see `untaken`.
+    sent: int = 0
 
     @abc.abstractmethod
     def fileno(self) -> int:
@@ -118,6 +123,11 @@ class Wire(abc.ABC):
     @abc.abstractmethod
     def peer(self) -> str:
         """The other end in words, for error texts."""
+
+    def untaken(self) -> int:
+        """How many of the bytes sent last the peer has certainly never seen. Only for when it has closed: what was in
+        them may be sent again, to another."""
+        return 0
 
     def settled(self) -> bool:
         """What the transport has taken reaches the peer even if this end closes now."""

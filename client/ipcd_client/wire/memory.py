@@ -8,7 +8,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import ClassVar, Final
+from typing import Final
 
 from ipcd_client.errors import ProtocolError, UsageError, WireClosed
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
@@ -79,7 +79,7 @@ def _set(flag: Fd, up: bool) -> None:
 class MemoryWire(Wire):
     """See the module. Made in pairs by `pair`."""
 
-    kind: ClassVar[str] = "memory"
+    kind = "memory"
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
         self._in = incoming

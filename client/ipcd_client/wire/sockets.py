@@ -9,11 +9,12 @@ import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
 
 from ipcd_client.errors import ProtocolError, UsageError, WireClosed
+from ipcd_client.frame import codec
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
 from ipcd_client.wire import fds as fdlib
@@ -58,13 +59,20 @@ class SocketWire(Wire):
     order.
     """
 
-    def __init__(self, sock: socket.socket, *, peer: str, accept_fds: bool = False) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        peer: str,
+        accept_fds: bool = False,
+        allowed: Mapping[int, int] = codec.ALLOWED_FLAGS,
+    ) -> None:
         owned = _Owned(sock.family, sock.type, sock.proto, sock.detach())
         owned.setblocking(False)
         self._socket: socket.socket = owned
         self._peer = peer
         self._accept_fds = accept_fds
-        self._decoder = Decoder(MAX_HELLO)
+        self._decoder = Decoder(MAX_HELLO, allowed)
         self._queue: deque[tuple[memoryview, Sequence[Fd]]] = deque()
         self._fds: deque[Fd] = deque()
         self._drained = False
@@ -208,7 +216,7 @@ class SocketWire(Wire):
             return self._socket.recv(READ_SIZE)
         data, control, flags, _ = self._socket.recvmsg(READ_SIZE, fdlib.ANCILLARY_SPACE, socket.MSG_CMSG_CLOEXEC)
         if control or flags & socket.MSG_CTRUNC:
-            self._keep_fds(fdlib.received(control, flags))
+            self._keep_fds(control, flags)
         return data
 
     def _recv_into(self, place: memoryview) -> int:
@@ -216,11 +224,11 @@ class SocketWire(Wire):
             return self._socket.recv_into(place)
         count, control, flags, _ = self._socket.recvmsg_into([place], fdlib.ANCILLARY_SPACE, socket.MSG_CMSG_CLOEXEC)
         if control or flags & socket.MSG_CTRUNC:
-            self._keep_fds(fdlib.received(control, flags))
+            self._keep_fds(control, flags)
         return count
 
-    def _keep_fds(self, fds: list[Fd]) -> None:
-        self._fds += fds
+    def _keep_fds(self, control: Sequence[tuple[int, int, bytes]], flags: int) -> None:
+        self._fds += fdlib.received(control, flags)
         if len(self._fds) > 4 * fdlib.MAX_FDS:
             raise ProtocolError("too-many-fds", f"{len(self._fds)} descriptors came without a frame that names them")
 

@@ -30,7 +30,7 @@ _PROBES: Final = 3
 class TcpWire(SocketWire):
     """See the module."""
 
-    kind: ClassVar[str] = "tcp"
+    kind = "tcp"
     check_every: ClassVar[float] = 1.0
 
     def poll(self, timeout: float | None, *, write: bool = False, also: int = -1) -> bool:

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import struct
-from typing import ClassVar, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ipcd_client.errors import WireError, WireTimeout
 from ipcd_client.wire.sockets import SocketWire
@@ -30,7 +30,7 @@ def credentials(sock: socket.socket) -> Credentials:
 class UnixWire(SocketWire):
     """See the module."""
 
-    kind: ClassVar[str] = "unix"
+    kind = "unix"
 
 
 def connect(path: str, timeout: float) -> socket.socket:

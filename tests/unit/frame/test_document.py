@@ -22,7 +22,7 @@ import ipcd
 
 
 def decoded(raw: bytes) -> Frame:
-    decoder = Decoder(1 << 20)
+    decoder = Decoder(1 << 20, codec.ALLOWED_ON_SHM)
     decoder.feed(raw)
     frame = decoder.next()
     assert frame is not None
@@ -40,12 +40,12 @@ def example(title: str, number: int = 0) -> bytes:
 @pytest.mark.parametrize(("title", "raw"), EXAMPLES)
 def test_each_example_is_one_frame_of_its_type(title: str, raw: bytes) -> None:
     frame = decoded(raw)
-    assert codec.NAMES[frame.type] == title
+    assert (codec.NAMES | codec.SHM_NAMES)[frame.type] == title
     assert join(codec.encode(frame.type, frame.stream, frame.payload, frame.flags, frame.aux, frame.fds)) == raw
 
 
 def test_every_type_has_an_example() -> None:
-    assert {title for title, _ in EXAMPLES} == set(codec.NAMES.values())
+    assert {title for title, _ in EXAMPLES} == set(codec.NAMES.values()) | set(codec.SHM_NAMES.values())
 
 
 def test_the_preamble_example() -> None:
@@ -138,6 +138,11 @@ def test_types_and_the_flags_they_may_carry() -> None:
     for allowed in codec.ALLOWED_FLAGS.values():
         every |= allowed
     assert every == sum(flags.values())
+
+
+def test_the_types_of_shared_memory() -> None:
+    rows = {int(row["number"]): row["name"] for row in document.table("number", "name")}
+    assert rows == codec.SHM_NAMES
 
 
 def test_the_header() -> None:

@@ -25,10 +25,13 @@ def rank(
     servers: list[node_pb2.Server] = SERVERS,
     connections: Mapping[str, int] | None = None,
     turns: Mapping[str, int] | None = None,
+    unshared: str = "",
 ) -> list[node_pb2.Candidate]:
     target = node_pb2.ResolveRequest(service="x.X", node=node, server=name, transport=transport)
     connections, turns = connections or {}, turns or {}
-    return choice.rank(target, servers, "a", lambda i: connections.get(i, 0), lambda i: turns.get(i, 0))
+    return choice.rank(
+        target, servers, "a", lambda i: connections.get(i, 0), lambda i: turns.get(i, 0), lambda _server: unshared
+    )
 
 
 def order(candidates: list[node_pb2.Candidate]) -> list[str]:
@@ -39,8 +42,8 @@ def test_own_node_first_then_the_others() -> None:
     candidates = rank()
     assert order(candidates) == ["a1", "a2", "b1", "c1"]
     assert [candidate.chosen for candidate in candidates] == [True, False, False, False]
-    assert [candidate.transport for candidate in candidates] == [UNIX, UNIX, TCP, TCP]
-    assert candidates[0].reason == "unix: caller and server share node a"
+    assert [candidate.transport for candidate in candidates] == [SHM, SHM, TCP, TCP]
+    assert candidates[0].reason == "shm: caller and server share node a"
     assert candidates[2].reason == "on node b, and there is one on the caller's own"
 
 
@@ -64,9 +67,28 @@ def test_transport_asked_for() -> None:
     assert order(rank(transport=UNIX)) == ["a1", "a2"]
     with pytest.raises(choice.Impossible, match="from node a to node b"):
         rank(transport=UNIX, node="b")
-    with pytest.raises(choice.Impossible, match=r"shm .* no shared memory"):
-        rank(transport=SHM)
+    assert order(rank(transport=SHM)) == ["a1", "a2"]
+    with pytest.raises(choice.Impossible, match="shared memory does not reach from node a to node b"):
+        rank(transport=SHM, node="b")
     assert rank(transport=SHM, servers=[]) == [], "nobody serves it: that is another error"
+
+
+def test_memory_is_shared_within_one_user() -> None:
+    def process(uid: int) -> node_pb2.Process:
+        return node_pb2.Process(node="a", uid=uid)
+
+    assert choice.unshared(process(7), process(7), ()) == ""
+    assert choice.unshared(process(7), process(8), (7, 8)) == ""
+    for caller, callee, trusted in ((7, 8, ()), (7, 8, (7,)), (7, 8, (8,)), (0, 8, ())):
+        why = choice.unshared(process(caller), process(callee), trusted)
+        assert f"the caller's uid is {caller}, the server's {callee}" in why
+    assert "no process of this machine" in choice.unshared(None, process(7), ())
+
+    candidates = rank(unshared="they are strangers")
+    assert [candidate.transport for candidate in candidates] == [UNIX, UNIX, TCP, TCP]
+    assert candidates[0].reason == "unix: caller and server share node a; they are strangers"
+    with pytest.raises(choice.Impossible, match=r"transport shm for x\.X: .*they are strangers"):
+        rank(transport=SHM, unshared="they are strangers")
 
 
 def test_words_for_nobody() -> None:

@@ -17,6 +17,7 @@ from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, Worker, message, op
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import ANCILLARY_SPACE, MAX_FDS, Fd
 from ipcd_client.wire.sockets import SocketWire
+from ipcd_client.wire.unix import UnixWire
 
 Raw = tuple[SocketWire, socket.socket]
 
@@ -31,7 +32,7 @@ def raw(accept_fds: bool) -> Iterator[Raw]:
     """A UNIX wire, and the socket at its other end. Nothing is left open."""
     before = open_fds()
     ours, theirs = socket.socketpair()
-    wire = UnixFactory().over(ours, accept_fds=accept_fds)
+    wire = UnixWire(ours, peer="the other end", accept_fds=accept_fds)
     wire.max_frame = MAX_FRAME
     yield wire, theirs
     wire.abort()
