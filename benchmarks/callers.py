@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from time import perf_counter, perf_counter_ns, process_time_ns
 from typing import Any
 
 from benchmarks.peers.base import Client, Place, WrongAnswerError, check
-from benchmarks.processes import cpu_ns
+from benchmarks.processes import cpu_ns, faults
 from benchmarks.stats import Samples
 
 Answer = dict[str, Any]
@@ -52,21 +52,35 @@ class Caller:
         if self._client.payload(answer) != payload:
             raise WrongAnswerError("an echo came back altered")
 
-    def _count(self, direction: str, size: int, seconds: float) -> int:
-        """How many messages take about so long; 0 where that is not known."""
-        return int(self._rates.get((direction, size), 0.0) * seconds)
+    def _streams(self, direction: str, size: int, seconds: float) -> Generator[int, float, Answer]:
+        """How many messages the next stream has; is told how many seconds it took, and returns the answer to the
+        command. The last takes about `seconds`; what comes before it, while the rate is not known, is thrown away.
+        """
+        rate = self._rates.get((direction, size))
+        if rate is None:
+            yield 1  # connections and caches are cold
+            count = _FIRST_COUNT
+            while (took := (yield count)) <= min(_LONG_ENOUGH, seconds):
+                count *= 10
+        else:
+            count = max(1, int(rate * seconds))
+            took = yield count
+        self._rates[direction, size] = count / took
+        return {"messages": count, "seconds": took}
 
 
 class _Meter:
-    """CPU time of both processes from here on."""
+    """CPU time and page faults of both processes from here on."""
 
     def __init__(self, server_pid: int) -> None:
         self._server_pid = server_pid
-        self._server, self._client = cpu_ns(server_pid), process_time_ns()
+        self._faults = faults(os.getpid()), faults(server_pid)
+        self._cpu_ns = process_time_ns(), cpu_ns(server_pid)
 
     def read(self, ns: list[int], spent_ns: int) -> Samples:
-        client = process_time_ns() - self._client
-        return Samples(ns, spent_ns, client, cpu_ns(self._server_pid) - self._server)
+        cpu = process_time_ns() - self._cpu_ns[0], cpu_ns(self._server_pid) - self._cpu_ns[1]
+        fault = faults(os.getpid()) - self._faults[0], faults(self._server_pid) - self._faults[1]
+        return Samples(ns, spent_ns, *cpu, *fault)
 
 
 class SyncCaller(Caller):
@@ -101,20 +115,15 @@ class SyncCaller(Caller):
     def stream(self, direction: str, size: int, seconds: float) -> Answer:
         """A stream of about so long; its rate."""
         payload, _ = self._request(size)
-        count = self._count(direction, size, seconds)
-        if not count:
-            count = _FIRST_COUNT
-            self._client.stream(direction, 1, payload)  # connections and caches are cold
+        streams = self._streams(direction, size, seconds)
+        count = next(streams)
         while True:
             began = perf_counter()
             self._client.stream(direction, count, payload)
-            took = perf_counter() - began
-            known = (direction, size) in self._rates
-            if known or took > min(_LONG_ENOUGH, seconds):
-                break
-            count *= 10
-        self._rates[direction, size] = count / took
-        return {"messages": count, "seconds": took}
+            try:
+                count = streams.send(perf_counter() - began)
+            except StopIteration as told:
+                return told.value  # type: ignore[no-any-return]
 
     def first(self, times: int) -> Answer:
         """A new channel and its first call, so many times; microseconds each took."""
@@ -190,17 +199,12 @@ class AioCaller(Caller):
 
     async def stream(self, direction: str, size: int, seconds: float) -> Answer:
         payload, _ = self._request(size)
-        count = self._count(direction, size, seconds)
-        if not count:
-            count = _FIRST_COUNT
-            await self._client.stream(direction, 1, payload)
+        streams = self._streams(direction, size, seconds)
+        count = next(streams)
         while True:
             began = perf_counter()
             await self._client.stream(direction, count, payload)
-            took = perf_counter() - began
-            known = (direction, size) in self._rates
-            if known or took > min(_LONG_ENOUGH, seconds):
-                break
-            count *= 10
-        self._rates[direction, size] = count / took
-        return {"messages": count, "seconds": took}
+            try:
+                count = streams.send(perf_counter() - began)
+            except StopIteration as told:
+                return told.value  # type: ignore[no-any-return]

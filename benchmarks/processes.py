@@ -25,6 +25,12 @@ def cpu_ns(pid: int) -> int:
     return time.clock_gettime_ns((~pid << 3) | 2)
 
 
+def faults(pid: int) -> int:
+    """Pages that had to be mapped when a process touched them. Raises OSError where it has ended."""
+    # The command's name stands in parentheses and may hold any character; after it come the plain fields.
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[7])
+
+
 def memory(pid: int) -> Memory:
     """Of a running process. Raises OSError where it has ended."""
     sizes: dict[str, int] = {}

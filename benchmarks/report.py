@@ -80,6 +80,7 @@ def markdown(document: Document, told: Sequence[Result], drawn: Sequence[str] = 
             for title, table in (
                 ("## Unary calls, one after the other", tables.latency(run, peers)),
                 ("## CPU time of a call", tables.cpu(run, peers)),
+                ("## Page faults of a call", tables.page_faults(run, peers)),
                 ("## Unary calls in flight on one connection", tables.in_flight(run, peers)),
                 ("## Client processes, one call in flight each", tables.processes(run, peers)),
                 ("## Streamed messages", tables.streaming(run, peers)),

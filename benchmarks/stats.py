@@ -89,18 +89,22 @@ def median(values: Iterable[float | None]) -> float | None:
 
 @dataclass(slots=True)
 class Samples:
-    """The calls of several turns: how long each took, and what CPU time they cost."""
+    """The calls of several turns: how long each took, what CPU time they cost, and how many page faults."""
 
     ns: list[int] = field(default_factory=list)
     spent_ns: int = 0  # the turns' own length, the caller's work between the calls included
     client_cpu_ns: int = 0
     server_cpu_ns: int = 0
+    client_faults: int = 0
+    server_faults: int = 0
 
     def add(self, other: Samples) -> None:
         self.ns += other.ns
         self.spent_ns += other.spent_ns
         self.client_cpu_ns += other.client_cpu_ns
         self.server_cpu_ns += other.server_cpu_ns
+        self.client_faults += other.client_faults
+        self.server_faults += other.server_faults
 
     def summary(self) -> dict[str, float]:
         """Raises ValueError where there was no call."""
@@ -113,4 +117,6 @@ class Samples:
             "calls_per_s": calls / (self.spent_ns / 1e9),
             "client_cpu_us": self.client_cpu_ns / calls / 1000,
             "server_cpu_us": self.server_cpu_ns / calls / 1000,
+            "client_faults": self.client_faults / calls,
+            "server_faults": self.server_faults / calls,
         }

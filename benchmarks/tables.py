@@ -114,6 +114,21 @@ def cpu(run: Run, peers: Sequence[Peer]) -> str:
     )
 
 
+def page_faults(run: Run, peers: Sequence[Peer]) -> str:
+    """Of both processes, by size."""
+
+    def cell(peer: Peer, size: int) -> str:
+        client = value(run, "client_faults", "latency", peer.name, size=size)
+        server = value(run, "server_faults", "latency", peer.name, size=size)
+        return NOTHING if client is None or server is None else f"{client:,.0f} + {server:,.0f}"
+
+    rows = _by_point(run, peers, "latency", "size", size_text, cell)
+    return rows and (
+        "Client + server, from the same turns. Memory that is given back to the system after a message is mapped page"
+        f" by page for the next: with large ones that can cost more than all else.\n\n{rows}"
+    )
+
+
 def in_flight(run: Run, peers: Sequence[Peer]) -> str:
     """Calls/s by how many are in flight, by the best of the ways to do so."""
 

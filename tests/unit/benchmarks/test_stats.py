@@ -66,7 +66,7 @@ def test_a_reading_goes_through_json() -> None:
 
 def test_samples_of_several_turns() -> None:
     samples = Samples()
-    samples.add(Samples([1000, 3000], 10_000, 400, 800))
+    samples.add(Samples([1000, 3000], 10_000, 400, 800, 2, 0))
     samples.add(Samples([2000, 9000], 10_000, 600, 200))
     assert samples.summary() == pytest.approx(
         {
@@ -76,6 +76,8 @@ def test_samples_of_several_turns() -> None:
             "calls_per_s": 200_000.0,
             "client_cpu_us": 0.25,
             "server_cpu_us": 0.25,
+            "client_faults": 0.5,
+            "server_faults": 0.0,
         }
     )
 
