@@ -28,7 +28,7 @@ from benchmarks.callers import SyncCaller
 from benchmarks.peers.base import PATIENCE, Place
 from benchmarks.peers.registry import BY_NAME
 from benchmarks.processes import allow_descriptors
-from benchmarks.talk import error_text, say
+from benchmarks.talk import ToldError, error_text, say
 
 HEAD_START = 0.05  # seconds from a command to the first call, for all to be ready
 GRACE = 1.5  # seconds for the members to end by themselves
@@ -47,7 +47,7 @@ class Member:
         self._file.flush()
 
     def answer(self, until: float) -> dict[str, Any]:
-        """Its next line; raises RuntimeError for an error, TimeoutError where none comes until then, EOFError where
+        """Its next line; raises ToldError for an error, TimeoutError where none comes until then, EOFError where
         nobody wants it any more: no command comes before this one is answered, so it is the end of the commands."""
         ready, _, _ = select.select([self._socket, sys.stdin], [], [], max(0.0, until - time.monotonic()))
         if not ready:
@@ -56,10 +56,10 @@ class Member:
             raise EOFError
         line = self._file.readline()
         if not line:
-            raise RuntimeError(f"process {self.pid} has ended")
+            raise ToldError(f"process {self.pid} has ended")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise RuntimeError(answer["error"])
+            raise ToldError(answer["error"])
         return answer
 
     def close(self) -> None:

@@ -43,6 +43,11 @@ class Document:
         return {name: why for outcome in self.outcomes for name, why in outcome.failures.items()}
 
     @property
+    def reasons(self) -> dict[str, str]:
+        """Why there may be no figure."""
+        return {name: f"failed: {why[-1]}" for name, why in self.failures.items()} | self.missing
+
+    @property
     def taken(self) -> dict[str, str]:
         return {name: what for outcome in self.outcomes for name, what in outcome.taken.items()}
 
@@ -74,7 +79,7 @@ def markdown(document: Document, told: Sequence[Result], drawn: Sequence[str] = 
         "# Benchmarks",
         _introduction(document),
         "## Figures to reach",
-        tables.figures(told, document.missing, len(document.outcomes)),
+        tables.figures(told, document.reasons, len(document.outcomes)),
         *(
             part
             for title, table in (

@@ -62,12 +62,12 @@ def _with_ratio(part: float | None, text: Callable[[float], str], rest: str) -> 
     return rest if part is None else f"**{text(part)}** ({rest})"
 
 
-def figures(told: Sequence[Result], missing: dict[str, str], runs: int) -> str:
-    """What is to be reached, and what was."""
+def figures(told: Sequence[Result], reasons: dict[str, str], runs: int) -> str:
+    """What is to be reached, and what was; `reasons` says by peer why there is nothing of it."""
 
     def row(one: Result) -> list[str]:
         if one.value is None:
-            why = next((missing[peer] for peer in one.figure.needs if peer in missing), "not measured, or not in full")
+            why = next((reasons[peer] for peer in one.figure.needs if peer in reasons), "not measured, or not in full")
             return [one.figure.name, one.figure.target, NOTHING, NOTHING, f"not available: {why}"]
         single = ", ".join(NOTHING if each is None else one.figure.text(each) for each in one.single)
         return [one.figure.name, one.figure.target, one.figure.text(one.value), single, f"**{one.verdict}**"]

@@ -14,6 +14,10 @@ from benchmarks.peers.base import UnsupportedError
 LONGEST = 300  # characters of an error that are told
 
 
+class ToldError(Exception):
+    """What another process has told as its error: text for people, as it is."""
+
+
 def say(answer: Mapping[str, Any]) -> None:
     """A line of JSON."""
     sys.stdout.write(json.dumps(answer) + "\n")
@@ -26,7 +30,7 @@ def error_text(error: BaseException) -> str:
         text = f"{error.code().name}: {error.details()}"
     elif isinstance(error, ImportError):
         text = f"cannot be imported ({error})"
-    elif isinstance(error, UnsupportedError):
+    elif isinstance(error, (UnsupportedError, ToldError)):
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}" if str(error) else repr(error)

@@ -66,6 +66,15 @@ def test_what_is_not_to_be_had_is_told_with_the_reason(document: Document) -> No
     assert figure[1:] == ["1/25", "1/10.0", "1/10.0, 1/8.0, 1/20.0", "**not met**"]
 
 
+def test_a_peer_that_failed_is_the_reason_for_a_figure_without_a_value(document: Document) -> None:
+    document.outcomes[1].failures["ipcd-tcp"] = ["first", "it died"]
+    text = markdown(document, results([one.readings for one in document.outcomes]))
+    (figure,) = rows(text, "unary 64 B, tcp through two nodes, p50 beside grpcio over TCP")
+    assert figure[4] == "not available: failed: it died"
+    (peer,) = rows(text, "ipcd tcp")
+    assert peer[5] == "failed: first; failed: it died"
+
+
 def test_groups_that_were_not_measured_have_no_table(document: Document) -> None:
     text = markdown(document, [])
     assert "## Unary calls, one after the other" in text
