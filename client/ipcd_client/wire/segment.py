@@ -261,14 +261,28 @@ def take(fds: Sequence[Fd], capacity: int) -> Incoming:
     memory, filled, freed = fds
     _check_memory(memory.fileno(), capacity)
     for counter in (filled, freed):
-        # Descriptors of files, pipes and sockets have a type here, those of eventfds none.
-        if stat.S_IFMT(os.fstat(counter.fileno()).st_mode):
-            raise ProtocolError("bad-segment", "a counter that is not an eventfd")
-        if not fcntl.fcntl(counter.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK:
-            raise ProtocolError("bad-segment", "a counter that would block")
+        _check_counter(counter.fileno())
     mapping = _map(memory, capacity, mmap.PROT_READ)
     memory.close()
     return Incoming(mapping, filled, freed)
+
+
+def _check_counter(fd: int) -> None:
+    # Descriptors of files, pipes and sockets have a type here, those of eventfds, timers and the like none.
+    if stat.S_IFMT(os.fstat(fd).st_mode):
+        raise ProtocolError("bad-segment", "a counter that is not an eventfd")
+    if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
+        raise ProtocolError("bad-segment", "a counter that would block")
+    try:
+        with suppress(BlockingIOError):
+            raise ProtocolError("bad-segment", f"a counter that begins at {eventfd_read(fd)}")
+        # Nobody looks at it before SWITCH. Only an eventfd can be written to like this, and gives back what was put in;
+        # one that is a semaphore would be read a byte at a time.
+        eventfd_write(fd, 2)
+        if eventfd_read(fd) != 2:
+            raise ProtocolError("bad-segment", "a counter that does not count")
+    except OSError:
+        raise ProtocolError("bad-segment", "a counter that is not an eventfd") from None
 
 
 def _check_memory(fd: int, capacity: int) -> None:
@@ -287,3 +301,7 @@ def _check_memory(fd: int, capacity: int) -> None:
         raise ProtocolError("bad-segment", f"only {facts.st_blocks * 512} of {capacity} bytes are allocated")
     if os.fstatvfs(fd).f_bsize != PAGE:
         raise ProtocolError("bad-segment", "the memory has huge pages")
+    # Blocks behind the end of the file are counted as well. To ask for all that should be there changes nothing then.
+    os.posix_fallocate(fd, 0, capacity)
+    if os.fstat(fd).st_blocks != facts.st_blocks:
+        raise ProtocolError("bad-segment", f"some of {capacity} bytes were not allocated")

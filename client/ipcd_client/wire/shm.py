@@ -50,8 +50,11 @@ class _Control(UnixWire):
 
     def _keep_fds(self, control: Sequence[tuple[int, int, bytes]], flags: int) -> None:
         if flags & socket.MSG_CTRUNC:
+            fds = fdlib.received(control, 0)
+            fdlib.close_all(fds)
+            if len(fds) == fdlib.MAX_FDS:
+                raise ProtocolError("truncated-fds", f"more than {fdlib.MAX_FDS} descriptors in one message")
             self.truncated = True
-            fdlib.close_all(fdlib.received(control, 0))
         else:
             super()._keep_fds(control, flags)
 
@@ -148,6 +151,8 @@ class ShmWire(Wire):
     def _on_control(self, frame: Frame) -> None:
         if frame.stream:
             raise ProtocolError("bad-segment", f"{codec.SHM_NAMES[frame.type]} on stream {frame.stream}")
+        if frame.fds and frame.type != codec.OFFER:
+            raise ProtocolError("unexpected-fds", f"{frame.fds} descriptors with {codec.SHM_NAMES[frame.type]}")
         if frame.type == codec.OFFER:
             self._on_offer(frame)
         elif frame.type == codec.SWITCH:
@@ -223,7 +228,9 @@ class ShmWire(Wire):
     def _switch(self, frame: Frame) -> None:
         """What the peer sends from here on is in the segment that it has offered."""
         coming, self._coming = self._coming, None
-        if coming is None or coming[0] != frame.aux:
+        if frame.payload:
+            raise ProtocolError("long-payload", f"SWITCH with {len(frame.payload)} bytes")
+        if coming is None or coming[0] != frame.aux or frame.stream or frame.fds:
             raise ProtocolError("bad-segment", f"SWITCH to segment {frame.aux}, which was not offered")
         previous, self._in = self._in, coming[1]
         if previous is not None:
