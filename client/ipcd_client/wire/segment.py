@@ -56,10 +56,15 @@ class Parts(NamedTuple):
     freed: Fd
 
 
+def _full(what: str) -> ProtocolError:
+    # It only is as high as that if somebody else has written to it.
+    return ProtocolError("bad-count", f"the counter of {what} is full")
+
+
 class Outgoing:
     """The producer's end. One thread at a time."""
 
-    __slots__ = ("_at", "_filled", "_freed", "_memory", "_owned", "_unpublished", "capacity", "free", "used")
+    __slots__ = ("_at", "_filled", "_freed", "_memory", "_owned", "_unpublished", "capacity", "free")
 
     def __init__(self, memory: mmap.mmap, filled: Fd, freed: Fd) -> None:
         self._memory = memory
@@ -70,10 +75,13 @@ class Outgoing:
         self._unpublished = 0
         self.capacity = len(memory)
         self.free = self.capacity
-        self.used = 0  # most bytes that were in it at one time, since whoever looks has set it to 0
 
     def put(self, data: Buffer) -> bool:
-        """Writes and publishes all of it, or nothing: False, where `write` is to be asked."""
+        """Writes and publishes all of it, or nothing: False, where `write` is to be asked.
+
+        Raises:
+            ProtocolError: `bad-count`.
+        """
         size = len(data)
         at = self._at
         end = at + size
@@ -82,7 +90,10 @@ class Outgoing:
         self._memory[at:end] = data
         self._at = end
         self.free -= size
-        eventfd_write(self._filled, size)
+        try:
+            eventfd_write(self._filled, size)
+        except BlockingIOError:
+            raise _full("published bytes") from None
         return True
 
     def write(self, data: memoryview) -> int:
@@ -104,7 +115,6 @@ class Outgoing:
             self._unpublished += part
             if self._unpublished >= _PUBLISH:
                 self.publish()
-        self.used = max(self.used, self.capacity - self.free)
         return done
 
     def publish(self) -> None:
@@ -114,8 +124,7 @@ class Outgoing:
             try:
                 eventfd_write(self._filled, size)
             except BlockingIOError:
-                # It only is as high as that if somebody else has written to it.
-                raise ProtocolError("bad-count", "the counter of published bytes is full") from None
+                raise _full("published bytes") from None
 
     def _reclaim(self) -> bool:
         self.publish()
@@ -199,7 +208,7 @@ class Incoming:
         try:
             eventfd_write(self._freed, size)
         except BlockingIOError:
-            raise ProtocolError("bad-count", "the counter of bytes given back is full") from None
+            raise _full("bytes given back") from None
 
     @property
     def filled(self) -> int:

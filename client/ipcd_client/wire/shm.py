@@ -63,6 +63,11 @@ class _Control(UnixWire):
         self._end(why)
 
     @property
+    def held(self) -> socket.socket:
+        """The socket, which stays open as long as this is referred to."""
+        return self._socket
+
+    @property
     def why_gone(self) -> str:
         """Why nothing more will come."""
         return self._why_gone()
@@ -95,6 +100,7 @@ class ShmWire(Wire):
         self._grows = True
         self._queue: deque[memoryview | Outgoing] = deque()
         self._queued = 0
+        self._largest = 0  # that was sent at once, in bytes, since `shrink` was asked
         # agreeing
         self._theirs = self._ours = False  # settled, whichever way
         self.why_not = ""  # why this is no shared memory, or not both ways
@@ -102,6 +108,8 @@ class ShmWire(Wire):
         self._reading.register(self._control, select.POLLIN)
         self._epoll: select.epoll | None = None  # what `fileno` stands for, once somebody has asked for it
         self._watched: dict[int, int] = {}
+        self._without = ""  # why there can be no segments
+        self._waits = (False, False)  # there is a backlog of the segment, of the socket
         self._lock = threading.Lock()
         self._began = False
         self._ended = False  # the peer has closed
@@ -116,6 +124,8 @@ class ShmWire(Wire):
 
     def _offer(self, capacity: int) -> None:
         try:
+            if self._without:
+                raise OSError(self._without)
             outgoing, nonce, parts = segment.create(capacity)
         except OSError as error:
             self._grows = False
@@ -163,8 +173,9 @@ class ShmWire(Wire):
             number, outgoing, nonce = self._answered(frame)
             if frame.payload != nonce:
                 raise ProtocolError("bad-segment", f"ACCEPT of segment {number} with the wrong nonce")
-            self._settle(ours=True)
-            self._next = (number, outgoing)
+            self._settle(ours=True, why=self._without)
+            if not self._without:
+                self._next = (number, outgoing)
         elif frame.aux == 0:  # DECLINE: it makes none
             if self._theirs:
                 raise ProtocolError("bad-segment", "DECLINE behind an offer")
@@ -198,8 +209,9 @@ class ShmWire(Wire):
             fdlib.close_all(fds)
             raise ProtocolError("bad-segment", f"OFFER with {len(frame.payload)} bytes and {len(fds)} descriptors")
         self._last_offer = number
-        if truncated:
-            self._cannot_take(number, "no room for more descriptors")
+        if truncated or self._without:
+            fdlib.close_all(fds)
+            self._cannot_take(number, self._without or "no room for more descriptors")
         elif self._coming is not None:
             # Answered when the peer has gone over to that one: so there are never more than these.
             self._unanswered = (number, int.from_bytes(frame.payload, "little"), fds)
@@ -248,16 +260,19 @@ class ShmWire(Wire):
 
     def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
         out = self._out
-        if (
-            out is not None
-            and len(buffers) == 1
-            and not self._queued
-            and self._next is None
-            and not fds
-            and out.put(buffers[0])
-        ):
-            self.sent += len(buffers[0])
-            return True
+        try:
+            if (
+                out is not None
+                and len(buffers) == 1
+                and not self._queued
+                and self._next is None
+                and not fds
+                and out.put(buffers[0])
+            ):
+                self.sent += len(buffers[0])
+                return True
+        except ProtocolError as error:
+            raise self._broken(error) from None
         if fds:
             fdlib.close_all(fds)
             raise UsageError("descriptors do not travel over shared memory")
@@ -279,6 +294,7 @@ class ShmWire(Wire):
                 size += len(view)
         self._queued += size
         self.sent += size
+        self._largest = max(self._largest, size)
         if self._out is not None and size > self._out.capacity // 2:
             self._grow(size)
         return self.flush()
@@ -310,13 +326,13 @@ class ShmWire(Wire):
             self._offer(min(capacity, segment.LARGEST))
 
     def shrink(self) -> bool:
-        """Offers a small segment again, if less than a quarter of this one was used since the last time this was
-        asked. True if there is still something to give back. To be called as `send` is."""
+        """Offers a small segment again, if nothing was sent since the last time this was asked that the small one would
+        have been grown for. True if there is still something to give back. To be called as `send` is."""
         out = self._out
-        if out is None or self.closed or out.capacity <= self._first:
+        if out is None or self.closed or not self._grows or out.capacity <= self._first:
             return False
-        used, out.used = out.used, 0
-        if used <= self._first and self._grows and self._offered is None and not self._queue:
+        largest, self._largest = self._largest, 0
+        if largest <= self._first // 2 and self._offered is None and not self._queue:
             if self._next is not None:
                 self._move()
                 self.flush()
@@ -367,9 +383,11 @@ class ShmWire(Wire):
         return WireClosed(self._control.why_gone)
 
     def _count(self) -> None:
-        before = self.backlog
-        self.backlog = self._queued + self._control.backlog
-        if bool(before) != bool(self.backlog):
+        # Both threads do this: what one has computed before the other's change must not be set after it.
+        with self._lock:
+            self.backlog = self._queued + self._control.backlog
+            before, self._waits = self._waits, (self._queued > 0, self._control.backlog > 0)
+        if before != self._waits:
             self._watch()
 
     # -- receiving --------------------------------------------------------------------------------
@@ -409,6 +427,7 @@ class ShmWire(Wire):
     def _recv_socket(self) -> Frame | None:
         self._begin()
         control = self._control
+        switched = False
         while True:
             try:
                 frame = control.recv()
@@ -422,14 +441,15 @@ class ShmWire(Wire):
                     raise WireClosed(f"{error} in the middle of a frame") from None
                 raise
             if frame is None:
-                return None
+                # What is in the segment may be here before we have asked for it.
+                return self.recv() if switched else None
             if frame[0] < codec.OFFER:
                 if self._in is not None:
                     raise ProtocolError("bad-segment", f"{codec.NAMES[frame[0]]} on the socket, behind SWITCH")
                 return frame
             self._on_control(frame)
-            if frame[0] == codec.SWITCH:
-                return self.recv()  # what is in the segment may be here before we have asked for it
+            # What came with SWITCH is taken in at once, too: nothing would tell of it later.
+            switched = switched or frame[0] == codec.SWITCH
 
     def untaken(self) -> int:
         # The peer takes what was published by reading the counter, which nobody has done if it still stands there.
@@ -443,34 +463,34 @@ class ShmWire(Wire):
     def poll(self, timeout: float | None, *, write: bool = False, also: int = -1) -> bool:
         # Numbers must not be another file's while we are in poll: see sockets._Owned. Segments close theirs in the
         # same way, when the last thread has let go of them.
-        held = (self._in, self._out, self._control)
+        held = (self._in, self._out, self._control.held)
         if self.closed or (write and not self.backlog):
             return True
         poller = self._reading
         if write or also >= 0:
             poller = select.poll()
-            poller.register(self._control, select.POLLIN)
+            poller.register(held[2], select.POLLIN)
             if held[0] is not None:
                 poller.register(held[0].filled, select.POLLIN)
             if also >= 0:
                 poller.register(also, select.POLLIN)
             if write:
-                self._register_writing(poller, held[1])
+                self._register_writing(poller, held[1], held[2])
         return bool(poller.poll(0 if timeout == 0 else millis(timeout)))
 
-    def _register_writing(self, poller: select.poll, out: Outgoing | None) -> None:
+    def _register_writing(self, poller: select.poll, out: Outgoing | None, sock: socket.socket) -> None:
         if self._control.backlog:
-            poller.register(self._control, select.POLLIN | select.POLLOUT)
+            poller.register(sock, select.POLLIN | select.POLLOUT)
         if self._queued and out is not None:
             poller.register(out.freed, select.POLLIN)
 
     def poll_write(self, timeout: float | None) -> bool:
-        held = (self._out, self._control)
+        held = (self._out, self._control.held)
         if self.closed or not self.backlog:
             return True
         poller = select.poll()
-        poller.register(self._control, 0)  # errors and hang-ups are always told
-        self._register_writing(poller, held[0])
+        poller.register(held[1], 0)  # errors and hang-ups are always told
+        self._register_writing(poller, *held)
         ready = poller.poll(millis(timeout))
         if any(mask & _ENDED for _, mask in ready):
             # A segment would take more, but nobody will take it out.
@@ -481,12 +501,26 @@ class ShmWire(Wire):
     def fileno(self) -> int:
         if self.closed:
             return -1
+        if self._epoll is None and not self._without:
+            self._make_epoll()
+            self._watch()
         epoll = self._epoll
         if epoll is None:
-            with self._lock:
-                epoll = self._epoll = self._epoll or select.epoll(flags=select.EPOLL_CLOEXEC)
-            self._watch()
-        return epoll.fileno()
+            return self._control.fileno()
+        try:
+            return epoll.fileno()
+        except ValueError:
+            return -1  # an abort in another thread has closed it
+
+    def _make_epoll(self) -> None:
+        with self._lock:
+            try:
+                self._epoll = self._epoll or select.epoll(flags=select.EPOLL_CLOEXEC)
+            except OSError as error:
+                if self._in or self._coming or self._next or self._out:
+                    raise
+                # Nothing can wait for a socket and counters at once. There is the socket.
+                self._without = f"no descriptor to wait for it with: {error.strerror or error}"
 
     def _watch(self) -> None:
         """Brings what `fileno` stands for up to date: the socket, the segment that is read, and while there is a
