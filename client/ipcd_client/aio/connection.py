@@ -399,14 +399,15 @@ class Connection:
 
     def _on_readable(self) -> None:
         self._again = None
-        recv = self.wire.recv
+        wire = self.wire
+        recv = wire.recv
         try:
             for _ in range(_TURN):
                 frame = recv()
                 if frame is None:
                     return
                 self._take_in(frame)
-                if self.error is not None:
+                if self.error is not None or wire.drained:
                     return
         except ProtocolError as error:
             goaway = limits.GOAWAY_VERSION if error.violation == "no-common-version" else limits.GOAWAY_VIOLATION

@@ -325,12 +325,22 @@ def parse(data: bytes, deserialize: Deserializer) -> Any:
 
 def response(state: ClientCall, deserialize: Deserializer) -> Any:
     """The one message of a call that has ended well. Where it does not parse, the call has failed."""
-    message = parse(state.messages.popleft()[0], deserialize)
-    if message is _FAILED:
-        state.code = grpc.StatusCode.INTERNAL
-        state.details = status.DESERIALIZE_RESPONSE_FAILED
+    data = state.messages.popleft()[0]
+    if deserialize is None:
+        return data
+    try:
+        return deserialize(data)
+    except Exception:  # noqa: BLE001  # whatever the program's code raises; it is logged
+        unparsed(state)
         return None
-    return message
+
+
+def unparsed(state: ClientCall) -> ClientCall:
+    """The call, failed because its answer does not parse. To be called where the error is handled."""
+    log.error(status.DESERIALIZE_RESPONSE_FAILED, exc_info=True)  # noqa: LOG014 - see above
+    state.code = grpc.StatusCode.INTERNAL
+    state.details = status.DESERIALIZE_RESPONSE_FAILED
+    return state
 
 
 def send_requests(

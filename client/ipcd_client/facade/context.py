@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
@@ -23,19 +24,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ipcd_client")
 
+# One for all contexts: it is held for an assignment, and few calls have callbacks.
+_callbacks_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _callbacks_lock
+    _callbacks_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
 
 class ServicerContext(grpc.ServicerContext):
     """One call at its handler. Every method is grpc's, and does what grpcio's does."""
+
+    _deadline: float | None = None
+    _callbacks: tuple[Callable[[], None], ...] | None = ()
+    _aborted = False
 
     def __init__(self, connection: Connection, call: ServerCall, peer: Peer) -> None:
         self._connection = connection
         self._call = call
         self._peer = peer
-        self._deadline = deadlines.at(call.timeout, monotonic())
-        self._callbacks: list[Callable[[], None]] | None = []
-        self._callbacks_lock = threading.Lock()
-        self._aborted = False
-        self._headers: tuple[tuple[str, str | bytes], ...] = ()
+        if call.timeout is not None:
+            self._deadline = monotonic() + call.timeout
         call.user = self
 
     # -- grpc.RpcContext --------------------------------------------------------------------------
@@ -54,10 +67,10 @@ class ServicerContext(grpc.ServicerContext):
         return True
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        with self._callbacks_lock:
+        with _callbacks_lock:
             if self._callbacks is None or not self._call.active:
                 return False
-            self._callbacks.append(callback)
+            self._callbacks += (callback,)
             return True
 
     # -- grpc.ServicerContext ---------------------------------------------------------------------
@@ -153,7 +166,7 @@ class ServicerContext(grpc.ServicerContext):
             self._callbacks = None
 
     def _end(self) -> None:
-        with self._callbacks_lock:
+        with _callbacks_lock:
             callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             try:

@@ -27,13 +27,16 @@ SLOW: Final = 0.001
 _WEIGHT: Final = 0.2
 
 
-class Pace:
-    """How long calls of one method keep their thread: a running average, in seconds."""
+class Method:
+    """What is known of one method. `handler`: None where interceptors choose it, for each call anew."""
 
-    __slots__ = ("average",)
+    __slots__ = ("average", "handler", "simple")
 
-    def __init__(self) -> None:
+    def __init__(self, handler: Handler | None) -> None:
+        self.handler = handler
+        # How long calls keep their thread: a running average, in seconds.
         self.average = 0.0
+        self.simple = handler is not None and not (handler.request_streaming or handler.response_streaming)
 
     def learn(self, seconds: float) -> None:
         """One call took this long. Threads may lose each other's updates: it is an estimate."""
@@ -43,7 +46,7 @@ class Pace:
 class Call:
     """One call to be run. (Job)"""
 
-    __slots__ = ("_call", "_connection", "_context", "_handler", "_pace", "_server", "slow")
+    __slots__ = ("_call", "_connection", "_context", "_method", "_server", "slow")
 
     def __init__(
         self,
@@ -51,28 +54,27 @@ class Call:
         connection: Connection,
         call: ServerCall,
         context: ServicerContext,
-        handler: Handler | None,
-        pace: Pace,
+        method: Method,
     ) -> None:
         self._server = server
         self._connection = connection
         self._call = call
         self._context = context
-        self._handler = handler  # None: interceptors choose it, on the call's own thread
-        self._pace = pace
-        self.slow = pace.average > SLOW
+        self._method = method
+        self.slow = method.average > SLOW
 
     def run(self) -> None:
         """Runs the handler and sends its answer."""
         start = perf_counter()
+        method = self._method
         try:
             # Interceptors and handler share one context of variables, of this call only; as in grpcio.
-            contextvars.Context().run(self._run)
+            contextvars.Context().run(self._run_simple if method.simple else self._run)
         except BaseException:
             self._finish_with(grpc.StatusCode.UNKNOWN, "the handler's thread was interrupted")
             raise
         finally:
-            self._pace.learn(perf_counter() - start)
+            method.average += _WEIGHT * (perf_counter() - start - method.average)
             self._context.ended()
             self._server.finished(self._context)
 
@@ -82,8 +84,28 @@ class Call:
         self._context.ended()
         self._server.finished(self._context)
 
+    def _run_simple(self) -> None:
+        """The shortest way of a call with one message each way."""
+        handler: Any = self._method.handler
+        call = self._call
+        if not call.messages or call.messages[0][1] >= 0:
+            self._run()  # the request came, or will come, in a frame of its own
+            return
+        try:
+            request = deserialized(handler.request_deserializer, call.messages.popleft()[0], call)
+            response = handler.unary_unary(request, self._context)
+        except BadRequest:
+            self._finish()
+            return
+        except Exception as error:  # noqa: BLE001  # whatever the program raises becomes a status
+            self._failed(error, status.calling_failed(error))
+            return
+        message = self._serialized(handler.response_serializer, response)
+        if message is not None:
+            self._reply(message)
+
     def _run(self) -> None:
-        handler = self._handler
+        handler = self._method.handler
         try:
             if handler is None:
                 handler = self._server.intercepted(self._call)
@@ -120,15 +142,19 @@ class Call:
 
     def _answer(self, handler: Handler, argument: Any) -> None:
         behavior: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        response = behavior(argument, self._context)
-        message = self._serialized(handler.response_serializer, response)
+        message = self._serialized(handler.response_serializer, behavior(argument, self._context))
         if message is not None:
-            call = self._call
-            code = call.code
-            if code is None:
-                self._connection.finish(call, 0, call.details, trailing=call.trailing, message=message)
-            else:
-                self._finish(message if code is grpc.StatusCode.OK else None)
+            self._reply(message)
+
+    def _reply(self, message: bytes) -> None:
+        call = self._call
+        code = call.code
+        if code is None and not call.details and not call.trailing:
+            self._connection.reply(call, message)
+        elif code is None:
+            self._connection.finish(call, 0, call.details, trailing=call.trailing, message=message)
+        else:
+            self._finish(message if code is grpc.StatusCode.OK else None)
 
     def _stream(self, handler: Handler, argument: Any) -> None:
         behavior: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream

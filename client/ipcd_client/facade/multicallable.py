@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 
 from ipcd_client.errors import IpcdError, UsageError
-from ipcd_client.facade.call import Call, Deserializer, StreamCall, response, send_requests, serialized
+from ipcd_client.facade.call import Call, Deserializer, StreamCall, response, send_requests, serialized, unparsed
 from ipcd_client.facade.shapes import StreamStreamBase, StreamUnaryBase, UnaryStreamBase, UnaryUnaryBase
+from ipcd_client.frame.codec import JOIN_BELOW
 from ipcd_client.frame.settings import RESET_DEADLINE
 from ipcd_client.rpc import metadata as md
 from ipcd_client.rpc import status
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # A call that no server has seen is tried again elsewhere, so often at most.
 _ATTEMPTS: Final = 3
+_NO_METADATA: Final[tuple[tuple[str, str | bytes], ...]] = ()
 
 
 class Failed(Exception):
@@ -57,6 +59,7 @@ class _Method:
         self._max_receive = channel.options.max_receive
         self._max_send = channel.options.max_send
         self._max_metadata = channel.options.max_metadata
+        self._plain_send = min(JOIN_BELOW, self._max_send) if self._max_send >= 0 else JOIN_BELOW
 
     def _checked(self, metadata: Any, credentials: Any) -> tuple[tuple[str, str | bytes], ...]:
         if credentials is not None:
@@ -208,12 +211,27 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> Any:
-        state, connection = self._blocking(request, timeout, metadata, credentials, wait_for_ready)
+        begun: _Begun | None = None
+        route = self._routes.get(self._service)
+        if route is not None and not metadata and credentials is None and (timeout is None or timeout > 0):
+            # The shortest way. What is out of the ordinary is left to the general one.
+            connection = route.connection
+            data = _plain(request, self._serialize, self._plain_send) if connection.fresh() else None
+            if data is not None:
+                deadline = None if timeout is None else monotonic() + timeout
+                answer = connection.ask(self._method, data, timeout, self._max_receive)
+                if isinstance(answer, bytes):
+                    try:
+                        return answer if self._deserialize is None else self._deserialize(answer)
+                    except Exception:  # noqa: BLE001  # whatever the program's code raises; it is logged
+                        raise self._ended(unparsed(self._state()), connection) from None
+                begun = _Begun(connection, answer, data, deadline)
+        state, last = self._blocking(request, timeout, metadata, credentials, wait_for_ready, begun)
         if state.code is grpc.StatusCode.OK and state.messages:
             result = response(state, self._deserialize)
             if state.code is grpc.StatusCode.OK:
                 return result
-        raise self._ended(state, connection)
+        raise self._ended(state, last)
 
     def with_call(
         self,
@@ -224,7 +242,7 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> tuple[Any, Call]:
-        call = self._ended(*self._blocking(request, timeout, metadata, credentials, wait_for_ready))
+        call = self._ended(*self._blocking(request, timeout, metadata, credentials, wait_for_ready, None))
         return call.result(), call
 
     def future(
@@ -249,21 +267,28 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         metadata: Any,
         credentials: Any,
         wait_for_ready: bool | None,
+        begun: _Begun | None,
     ) -> tuple[ClientCall, Connection | None]:
-        """Runs the call to its end. This thread sends, waits and reads."""
+        """Runs the call to its end, `begun` or not. This thread sends, waits and reads."""
         state = self._state()
         connection: Connection | None = None
-        self._channel.check_open()
         try:
-            data = self._request(request)
-            sent = self._checked(metadata, credentials) if metadata or credentials else ()
-            deadline = None
-            if timeout is not None:
-                if timeout <= 0:
-                    raise Failed(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED)
-                deadline = monotonic() + timeout
-            for _ in range(_ATTEMPTS):
-                connection = self._begin(state, data, timeout, deadline, sent, bool(wait_for_ready))
+            if begun is not None:
+                data, deadline, sent = begun.data, begun.deadline, _NO_METADATA
+            else:
+                self._channel.check_open()
+                data = self._request(request)
+                sent = self._checked(metadata, credentials) if metadata or credentials else _NO_METADATA
+                deadline = None
+                if timeout is not None:
+                    if timeout <= 0:
+                        raise Failed(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED)
+                    deadline = monotonic() + timeout
+            for attempt in range(_ATTEMPTS):
+                if begun is not None and begun.call is not None and attempt == 0:
+                    connection, state = begun.connection, begun.call
+                else:
+                    connection = self._begin(state, data, timeout, deadline, sent, bool(wait_for_ready))
                 if state.code is None:
                     finish(connection, state, deadline)
                 if not state.refused or state.code is not grpc.StatusCode.UNAVAILABLE:
@@ -278,6 +303,24 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         except Failed as error:
             state.fail(error.code, error.details)
         return state, connection
+
+
+class _Begun(NamedTuple):
+    """A call that was begun in the shortest way, and needs more; without `call`, nothing was sent."""
+
+    connection: Connection
+    call: ClientCall | None
+    data: bytes
+    deadline: float | None
+
+
+def _plain(request: Any, serialize: Callable[[Any], bytes] | None, most: int) -> bytes | None:
+    """The request's bytes, if there is nothing to be said of them."""
+    try:
+        data = request if serialize is None else serialize(request)
+    except Exception:  # noqa: BLE001  # it is serialized again, and then told
+        return None
+    return data if data.__class__ is bytes and len(data) <= most else None
 
 
 def finish(connection: Connection, state: ClientCall, deadline: float | None) -> None:

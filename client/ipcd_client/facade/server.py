@@ -14,7 +14,7 @@ import grpc
 from ipcd_client.errors import ProtocolError, UsageError, WireTimeout
 from ipcd_client.facade import introspection
 from ipcd_client.facade.context import ServicerContext
-from ipcd_client.facade.dispatch import Call, Pace
+from ipcd_client.facade.dispatch import Call, Method
 from ipcd_client.facade.options import Options
 from ipcd_client.facade.peer import Peer
 from ipcd_client.facade.shapes import Handler
@@ -69,7 +69,8 @@ class Server(grpc.Server):
         self._services: set[str] = set()
         for handler in self._generic:
             self._note_service(handler)
-        self._paces: dict[str, Pace] = {}
+        self._methods: dict[str, Method] = {}
+        self._generic_methods: dict[str, Method] = {}
         self._lock = threading.Lock()
         self._active: set[ServicerContext] = set()
         self._drained = threading.Condition(self._lock)
@@ -209,30 +210,46 @@ class Server(grpc.Server):
             code = status.to_int(grpc.StatusCode.RESOURCE_EXHAUSTED)
             connection.finish(call, code, status.CONCURRENCY_EXCEEDED)
             return None
-        handler: Handler | None = None
-        if not self._interceptors:
-            handler = self._registered.get(call.method)
-            if handler is None and self._generic:
-                try:
-                    handler = self._find(_Details(call.method, call.metadata))
-                except Exception as error:
-                    log.exception("a generic handler failed to look up %s", call.method)
-                    connection.finish(call, 2, f"Error in service handler!: {error}")
-                    return None
-            if handler is None:
+        method = self._methods.get(call.method)
+        if method is None:
+            try:
+                method = self._known(call)
+            except Exception as error:
+                log.exception("a generic handler failed to look up %s", call.method)
+                connection.finish(call, 2, f"Error in service handler!: {error}")
+                return None
+            if method is None:
                 connection.finish(call, status.to_int(grpc.StatusCode.UNIMPLEMENTED), status.METHOD_NOT_FOUND)
                 return None
         context = ServicerContext(connection, call, peer)
         if context.deadline is not None:
             self._reactor.expect(context, context.deadline)
         self._active.add(context)
-        pace = self._paces.get(call.method)
-        if pace is None:
-            pace = Pace()
-            if handler is not None or self._find(_Details(call.method, call.metadata)) is not None:
-                # Names that peers made up are not remembered.
-                self._paces[call.method] = pace
-        return Call(self, connection, call, context, handler, pace)
+        return Call(self, connection, call, context, method)
+
+    def _known(self, call: ServerCall) -> Method | None:
+        """What is known of the call's method; None if there is none. Kept in `_methods` where it stays so: generic
+        handlers may answer differently for each call."""
+        name = call.method
+        registered = self._registered.get(name)
+        if registered is not None:
+            method = self._methods[name] = Method(None if self._interceptors else registered)
+            return method
+        found = self._find(_Details(name, call.metadata)) if self._generic else None
+        if self._interceptors:
+            # They choose, and may find one for a name that we know nothing of.
+            if found is None:
+                return Method(None)
+            found = None
+        elif found is None:
+            return None
+        # Only names that have a handler: those that peers made up must not fill the memory.
+        before = self._generic_methods.get(name)
+        if before is not None and before.handler is found:
+            return before
+        method = self._generic_methods[name] = Method(found)
+        method.average = before.average if before is not None else 0.0
+        return method
 
     # -- connections ------------------------------------------------------------------------------
 

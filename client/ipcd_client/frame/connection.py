@@ -14,6 +14,7 @@ from typing import ClassVar, Final
 from ipcd_client.errors import ProtocolError
 from ipcd_client.frame import codec, events, hello
 from ipcd_client.frame.codec import Buffer, Frame, MetadataTooLarge
+from ipcd_client.frame.plain import Plain
 from ipcd_client.frame.settings import (
     GOAWAY_DRAIN,
     MAX_ANSWERS,
@@ -25,7 +26,7 @@ from ipcd_client.frame.settings import (
     RESET_REFUSED,
 )
 from ipcd_client.frame.stream import Half, Stream, advance
-from ipcd_client.frame.verbs import EXHAUSTED, StreamsExhausted, Verbs
+from ipcd_client.frame.verbs import EXHAUSTED, StreamsExhausted
 
 __all__ = ["Connection", "StreamsExhausted"]
 
@@ -33,8 +34,8 @@ _NO_METADATA: Final[events.Received] = ()
 _OF_PIECES: Final = codec.FIRST | codec.MORE
 
 
-class Connection(Verbs):
-    """The receiving half, on top of `Verbs`: together the state of one end."""
+class Connection(Plain):
+    """The receiving half, on top of the sending one: together the state of one end."""
 
     def receive(self, frame: Frame) -> events.Event | None:
         """Takes one frame from the peer.
@@ -62,6 +63,8 @@ class Connection(Verbs):
             raise ProtocolError("bad-hello", f"HELLO on stream {frame.stream}")
         self.version, self.peer = hello.agree(frame.payload)
         self._hello_received = True
+        # Both the codec's bound for a copy, and what leaves room for a deadline in the peer's frames.
+        self._plain_most = min(codec.JOIN_BELOW, self.peer.max_frame - codec.HEADER_SIZE)
         return events.HelloReceived(self.version, self.peer.software)
 
     def _on_open(self, frame: Frame) -> events.Event | None:
@@ -131,7 +134,7 @@ class Connection(Verbs):
 
     def _stream_of(self, frame: Frame) -> Stream | None:
         """The frame's stream; None if it has ended here, which the sender may not have known."""
-        stream = self._streams.get(frame.stream)
+        stream = self._stream(frame.stream)
         if stream is None:
             ours = frame.stream & 1 != self._peer_parity
             if not frame.stream or (
@@ -277,6 +280,8 @@ class Connection(Verbs):
         self.going_away = True
         refused: list[Stream] = []
         if frame.aux == GOAWAY_DRAIN:  # no other code says how far the peer has come
+            for stream_id in list(self._plain):
+                self._stream(stream_id)
             refused = [stream for stream in self._streams.values() if stream.opened_here and stream.id > last]
         for stream in refused:
             self._drop(stream)

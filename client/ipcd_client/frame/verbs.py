@@ -53,6 +53,10 @@ class Verbs:
         self._last_peer_stream = 0
         self._peer_parity = 0 if dialer else 1
         self._streams: dict[int, Stream] = {}
+        self._plain_most = 0  # bytes of a message that goes into one frame with no second look
+        self._max_message = settings.max_message if settings.max_message >= 0 else MAX_U32
+        self._most_streams = settings.max_streams if settings.accept_calls else 0
+        self._plain: set[int] = set()  # calls of which nothing is known but that they are open; see plain.py
         self._opened = 0  # calls of ours that are open
         self._accepted = 0  # calls of the peer that are open
         self._method_ids: dict[str, int] = {}
@@ -82,7 +86,7 @@ class Verbs:
     @property
     def idle(self) -> bool:
         """No call is open in either direction."""
-        return not self._streams
+        return not self._streams and not self._plain
 
     @property
     def accepted(self) -> int:
@@ -172,14 +176,25 @@ class Verbs:
             return "the peer takes no calls on this connection"
         return f"{self._opened} calls are open, the peer allows {self.peer.max_streams} (max_streams)"
 
+    def _stream(self, stream_id: int) -> Stream | None:
+        """The state of an open call."""
+        stream = self._streams.get(stream_id)
+        if stream is None and stream_id in self._plain:
+            self._plain.remove(stream_id)
+            ours = stream_id & 1 != self._peer_parity
+            stream = Stream(stream_id, ours, self.peer.initial_window, self.settings.initial_window)
+            stream.request = Half.CLOSED
+            self._streams[stream_id] = stream
+        return stream
+
     def is_open(self, stream_id: int) -> bool:
         """The call has not ended for both ends."""
-        return stream_id in self._streams
+        return stream_id in self._streams or stream_id in self._plain
 
     def credit(self, stream_id: int) -> int:
         """Bytes of credit for sending; a message may be sent while it is above 0. A large number once it
         ended."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         return stream.send.credit if stream is not None else 1 << 30
 
     def message(self, stream_id: int, message: Buffer, *, end: bool = False, fds: int = 0) -> list[Buffer]:
@@ -189,7 +204,7 @@ class Verbs:
             UsageError: the call's state does not allow it, there is no credit, or it comes with descriptors
                 and does not fit in one frame.
         """
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is None:
             return []
         if fds:
@@ -215,7 +230,7 @@ class Verbs:
 
     def close_send(self, stream_id: int) -> list[Buffer]:
         """The caller has no further message."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is None or stream.request is Half.CLOSED:
             return []
         advance(stream, stream.opened_here, codec.CLOSE_SEND, True, sending=True)
@@ -227,7 +242,7 @@ class Verbs:
         Raises:
             UsageError: the call's state does not allow it, or it does not fit in a frame.
         """
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is None:
             return []
         block = codec.with_length(codec.encode_metadata(metadata))
@@ -252,7 +267,7 @@ class Verbs:
         A call always can be ended: details over the limit are cut, and metadata that fits in no frame makes
         it end RESOURCEEXHAUSTED.
         """
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is None:
             return []
         buffers: list[Buffer] = []
@@ -292,7 +307,7 @@ class Verbs:
 
     def reset(self, stream_id: int, code: int, reason: str = "") -> list[Buffer]:
         """Gives a call up, in either direction. Nothing to send, if it has already ended."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is None:
             return []
         self._drop(stream)
@@ -300,7 +315,7 @@ class Verbs:
 
     def consumed(self, stream_id: int, size: int) -> list[Buffer]:
         """The application took a message of `size` bytes from MESSAGE frames: perhaps grants credit."""
-        stream = self._streams.get(stream_id)
+        stream = self._stream(stream_id)
         if stream is None:
             return []
         credit = stream.receive.consume(size)

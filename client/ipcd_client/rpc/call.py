@@ -7,6 +7,7 @@ with the events of its stream (`handle`), under whatever lock it uses, and looks
 from __future__ import annotations
 
 from collections import deque
+from functools import cached_property
 from typing import Any
 
 import grpc
@@ -24,35 +25,25 @@ class ClientCall:
     taken: what came before an OK is delivered, what came before an error is too, as grpcio does.
     """
 
-    __slots__ = (
-        "code",
-        "details",
-        "fds",
-        "initial_metadata",
-        "limit",
-        "messages",
-        "method",
-        "refused",
-        "sent_at",
-        "stream",
-        "trailing_metadata",
-        "user",
-    )
+    stream = 0
+    code: grpc.StatusCode | None = None
+    details = ""
+    initial_metadata: md.Metadata | None = None
+    trailing_metadata: md.Metadata = ()
+    sent_at = 0  # what the wire had been given when the call was opened, in bytes
+    refused = False  # never reached a handler: may be tried elsewhere
+    user: Any = None  # whoever drives this call
 
     def __init__(self, method: str, limit: int) -> None:
         self.method = method
         self.limit = limit  # of a received message in bytes, for the error's text
-        self.stream = 0
-        self.code: grpc.StatusCode | None = None
-        self.details = ""
-        self.initial_metadata: md.Metadata | None = None
-        self.trailing_metadata: md.Metadata = ()
         # (message, its cost in credit): what came with the status costs none
         self.messages: deque[tuple[bytes, int]] = deque()
-        self.sent_at = 0  # what the wire had been given when the call was opened, in bytes
-        self.refused = False  # never reached a handler: may be tried elsewhere
-        self.fds: deque[Any] = deque()
-        self.user: Any = None  # whoever drives this call
+
+    @cached_property
+    def fds(self) -> deque[Any]:
+        """Descriptors that came with messages. Few calls have any."""
+        return deque()
 
     @property
     def done(self) -> bool:
@@ -107,6 +98,12 @@ class ClientCall:
     def _too_large(self, size: int) -> None:
         self.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, status.received_too_large(size, self.limit))
 
+    def succeed(self, message: bytes) -> None:
+        """Ends the call well, with an answer and nothing else."""
+        self.messages.append((message, -1))
+        self.initial_metadata = ()
+        self.code = grpc.StatusCode.OK
+
     def fail(self, code: grpc.StatusCode, details: str) -> bool:
         """Ends the call on this side. False if it has ended already."""
         if self.code is not None:
@@ -126,46 +123,26 @@ class ServerCall:
     was sent.
     """
 
-    __slots__ = (
-        "cancelled",
-        "code",
-        "details",
-        "fds",
-        "finished",
-        "headers",
-        "headers_sent",
-        "limit",
-        "messages",
-        "metadata",
-        "method",
-        "oversize",
-        "requests_ended",
-        "stream",
-        "timeout",
-        "trailing",
-        "user",
-    )
+    cancelled: str | None = None
+    finished = False
+    headers: tuple[tuple[str, str | bytes], ...] = ()
+    headers_sent = False
+    code: grpc.StatusCode | None = None
+    details = ""
+    trailing: tuple[tuple[str, str | bytes], ...] = ()
+    user: Any = None
 
     def __init__(self, opened: events.CallOpened, limit: int) -> None:
-        self.stream = opened.stream
-        self.method = opened.method
-        self.timeout = opened.timeout
-        self.metadata = opened.metadata
+        self.stream, self.method, self.timeout, self.metadata, message, self.oversize, self.requests_ended = opened
         self.limit = limit
-        self.oversize = opened.oversize
         self.messages: deque[tuple[bytes, int]] = deque()
-        if opened.message is not None:
-            self.messages.append((opened.message, -1))
-        self.requests_ended = opened.end
-        self.cancelled: str | None = None
-        self.finished = False
-        self.headers: tuple[tuple[str, str | bytes], ...] = ()
-        self.headers_sent = False
-        self.code: grpc.StatusCode | None = None
-        self.details = ""
-        self.trailing: tuple[tuple[str, str | bytes], ...] = ()
-        self.fds: deque[Any] = deque()
-        self.user: Any = None
+        if message is not None:
+            self.messages.append((message, -1))
+
+    @cached_property
+    def fds(self) -> deque[Any]:
+        """Descriptors that came with messages. Few calls have any."""
+        return deque()
 
     @property
     def active(self) -> bool:

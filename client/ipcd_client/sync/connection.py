@@ -12,7 +12,8 @@ import grpc
 
 from ipcd_client.errors import IpcdError, UsageError, WireClosed, WireError, WireTimeout
 from ipcd_client.frame import settings as limits
-from ipcd_client.frame.codec import Buffer, Metadata
+from ipcd_client.frame.codec import Buffer, Frame, Metadata
+from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.sync.pump import Pump
 from ipcd_client.sync.reading import BACKLOG_MOST, HELLO_TIMEOUT, Reading
@@ -65,6 +66,90 @@ class Connection(Reading):
                 call.refused = True
                 call.fail(error.code if isinstance(error, WireError) else grpc.StatusCode.UNAVAILABLE, str(error))
             self.fail(error)
+
+    def ask(  # noqa: C901 - as few Python calls as there can be
+        self, method: str, message: bytes, timeout: float | None, limit: int
+    ) -> bytes | ClientCall | None:
+        """Makes a call of the plainest sort, one message each way, in the shortest way: while nobody else reads, and if
+        the answer comes while it is worth while to spin for it.
+
+        The answer; a ClientCall, if the call was made and takes longer, or ends in another way: `wait` for its end.
+        None if nothing was sent: `start` it. `limit`: of the answer, in bytes, for an error's text.
+        """
+        core, wire, lock = self.core, self.wire, self._lock
+        broken: IpcdError | None = None
+        with lock:
+            if self._reading or self.error is not None or self._host is not None or wire.backlog:
+                return None
+            opened = core.open_plain(method, message, timeout)
+            if opened is None:
+                return None
+            stream, data = opened
+            self._asked = stream
+            self._reading = True
+            try:
+                wire.send((data,))
+            except WireClosed as error:
+                broken = error
+            sent_at = wire.sent
+        answer: bytes | None = None
+        call: ClientCall | None = None
+        frame: Frame | None = None
+        try:
+            if broken is None and self._spinner.spin(wire.peek, timeout):
+                try:
+                    frame = wire.recv()
+                except IpcdError as error:
+                    broken = error
+            if frame is not None and frame.stream == stream:
+                with lock:
+                    answer = core.take_answer(frame)
+                    if answer is not None:
+                        self._asked = 0
+                        if not self.retired:  # as it is, too, when the connection has ended
+                            self._reading = False
+                            if self._waiting:
+                                self._waiting.wake_one()
+                            return answer
+            if answer is None:
+                call = self._asked_call(method, limit, sent_at)
+                self._take_in_or_break(frame, broken)
+        except BaseException:
+            # Ctrl-C: nobody waits for the answer any more.
+            if self._asked:
+                call = self._asked_call(method, limit, sent_at)
+            if call is not None:
+                self.end(call, grpc.StatusCode.CANCELLED, status.LOCALLY_CANCELLED)
+            self._stop_reading()
+            raise
+        self._stop_reading()
+        if answer is None:
+            return call
+        if self._closes_idle and self.idle:
+            self.close()
+        return answer
+
+    def _take_in_or_break(self, frame: Frame | None, broken: IpcdError | None) -> None:
+        try:
+            if broken is not None:
+                raise broken
+            if frame is not None:
+                self._take_in(frame)
+        except IpcdError as error:
+            self._break(error)
+
+    def _asked_call(self, method: str, limit: int, sent_at: int) -> ClientCall:
+        """Makes an ordinary call of the one that was made by `ask`."""
+        call = ClientCall(method, limit)
+        call.sent_at = sent_at
+        with self._lock:
+            call.stream, self._asked = self._asked, 0
+            if self.error is None:
+                self._calls[call.stream] = call
+            else:
+                call.refused = call.sent_at > self._seen
+                call.fail(self._code(), str(self.error))
+        return call
 
     def end(self, call: ClientCall, code: grpc.StatusCode, details: str, reset: int = limits.RESET_CANCEL) -> bool:
         """Ends a call from this side, and tells the peer. False if it has ended already."""
@@ -161,6 +246,25 @@ class Connection(Reading):
             if call.stream in self._calls:
                 self._push(self.core.headers(call.stream, metadata))
 
+    def reply(self, call: ServerCall, message: bytes) -> bool:
+        """Sends an OK with the answer of a unary call and nothing else, in the shortest way. False if nobody waits for
+        it."""
+        with self._lock:
+            wire, stream = self.wire, call.stream
+            if self._parked is None and not wire.backlog and stream not in self._waiting:
+                plain = self.core.answer_plain(stream, message)
+                if plain is not None:
+                    call.finished = True
+                    del self._calls[stream]
+                    try:
+                        sent = wire.send((plain,))
+                    except WireClosed:
+                        return True  # the reader finds out
+                    if not sent and self._host is not None:
+                        self._host.flush_later(self)
+                    return True
+        return self.finish(call, 0, message=message)
+
     def finish(
         self,
         call: ServerCall,
@@ -169,7 +273,7 @@ class Connection(Reading):
         *,
         headers: Metadata | None = None,
         trailing: Metadata = (),
-        message: Buffer | None = None,
+        message: bytes | None = None,
     ) -> bool:
         """Sends the status, and the answer of a unary call with it. False if nobody waits for it."""
         with self._lock:
@@ -178,8 +282,9 @@ class Connection(Reading):
             call.finished = True
             if call.stream in self._waiting or self._parked is not None:
                 self._wake(call.stream)
-            if self.wire.backlog > BACKLOG_MOST:
-                overdue: IpcdError = WireClosed(f"{self.wire.peer()} reads too little: {self.wire.backlog} bytes wait")
+            wire = self.wire
+            if wire.backlog > BACKLOG_MOST:
+                overdue: IpcdError = WireClosed(f"{wire.peer()} reads too little: {wire.backlog} bytes wait")
             else:
                 self._push(
                     self.core.status(call.stream, code, details, headers=headers, trailing=trailing, message=message)

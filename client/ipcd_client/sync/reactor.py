@@ -271,22 +271,16 @@ class Reactor:
         """One turn: waits at most `timeout` seconds, or until a deadline."""
         if self._hellos or self._deadlines:
             timeout = self._until_deadline(timeout)
-        ready: list[tuple[int, int]] = []
-        epoll = self._epoll.poll
-
-        def poll(seconds: float | None) -> bool:
-            nonlocal ready
-            ready = epoll(seconds, _READY_MOST)
-            return bool(ready)
-
+        epoll = self._epoll
         try:
             if self._again:
-                poll(0)
-            elif not self._spinner.spin(poll, timeout):
-                poll(timeout)
+                ready = epoll.poll(0, _READY_MOST)
+            elif not (ready := self._spinner.spin(epoll.poll, timeout)):
+                ready = epoll.poll(timeout, _READY_MOST)
         except (ValueError, OSError):
             return []  # closed by stop()
         jobs: list[Job] = []
+        # Those that come back into it while their turn lasts get their next one later.
         for _ in range(len(self._again)):
             self._turn(self._again.popleft(), jobs)
         for fd, mask in ready:

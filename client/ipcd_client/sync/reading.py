@@ -53,7 +53,7 @@ BACKLOG_MOST: Final = 64 << 20
 HELLO_TIMEOUT: Final = 5.0
 # A writer looks this often, in seconds, whether the reader that it relies on has gone.
 _FLUSH_SLICE: Final = 0.05
-# A connection that was read within this many seconds is believed to live.
+# A connection that was used within this many seconds is believed to live.
 _FRESH: Final = 0.1
 # Frames read in one turn of a server's reactor before other connections get theirs.
 _TURN: Final = 64
@@ -69,6 +69,7 @@ class Reading:
         self.wire = wire
         self.settings = settings
         self.core = Core(dialer=dialer, settings=settings)
+        self._max_message = settings.max_message
         self.error: IpcdError | None = None  # why it ended
         self._closes_idle = False
         self.retired = False  # the peer takes no new calls, or no stream id is left
@@ -79,9 +80,12 @@ class Reading:
         self._reading = False
         self._waiting = Waiters()
         self._parked: Waker | None = None  # of the reader, while it is in poll
+        self._asked = 0  # stream of the call that the reader made by `ask`; it is not in _calls
+        self._seen = 0  # how much of what the wire was given the peer has seen, once the connection has ended
         self._opened: list[ServerCall] = []
+        self._greeted = False  # the peer's hello was taken in
         self._more = False  # the last turn of reading ended at its bound
-        self._last_read = monotonic()
+        self._last_used = monotonic()
         self._news: list[User] = []  # to be told once the lock is free
         self._pongs: set[bytes] = set()
         self._pings = 0
@@ -108,7 +112,7 @@ class Reading:
     @property
     def idle(self) -> bool:
         """No call is open."""
-        return not self._calls
+        return not self._calls and not self._asked
 
     def handshake(self, timeout: float = HELLO_TIMEOUT) -> None:
         """Waits for the peer's hello, for at most `timeout` seconds.
@@ -159,11 +163,19 @@ class Reading:
                 return ready() or self.error is not None
         return True
 
+    def fresh(self) -> bool:
+        """New calls may be made, and it was used so recently that it is believed to live."""
+        now = monotonic()
+        last, self._last_used = self._last_used, now
+        return now - last < _FRESH and self.error is None and not self.retired
+
     def refresh(self) -> None:
         """Looks for the peer's end or goaway, if nothing has come for a while: a call that is sent into a connection
         that has ended would fail, where one that was not sent yet may go elsewhere."""
-        if not self._calls and monotonic() - self._last_read > _FRESH:
+        now = monotonic()
+        if now - self._last_used > _FRESH and not self._calls:
             self.look()
+        self._last_used = now
 
     def look(self) -> None:
         """Takes in what has arrived, without waiting; nothing if another thread reads."""
@@ -232,19 +244,34 @@ class Reading:
 
     def turn(self) -> list[ServerCall]:
         """Reads what has arrived, up to a bound, and flushes what it can. The calls that the peer has opened."""
-        if self.wire.backlog:
+        wire = self.wire
+        if wire.backlog:
             self._flush_now()
         with self._lock:
             if self._reading or self.error is not None:
                 return []
             self._reading = True
-        opened: list[ServerCall] = []
         try:
-            self._pump(_TURN)
-            opened, self._opened = self._opened, []
-        finally:
-            self._stop_reading(resume=False)
-        return opened
+            frame = wire.recv() if self._greeted else None
+            if frame is not None:
+                if wire.drained:
+                    # Most often one call of the plainest sort is all that has arrived.
+                    with self._lock:
+                        opened = self.core.take_open(frame) if self.usable else None
+                        if opened is not None:
+                            call = self._calls[opened.stream] = ServerCall(opened, self._max_message)
+                            self._reading = False
+                            if self._waiting:
+                                self._waiting.wake_one()
+                            return [call]
+                self._take_in(frame)
+            if frame is None or not wire.drained:
+                self._pump(_TURN)
+        except IpcdError as error:
+            self._break(error)
+        calls, self._opened = self._opened, []
+        self._stop_reading(resume=False)
+        return calls
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -257,14 +284,14 @@ class Reading:
                 self._push(self.core.goaway(goaway, str(error)))
             self.error = without_frames(error)
             self.retired = True
-            code = error.code if isinstance(error, ChannelClosed) else grpc.StatusCode.UNAVAILABLE
+            code = self._code()
             calls = list(self._calls.values())
             self._calls.clear()
             # Calls whose beginning the peer has not seen may be tried elsewhere.
-            seen = self.wire.sent - self.wire.untaken() if isinstance(error, WireClosed) else self.wire.sent
+            self._seen = self.wire.sent - (self.wire.untaken() if isinstance(error, WireClosed) else 0)
             for call in calls:
                 if isinstance(call, ClientCall):
-                    call.refused = call.sent_at > seen
+                    call.refused = call.sent_at > self._seen
                     call.fail(code, str(error))
                 else:
                     call.cancel(str(error))
@@ -282,6 +309,10 @@ class Reading:
                 call.user.progressed()
         if self.on_closed is not None:
             self.on_closed(error)
+
+    def _code(self) -> grpc.StatusCode:
+        """What calls end with, now that the connection has."""
+        return self.error.code if isinstance(self.error, ChannelClosed) else grpc.StatusCode.UNAVAILABLE
 
     def close(self, why: str | IpcdError = "the connection was closed on this side", timeout: float = 1.0) -> None:
         """Sends what is queued, for at most `timeout` seconds, and ends the connection."""
@@ -334,7 +365,7 @@ class Reading:
             if wire.backlog:
                 self._park(ready, timeout)
                 self._flush_now()
-            elif not self._spinner.spin(self._poll, timeout):
+            elif not self._spinner.spin(wire.peek, timeout):
                 self._park(ready, timeout)
 
     def _park(self, ready: Callable[[], bool], timeout: float | None) -> None:
@@ -359,20 +390,24 @@ class Reading:
 
     def _pump(self, most: int) -> None:
         """Takes in up to `most` frames."""
-        recv = self.wire.recv
+        wire = self.wire
+        recv = wire.recv
         self._more = False
-        self._last_read = monotonic()
         try:
             for _ in range(most):
                 frame = recv()
                 if frame is None:
                     return
                 self._take_in(frame)
+                if wire.drained:
+                    return
             self._more = True
-        except ProtocolError as error:
-            self.fail(error, goaway=limits.goaway_code(error.violation))
         except IpcdError as error:
-            self.fail(error)
+            self._break(error)
+
+    def _break(self, error: IpcdError) -> None:
+        """Ends the connection because of what receiving has raised."""
+        self.fail(error, goaway=limits.goaway_code(error.violation) if isinstance(error, ProtocolError) else None)
 
     def _take_in(self, frame: Frame) -> None:
         core = self.core
@@ -425,7 +460,7 @@ class Reading:
             return None
         if isinstance(event, events.CallOpened):
             # From here on its events are taken in: some may be right behind.
-            opened = ServerCall(event, self.settings.max_message)
+            opened = ServerCall(event, self._max_message)
             self._calls[event.stream] = opened
             self._opened.append(opened)
             return None
@@ -437,6 +472,7 @@ class Reading:
     def _on_connection_event(self, event: events.HelloReceived | events.PongReceived | events.GoAwayReceived) -> None:
         if isinstance(event, events.HelloReceived):
             self.wire.max_frame = self.settings.max_frame
+            self._greeted = True
         elif isinstance(event, events.PongReceived):
             if len(self._pongs) < 1024:
                 self._pongs.add(event.payload)

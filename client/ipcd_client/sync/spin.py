@@ -12,9 +12,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Final, TypeVar
 
 from ipcd_client.errors import ConfigError
+
+E = TypeVar("E")
 
 DEFAULT_BUDGET_US: Final = 100.0
 _MOST_MISSES: Final = 9
@@ -89,35 +91,40 @@ class Spinner:
         self._misses = 0
         self._pause = 0
 
-    def spin(self, poll: Callable[[float | None], object], limit: float | None) -> bool:
-        """Calls `poll(0)` until it is true, for as long as recent waits make it worth while and at most `limit`
-        seconds (None: no limit). False: park now.
+    def spin(self, poll: Callable[[int], list[E]], limit: float | None) -> list[E]:
+        """Calls `poll(0)` until it finds something, for as long as recent waits make it worth while and at most `limit`
+        seconds (None: no limit): what it has found. Nothing: park now.
 
         `poll(0)` must give up the GIL, as select.poll and epoll do: other threads run between two looks.
         """
         if self._pause:
             self._pause -= 1
-            return False
+            return []
         allowed = self._allowed
         if limit is not None and limit < allowed:
             allowed = limit
         if allowed <= 0:
-            return False
+            return []
         spinners = _one_spinner
-        if not spinners.acquire(blocking=False):
-            return False
+        if not spinners.acquire(False):
+            return []
         try:
-            end = perf_counter() + allowed
-            while True:
-                if poll(0):
-                    self._misses = 0
-                    self._allowed = min(self._budget, 2 * self._allowed)
-                    return True
-                if perf_counter() > end:
-                    break
+            found = poll(0)
+            if not found:
+                end = perf_counter() + allowed
+                while not (found := poll(0)):
+                    if perf_counter() > end:
+                        self._missed()
+                        return found
         finally:
             spinners.release()
+        if self._misses:
+            self._misses = 0
+        if self._allowed < self._budget:
+            self._allowed = min(self._budget, 2 * self._allowed)
+        return found
+
+    def _missed(self) -> None:
         self._misses = min(self._misses + 1, _MOST_MISSES)
         self._pause = 1 << self._misses
         self._allowed = max(self._allowed / 2, self._budget / 8)
-        return False

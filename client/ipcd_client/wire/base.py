@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import abc
 import time
-from collections.abc import Sequence
-from typing import ClassVar, Final
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
 
 from ipcd_client.errors import WireClosed, WireTimeout
 from ipcd_client.frame.codec import Buffer, Frame
@@ -41,6 +41,11 @@ class Wire(abc.ABC):
     # Bytes that `send` was given and the transport has not taken.
     backlog: int = 0
     closed: bool = False
+    # The frame that `recv` gave was the last that is here: `poll` before asking again, to save a system call.
+    drained: bool = False
+    # poll(0) at its cheapest, to spin on: not empty if `recv` may make progress, or the
+    # wire was closed. Called with 0.
+    peek: Callable[[int], list[Any]]
     # Bytes that `send` was ever given, where the transport can tell what became of them; see `untaken`.
     sent: int = 0
 

@@ -88,6 +88,7 @@ class MemoryWire(Wire):
         self._queue: deque[tuple[memoryview, Sequence[Fd]]] = deque()
         self._fds: deque[Fd] = deque()
         self._closing = threading.Lock()
+        self.peek = lambda timeout: [True] if self.poll(timeout) else []
 
     def fileno(self) -> int:
         readable = self._in.readable

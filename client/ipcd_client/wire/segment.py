@@ -21,6 +21,7 @@ import fcntl
 import mmap
 import os
 import stat
+import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,7 +29,8 @@ from os import eventfd_read, eventfd_write
 from typing import Final, NamedTuple
 
 from ipcd_client.errors import ProtocolError
-from ipcd_client.frame.codec import Buffer, Decoder
+from ipcd_client.frame import codec
+from ipcd_client.frame.codec import HEADER_SIZE, Buffer, Decoder, Frame
 from ipcd_client.wire.fds import Fd
 
 PAGE: Final = mmap.PAGESIZE
@@ -41,6 +43,20 @@ _PIECE: Final = 32 << 10
 _PUBLISH: Final = 128 << 10
 
 NONCE_SIZE: Final = 16
+
+# The header once more, with type, descriptors and flags as one number.
+_unpack: Final = struct.Struct("<IIII").unpack_from
+_PLAIN: Final = {
+    type_ | flags << 16: (type_, flags)
+    for type_, flags in (
+        (codec.OPEN, codec.END | codec.WITH_MESSAGE),
+        (codec.OPEN, codec.END | codec.WITH_MESSAGE | codec.WITH_TIMEOUT),
+        (codec.STATUS, codec.WITH_MESSAGE),
+        (codec.MESSAGE, 0),
+        (codec.MESSAGE, codec.END),
+    )
+}
+_new: Final = tuple.__new__
 
 # linux/fcntl.h and linux/memfd.h; not in Python's modules.
 _F_SEAL_FUTURE_WRITE: Final = 0x0010
@@ -76,8 +92,8 @@ class Outgoing:
         self.capacity = len(memory)
         self.free = self.capacity
 
-    def put(self, data: Buffer) -> bool:
-        """Writes and publishes all of it, or nothing: False, where `write` is to be asked.
+    def put(self, data: Buffer) -> int:
+        """Writes and publishes all of it: its size. Or nothing: 0, where `write` is to be asked.
 
         Raises:
             ProtocolError: `bad-count`.
@@ -85,16 +101,17 @@ class Outgoing:
         size = len(data)
         at = self._at
         end = at + size
-        if size > self.free or end >= self.capacity:
-            return False
+        free = self.free - size
+        if free < 0 or end >= self.capacity:
+            return 0
         self._memory[at:end] = data
         self._at = end
-        self.free -= size
+        self.free = free
         try:
             eventfd_write(self._filled, size)
         except BlockingIOError:
             raise _full("published bytes") from None
-        return True
+        return size
 
     def write(self, data: memoryview) -> int:
         """Writes what there is room for: how much. Large parts are published at once, the rest by `publish`.
@@ -153,7 +170,7 @@ class Outgoing:
 class Incoming:
     """The consumer's end. One thread at a time."""
 
-    __slots__ = ("_at", "_filled", "_freed", "_memory", "_owned", "_room", "_share", "_taken", "capacity", "ready")
+    __slots__ = ("_at", "_filled", "_freed", "_memory", "_owned", "_share", "_taken", "capacity", "ready")
 
     def __init__(self, memory: mmap.mmap, filled: Fd, freed: Fd) -> None:
         self._memory = memory
@@ -163,10 +180,43 @@ class Incoming:
         self._at = 0
         self.capacity = len(memory)
         self.ready = 0  # published and not yet copied out
-        self._room = self.capacity  # what the producer may publish
         self._taken = 0  # copied out and not yet given back
         # Given back in parts of this size: a system call each. The producer never waits for less than the rest.
         self._share = self.capacity // 4
+
+    def whole(self, max_frame: int) -> Frame | None:
+        """The frame that was published, if it is just one, in one piece, of the plainest sort, and nothing is held from
+        before. None: `read`, if there is anything. For what is most often so: one call, and few steps."""
+        try:
+            ready = eventfd_read(self._filled)
+        except BlockingIOError:
+            return None
+        at = self._at
+        end = at + ready
+        taken = self._taken + ready
+        # Below that share there is room for all of it, as it was published into what was given back.
+        if taken < self._share and end < self.capacity and ready >= HEADER_SIZE:
+            data = self._memory[at:end]
+            size, stream, kind, aux = _unpack(data)
+            plain = _PLAIN.get(kind)
+            if plain is not None and size == ready - HEADER_SIZE <= max_frame:
+                self._at = end
+                self._taken = taken
+                frame: Frame = _new(Frame, (plain[0], stream, plain[1], aux, 0, data[HEADER_SIZE:]))
+                return frame
+        self.claim(ready)
+        return None
+
+    def claim(self, ready: int) -> None:
+        """The producer has published so many bytes.
+
+        Raises:
+            ProtocolError: `bad-count`.
+        """
+        if ready > self.capacity - self._taken - self.ready:
+            room = self.capacity - self._taken - self.ready
+            raise ProtocolError("bad-count", f"{ready} bytes published, there was room for {room}")
+        self.ready += ready
 
     def read(self, decoder: Decoder) -> bool:
         """Copies a piece of what was published to the decoder. False: there is nothing.
@@ -180,9 +230,7 @@ class Incoming:
                 ready = eventfd_read(self._filled)
             except BlockingIOError:
                 return False
-            if ready > self._room:
-                raise ProtocolError("bad-count", f"{ready} bytes published, there was room for {self._room}")
-            self._room -= ready
+            self.claim(ready)
         at = self._at
         size = self.capacity - at
         size = min(size, ready)
@@ -204,7 +252,6 @@ class Incoming:
 
     def _give_back(self) -> None:
         size, self._taken = self._taken, 0
-        self._room += size
         try:
             eventfd_write(self._freed, size)
         except BlockingIOError:

@@ -89,10 +89,12 @@ class ShmWire(Wire):
         self._unanswered: tuple[int, int, Sequence[Fd]] | None = None  # an offer that came before that
         self._last_offer = 0  # of the peer's
         self._decoder = Decoder(MAX_HELLO, codec.ALLOWED_ON_SHM)
-        self._drained = False
-        self._reads = 0
+        self._empty = True  # nothing is held: neither in the decoder, nor published and not copied
+        self._reads = _SOCKET_EVERY
+        self._most = MAX_HELLO
         # sending
         self._out: Outgoing | None = None
+        self._fast: Outgoing | None = None  # the same, while there is nothing to see to but the next frame
         self._offered: tuple[int, Outgoing, bytes] | None = None  # and not yet answered
         self._next: tuple[int, Outgoing] | None = None  # accepted by the peer, to be switched to
         self._offers = 0
@@ -106,6 +108,7 @@ class ShmWire(Wire):
         self.why_not = ""  # why this is no shared memory, or not both ways
         self._reading = select.poll()
         self._reading.register(self._control, select.POLLIN)
+        self.peek = self._reading.poll
         self._epoll: select.epoll | None = None  # what `fileno` stands for, once somebody has asked for it
         self._watched: dict[int, int] = {}
         self._without = ""  # why there can be no segments
@@ -176,6 +179,7 @@ class ShmWire(Wire):
             self._settle(ours=True, why=self._without)
             if not self._without:
                 self._next = (number, outgoing)
+                self._fast = None  # so that the next frame goes the way on which `_next` is looked at
         elif frame.aux == 0:  # DECLINE: it makes none
             if self._theirs:
                 raise ProtocolError("bad-segment", "DECLINE behind an offer")
@@ -250,7 +254,6 @@ class ShmWire(Wire):
                 raise ProtocolError("bad-segment", f"{previous.ready} bytes behind SWITCH")
             self._reading.unregister(previous.filled)
         self._reading.register(self._in.filled, select.POLLIN)
-        self._drained = False
         self._watch()
         if self._unanswered is not None:
             waiting, self._unanswered = self._unanswered, None
@@ -259,20 +262,15 @@ class ShmWire(Wire):
     # -- sending ----------------------------------------------------------------------------------
 
     def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
-        out = self._out
-        try:
-            if (
-                out is not None
-                and len(buffers) == 1
-                and not self._queued
-                and self._next is None
-                and not fds
-                and out.put(buffers[0])
-            ):
-                self.sent += len(buffers[0])
+        fast = self._fast
+        if fast is not None and len(buffers) == 1 and not fds:
+            try:
+                size = fast.put(buffers[0])
+            except ProtocolError as error:
+                raise self._broken(error) from None
+            if size:
+                self.sent += size
                 return True
-        except ProtocolError as error:
-            raise self._broken(error) from None
         if fds:
             fdlib.close_all(fds)
             raise UsageError("descriptors do not travel over shared memory")
@@ -286,6 +284,7 @@ class ShmWire(Wire):
             self._begin()
             self._count()
             return not self.backlog
+        self._fast = None
         size = 0
         for buffer in buffers:
             view = memoryview(buffer)
@@ -375,6 +374,8 @@ class ShmWire(Wire):
         except IndexError:
             pass  # an abort in another thread has emptied the queue
         self._count()
+        if not queue and self._next is None:
+            self._fast = out
         return not self.backlog
 
     def _broken(self, error: ProtocolError) -> WireClosed:
@@ -394,14 +395,31 @@ class ShmWire(Wire):
 
     @property
     def max_frame(self) -> int:
-        return self._decoder.max_frame
+        return self._most
 
     @max_frame.setter
     def max_frame(self, size: int) -> None:
+        self._most = size
         self._decoder.max_frame = size
         self._control.max_frame = size
 
     def recv(self) -> Frame | None:
+        if self._empty:
+            self._reads -= 1
+            if self._reads:
+                incoming = self._in
+                if incoming is None:
+                    return self._recv_socket()
+                frame = incoming.whole(self._most)
+            else:
+                # There may always be something in the segment: now it is the socket's turn.
+                self._reads = _SOCKET_EVERY
+                frame = self._recv_socket()
+            if frame is not None:
+                return frame
+        return self._recv_segment()
+
+    def _recv_segment(self) -> Frame | None:
         decoder = self._decoder
         while True:
             incoming = self._in
@@ -409,20 +427,17 @@ class ShmWire(Wire):
                 return self._recv_socket()
             frame = decoder.next()
             if frame is not None:
-                if frame[0] < codec.OFFER:
+                self._empty = self.drained = not (incoming.ready or decoder.partial)
+                if frame.type < codec.OFFER:
                     return frame
-                if frame[0] != codec.SWITCH or decoder.partial:
-                    raise ProtocolError("bad-segment", f"{codec.SHM_NAMES[frame[0]]} in a segment, or bytes behind it")
+                if frame.type != codec.SWITCH or not self._empty:
+                    name = codec.SHM_NAMES[frame.type]
+                    raise ProtocolError("bad-segment", f"{name} in a segment, or something behind it")
                 self._switch(frame)
-                continue
-            if self._drained:
-                # All that was published is taken in; to read again would only find nothing. poll() knows better.
-                self._drained = False
-                self._reads += 1
-                return None if self._reads % _SOCKET_EVERY else self._recv_socket()
-            if not incoming.read(decoder):
+                self._empty = False
+            elif not incoming.read(decoder):
+                self._empty = self.drained = not decoder.partial
                 return self._recv_socket()
-            self._drained = not incoming.ready
 
     def _recv_socket(self) -> Frame | None:
         self._begin()
@@ -435,21 +450,22 @@ class ShmWire(Wire):
                 incoming = self._in
                 # What was published before the end is still to come.
                 if incoming is not None and incoming.read(self._decoder):
-                    self._drained = False
-                    return self.recv()
+                    return self._recv_segment()
                 if self._decoder.partial:
                     raise WireClosed(f"{error} in the middle of a frame") from None
                 raise
             if frame is None:
                 # What is in the segment may be here before we have asked for it.
-                return self.recv() if switched else None
-            if frame[0] < codec.OFFER:
+                return self._recv_segment() if switched else None
+            if frame.type < codec.OFFER:
                 if self._in is not None:
-                    raise ProtocolError("bad-segment", f"{codec.NAMES[frame[0]]} on the socket, behind SWITCH")
+                    raise ProtocolError("bad-segment", f"{codec.NAMES[frame.type]} on the socket, behind SWITCH")
+                self.drained = control.drained
                 return frame
             self._on_control(frame)
             # What came with SWITCH is taken in at once, too: nothing would tell of it later.
-            switched = switched or frame[0] == codec.SWITCH
+            if frame.type == codec.SWITCH:
+                self.drained = switched = True
 
     def untaken(self) -> int:
         # The peer takes what was published by reading the counter, which nobody has done if it still stands there.
@@ -577,7 +593,7 @@ class ShmWire(Wire):
         # What is let go of here is closed when the last thread has left it.
         if self._epoll is not None:
             self._epoll.close()
-        self._in = self._out = self._coming = self._offered = self._next = self._unanswered = None
+        self._in = self._out = self._fast = self._coming = self._offered = self._next = self._unanswered = None
         self._queue = deque()
         self._queued = 0
         self.backlog = 0

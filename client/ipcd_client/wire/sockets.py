@@ -75,11 +75,13 @@ class SocketWire(Wire):
         self._decoder = Decoder(MAX_HELLO, allowed)
         self._queue: deque[tuple[memoryview, Sequence[Fd]]] = deque()
         self._fds: deque[Fd] = deque()
-        self._drained = False
+        self._short = False  # the last read brought less than was asked for
         self._gone: str | None = None  # why nothing more will come
         self._passing = threading.Lock()  # descriptors that wait to be sent are sent or closed under it
         self._reading = select.poll()
         self._reading.register(owned, select.POLLIN)
+        # Once closed, the number may be another file's: then recv finds out.
+        self.peek = self._reading.poll
         self._both = select.poll()
         self._both.register(owned, select.POLLIN | select.POLLOUT)
 
@@ -175,14 +177,11 @@ class SocketWire(Wire):
         decoder = self._decoder
         frame = decoder.next()
         if frame is not None:
+            self.drained = self._short and not decoder.partial
             return frame
         if self._fds and not decoder.partial:
             # All frames so far were taken, with theirs, and what comes next brings its own.
             raise ProtocolError("unexpected-fds", f"{len(self._fds)} descriptors came that no frame named")
-        if self._drained:
-            # The last read came back short, so another would only find nothing. poll() knows better.
-            self._drained = False
-            return None
         if self._gone is not None:
             raise WireClosed(self._gone)
         while frame is None:
@@ -203,9 +202,11 @@ class SocketWire(Wire):
             if not count:
                 raise self._end(f"{self._peer} closed the connection{self._where()}")
             frame = decoder.next()
-            if count < asked and frame is None and decoder.buffer() is None:
+            self._short = count < asked
+            if self._short and frame is None and decoder.buffer() is None:
                 return None
-            self._drained = count < asked
+        # A read that came back short has taken all: another would only find nothing. poll() knows better.
+        self.drained = self._short and not decoder.partial
         return frame
 
     def _where(self) -> str:
