@@ -67,9 +67,13 @@ class Call:
         """Runs the handler and sends its answer."""
         start = perf_counter()
         method = self._method
+        call = self._call
         try:
-            # Interceptors and handler share one context of variables, of this call only; as in grpcio.
-            contextvars.Context().run(self._run_simple if method.simple else self._run)
+            if method.simple and call.messages and call.messages[0][1] < 0:
+                self._run_simple(method.handler, call)
+            else:
+                # Interceptors and handler share one context of variables, of this call only; as in grpcio.
+                contextvars.Context().run(self._run)
         except BaseException:
             self._finish_with(grpc.StatusCode.UNKNOWN, "the handler's thread was interrupted")
             raise
@@ -84,16 +88,13 @@ class Call:
         self._context.ended()
         self._server.finished(self._context)
 
-    def _run_simple(self) -> None:
-        """The shortest way of a call with one message each way."""
-        handler: Any = self._method.handler
-        call = self._call
-        if not call.messages or call.messages[0][1] >= 0:
-            self._run()  # the request came, or will come, in a frame of its own
-            return
+    def _run_simple(self, handler: Any, call: ServerCall) -> None:
+        """A call with one message each way, whose request came with it."""
+        request: Any = call.messages.popleft()[0]
         try:
-            request = deserialized(handler.request_deserializer, call.messages.popleft()[0], call)
-            response = handler.unary_unary(request, self._context)
+            if handler.request_deserializer is not None:
+                request = deserialized(handler.request_deserializer, request, call)
+            response = contextvars.Context().run(handler.unary_unary, request, self._context)
         except BadRequest:
             self._finish()
             return
@@ -102,7 +103,10 @@ class Call:
             return
         message = self._serialized(handler.response_serializer, response)
         if message is not None:
-            self._reply(message)
+            if call.code is None and not call.details and not call.trailing:
+                self._connection.reply(call, message)
+            else:
+                self._reply(message)
 
     def _run(self) -> None:
         handler = self._method.handler
@@ -149,9 +153,7 @@ class Call:
     def _reply(self, message: bytes) -> None:
         call = self._call
         code = call.code
-        if code is None and not call.details and not call.trailing:
-            self._connection.reply(call, message)
-        elif code is None:
+        if code is None:
             self._connection.finish(call, 0, call.details, trailing=call.trailing, message=message)
         else:
             self._finish(message if code is grpc.StatusCode.OK else None)

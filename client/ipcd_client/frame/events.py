@@ -20,6 +20,10 @@ class CallOpened(NamedTuple):
     end: bool
 
 
+# The same, without names.
+Opened = tuple[int, str, float | None, Received, bytes | None, int, bool]
+
+
 class HeadersReceived(NamedTuple):
     """Initial metadata of a call that we made."""
 

@@ -54,7 +54,8 @@ class Verbs:
         self._peer_parity = 0 if dialer else 1
         self._streams: dict[int, Stream] = {}
         self._plain_most = 0  # bytes of a message that goes into one frame with no second look
-        self._max_message = settings.max_message if settings.max_message >= 0 else MAX_U32
+        # The same of what is received.
+        self._plain_in = min(settings.max_message if settings.max_message >= 0 else MAX_U32, settings.max_frame)
         self._most_streams = settings.max_streams if settings.accept_calls else 0
         self._plain: set[int] = set()  # calls of which nothing is known but that they are open; see plain.py
         self._opened = 0  # calls of ours that are open

@@ -132,7 +132,7 @@ class ServerCall:
     trailing: tuple[tuple[str, str | bytes], ...] = ()
     user: Any = None
 
-    def __init__(self, opened: events.CallOpened, limit: int) -> None:
+    def __init__(self, opened: events.Opened, limit: int) -> None:
         self.stream, self.method, self.timeout, self.metadata, message, self.oversize, self.requests_ended = opened
         self.limit = limit
         self.messages: deque[tuple[bytes, int]] = deque()

@@ -12,7 +12,7 @@ import grpc
 
 from ipcd_client.errors import IpcdError, UsageError, WireClosed, WireError, WireTimeout
 from ipcd_client.frame import settings as limits
-from ipcd_client.frame.codec import Buffer, Frame, Metadata
+from ipcd_client.frame.codec import Buffer, Metadata
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.sync.pump import Pump
@@ -94,16 +94,10 @@ class Connection(Reading):
             sent_at = wire.sent
         answer: bytes | None = None
         call: ClientCall | None = None
-        frame: Frame | None = None
         try:
-            if broken is None and self._spinner.spin(wire.peek, timeout):
-                try:
-                    frame = wire.recv()
-                except IpcdError as error:
-                    broken = error
-            if frame is not None and frame.stream == stream:
+            if broken is None and self._spinner.spin(wire.peek, timeout) and (received := wire.glance()) is not None:
                 with lock:
-                    answer = core.take_answer(frame)
+                    answer = core.take_answer(received, stream)
                     if answer is not None:
                         self._asked = 0
                         if not self.retired:  # as it is, too, when the connection has ended
@@ -111,9 +105,14 @@ class Connection(Reading):
                             if self._waiting:
                                 self._waiting.wake_one()
                             return answer
+                if answer is None:
+                    wire.put_back(received)
             if answer is None:
                 call = self._asked_call(method, limit, sent_at)
-                self._take_in_or_break(frame, broken)
+                if broken is None:
+                    self._pump(1)
+                else:
+                    self._break(broken)
         except BaseException:
             # Ctrl-C: nobody waits for the answer any more.
             if self._asked:
@@ -128,15 +127,6 @@ class Connection(Reading):
         if self._closes_idle and self.idle:
             self.close()
         return answer
-
-    def _take_in_or_break(self, frame: Frame | None, broken: IpcdError | None) -> None:
-        try:
-            if broken is not None:
-                raise broken
-            if frame is not None:
-                self._take_in(frame)
-        except IpcdError as error:
-            self._break(error)
 
     def _asked_call(self, method: str, limit: int, sent_at: int) -> ClientCall:
         """Makes an ordinary call of the one that was made by `ask`."""

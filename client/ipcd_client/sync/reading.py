@@ -251,24 +251,19 @@ class Reading:
             if self._reading or self.error is not None:
                 return []
             self._reading = True
-        try:
-            frame = wire.recv() if self._greeted else None
-            if frame is not None:
-                if wire.drained:
-                    # Most often one call of the plainest sort is all that has arrived.
-                    with self._lock:
-                        opened = self.core.take_open(frame) if self.usable else None
-                        if opened is not None:
-                            call = self._calls[opened.stream] = ServerCall(opened, self._max_message)
-                            self._reading = False
-                            if self._waiting:
-                                self._waiting.wake_one()
-                            return [call]
-                self._take_in(frame)
-            if frame is None or not wire.drained:
-                self._pump(_TURN)
-        except IpcdError as error:
-            self._break(error)
+        received = wire.glance() if self._greeted else None
+        if received is not None:
+            # Most often one call of the plainest sort is all that has arrived.
+            with self._lock:
+                opened = None if self.retired else self.core.take_open(received)
+                if opened is not None:
+                    call = self._calls[opened[0]] = ServerCall(opened, self._max_message)
+                    self._reading = False
+                    if self._waiting:
+                        self._waiting.wake_one()
+                    return [call]
+            wire.put_back(received)
+        self._pump(_TURN)
         calls, self._opened = self._opened, []
         self._stop_reading(resume=False)
         return calls

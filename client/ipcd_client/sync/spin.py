@@ -78,16 +78,16 @@ os.register_at_fork(after_in_child=_after_fork)
 class Spinner:
     """What one waiter learned of how soon its answers come. Used by one thread at a time.
 
-    A hit doubles the time for the next spin, up to the budget; a miss halves it, and the next waits park at once: 2 of
-    them after the first miss, 4 after the second, up to 512. Without that pause two processes that the scheduler keeps
-    on one CPU, each of which spins while the other could run, stay there for ever (see docs/architecture.md).
+    After a miss the next waits park at once: 2 of them after the first miss, 4 after the second, up to 512. Without
+    that pause two processes that the scheduler keeps on one CPU, each of which spins while the other could run, stay
+    there for ever. The time itself is not cut: a spin that is shorter than the other end's wake-up misses for that
+    alone, and two ends that park because the other one parks never come out of it (see docs/architecture.md).
     """
 
-    __slots__ = ("_allowed", "_budget", "_misses", "_pause")
+    __slots__ = ("_budget", "_misses", "_pause")
 
     def __init__(self, budget_seconds: float) -> None:
         self._budget = budget_seconds
-        self._allowed = budget_seconds
         self._misses = 0
         self._pause = 0
 
@@ -100,7 +100,7 @@ class Spinner:
         if self._pause:
             self._pause -= 1
             return []
-        allowed = self._allowed
+        allowed = self._budget
         if limit is not None and limit < allowed:
             allowed = limit
         if allowed <= 0:
@@ -120,11 +120,8 @@ class Spinner:
             spinners.release()
         if self._misses:
             self._misses = 0
-        if self._allowed < self._budget:
-            self._allowed = min(self._budget, 2 * self._allowed)
         return found
 
     def _missed(self) -> None:
         self._misses = min(self._misses + 1, _MOST_MISSES)
         self._pause = 1 << self._misses
-        self._allowed = max(self._allowed / 2, self._budget / 8)

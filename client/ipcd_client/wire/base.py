@@ -89,6 +89,15 @@ class Wire(abc.ABC):
             ProtocolError: what came is not a frame.
         """
 
+    def glance(self) -> bytes | None:
+        """What has arrived, raw, if nothing was held from before: most often just one frame. To be given to `put_back`
+        unless it was. None where `recv` is to be asked, also of an end or an error."""
+        return None
+
+    def put_back(self, data: bytes) -> None:
+        """`recv` decodes what `glance` gave."""
+        raise NotImplementedError
+
     @abc.abstractmethod
     def take_fds(self, count: int) -> list[Fd]:
         """The next `count` descriptors that came, owned by the caller. To be called right after the `recv` that gave

@@ -21,7 +21,6 @@ import fcntl
 import mmap
 import os
 import stat
-import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,8 +28,7 @@ from os import eventfd_read, eventfd_write
 from typing import Final, NamedTuple
 
 from ipcd_client.errors import ProtocolError
-from ipcd_client.frame import codec
-from ipcd_client.frame.codec import HEADER_SIZE, Buffer, Decoder, Frame
+from ipcd_client.frame.codec import Buffer, Decoder
 from ipcd_client.wire.fds import Fd
 
 PAGE: Final = mmap.PAGESIZE
@@ -43,20 +41,6 @@ _PIECE: Final = 32 << 10
 _PUBLISH: Final = 128 << 10
 
 NONCE_SIZE: Final = 16
-
-# The header once more, with type, descriptors and flags as one number.
-_unpack: Final = struct.Struct("<IIII").unpack_from
-_PLAIN: Final = {
-    type_ | flags << 16: (type_, flags)
-    for type_, flags in (
-        (codec.OPEN, codec.END | codec.WITH_MESSAGE),
-        (codec.OPEN, codec.END | codec.WITH_MESSAGE | codec.WITH_TIMEOUT),
-        (codec.STATUS, codec.WITH_MESSAGE),
-        (codec.MESSAGE, 0),
-        (codec.MESSAGE, codec.END),
-    )
-}
-_new: Final = tuple.__new__
 
 # linux/fcntl.h and linux/memfd.h; not in Python's modules.
 _F_SEAL_FUTURE_WRITE: Final = 0x0010
@@ -170,7 +154,7 @@ class Outgoing:
 class Incoming:
     """The consumer's end. One thread at a time."""
 
-    __slots__ = ("_at", "_filled", "_freed", "_memory", "_owned", "_share", "_taken", "capacity", "ready")
+    __slots__ = ("_at", "_filled", "_freed", "_memory", "_owned", "_share", "_taken", "_unclaimed", "capacity", "ready")
 
     def __init__(self, memory: mmap.mmap, filled: Fd, freed: Fd) -> None:
         self._memory = memory
@@ -179,14 +163,14 @@ class Incoming:
         self._freed = freed.fileno()
         self._at = 0
         self.capacity = len(memory)
+        self._unclaimed = 0  # published, as the counter said, and not yet looked at
         self.ready = 0  # published and not yet copied out
         self._taken = 0  # copied out and not yet given back
         # Given back in parts of this size: a system call each. The producer never waits for less than the rest.
         self._share = self.capacity // 4
 
-    def whole(self, max_frame: int) -> Frame | None:
-        """The frame that was published, if it is just one, in one piece, of the plainest sort, and nothing is held from
-        before. None: `read`, if there is anything. For what is most often so: one call, and few steps."""
+    def glance(self) -> bytes | None:
+        """All that was published, if it is in one piece, and not much. None: ask `read`."""
         try:
             ready = eventfd_read(self._filled)
         except BlockingIOError:
@@ -194,29 +178,13 @@ class Incoming:
         at = self._at
         end = at + ready
         taken = self._taken + ready
-        # Below that share there is room for all of it, as it was published into what was given back.
-        if taken < self._share and end < self.capacity and ready >= HEADER_SIZE:
-            data = self._memory[at:end]
-            size, stream, kind, aux = _unpack(data)
-            plain = _PLAIN.get(kind)
-            if plain is not None and size == ready - HEADER_SIZE <= max_frame:
-                self._at = end
-                self._taken = taken
-                frame: Frame = _new(Frame, (plain[0], stream, plain[1], aux, 0, data[HEADER_SIZE:]))
-                return frame
-        self.claim(ready)
+        # Below that share there was room for all of it, and it is not yet to be given back.
+        if taken < self._share and end < self.capacity:
+            self._at = end
+            self._taken = taken
+            return self._memory[at:end]
+        self._unclaimed = ready
         return None
-
-    def claim(self, ready: int) -> None:
-        """The producer has published so many bytes.
-
-        Raises:
-            ProtocolError: `bad-count`.
-        """
-        if ready > self.capacity - self._taken - self.ready:
-            room = self.capacity - self._taken - self.ready
-            raise ProtocolError("bad-count", f"{ready} bytes published, there was room for {room}")
-        self.ready += ready
 
     def read(self, decoder: Decoder) -> bool:
         """Copies a piece of what was published to the decoder. False: there is nothing.
@@ -226,11 +194,13 @@ class Incoming:
         """
         ready = self.ready
         if not ready:
-            try:
-                ready = eventfd_read(self._filled)
-            except BlockingIOError:
-                return False
-            self.claim(ready)
+            ready, self._unclaimed = self._unclaimed, 0
+            if not ready:
+                try:
+                    ready = eventfd_read(self._filled)
+                except BlockingIOError:
+                    return False
+            self._claim(ready)
         at = self._at
         size = self.capacity - at
         size = min(size, ready)
@@ -249,6 +219,11 @@ class Incoming:
         if self._taken >= self._share:
             self._give_back()
         return True
+
+    def _claim(self, ready: int) -> None:
+        room = self.capacity - self._taken
+        if ready > room:
+            raise ProtocolError("bad-count", f"{ready} bytes published, there was room for {room}")
 
     def _give_back(self) -> None:
         size, self._taken = self._taken, 0

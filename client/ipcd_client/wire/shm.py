@@ -91,7 +91,6 @@ class ShmWire(Wire):
         self._decoder = Decoder(MAX_HELLO, codec.ALLOWED_ON_SHM)
         self._empty = True  # nothing is held: neither in the decoder, nor published and not copied
         self._reads = _SOCKET_EVERY
-        self._most = MAX_HELLO
         # sending
         self._out: Outgoing | None = None
         self._fast: Outgoing | None = None  # the same, while there is nothing to see to but the next frame
@@ -395,28 +394,32 @@ class ShmWire(Wire):
 
     @property
     def max_frame(self) -> int:
-        return self._most
+        return self._decoder.max_frame
 
     @max_frame.setter
     def max_frame(self, size: int) -> None:
-        self._most = size
         self._decoder.max_frame = size
         self._control.max_frame = size
 
+    def glance(self) -> bytes | None:
+        incoming = self._in
+        self._reads -= 1
+        if incoming is None or not self._empty or not self._reads:
+            return None
+        return incoming.glance()
+
+    def put_back(self, data: bytes) -> None:
+        self._empty = False
+        self._decoder.feed(data)
+
     def recv(self) -> Frame | None:
-        if self._empty:
-            self._reads -= 1
-            if self._reads:
-                incoming = self._in
-                if incoming is None:
-                    return self._recv_socket()
-                frame = incoming.whole(self._most)
-            else:
-                # There may always be something in the segment: now it is the socket's turn.
-                self._reads = _SOCKET_EVERY
-                frame = self._recv_socket()
+        if self._reads <= 0:
+            # There may always be something in the segment: now it is the socket's turn.
+            self._reads = _SOCKET_EVERY
+            frame = self._recv_socket() if self._empty else None
             if frame is not None:
                 return frame
+        self._reads -= 1
         return self._recv_segment()
 
     def _recv_segment(self) -> Frame | None:

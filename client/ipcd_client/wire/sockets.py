@@ -209,6 +209,25 @@ class SocketWire(Wire):
         self.drained = self._short and not decoder.partial
         return frame
 
+    def glance(self) -> bytes | None:
+        if self._accept_fds or self._gone is not None or self._decoder.partial:
+            return None
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self._end(self._words(error))
+            return None
+        if not data:
+            self._end(f"{self._peer} closed the connection")
+            return None
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        self._short = len(data) < READ_SIZE
+        self._decoder.feed(data)
+
     def _where(self) -> str:
         return " in the middle of a frame" if self._decoder.partial else ""
 
