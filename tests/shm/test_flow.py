@@ -218,6 +218,19 @@ def test_what_comes_along_with_a_switch(ends: Ends) -> None:
     ours.close()
 
 
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_what_this_end_published_is_received_though_it_asks_what_was_not(wires: Wires, how: str) -> None:
+    """A server that has answered asks when it closes; the answer still is the peer's."""
+    one, other = wires
+    carry(one, other, [b"before"])
+    one.send(message(b"answer"))
+    assert one.untaken() == 0
+    getattr(one, how)()
+    assert other.recv_by(soon()).payload == b"answer"
+    with pytest.raises(WireClosed):
+        other.recv_by(soon())
+
+
 def test_a_peer_that_declines_growth(ends: Ends) -> None:
     """It is asked once; what is large goes through what there is."""
     wire, hand = ends

@@ -68,6 +68,11 @@ class _Control(UnixWire):
         return self._socket
 
     @property
+    def ended(self) -> bool:
+        """Nothing more will come."""
+        return self._gone is not None
+
+    @property
     def why_gone(self) -> str:
         """Why nothing more will come."""
         return self._why_gone()
@@ -471,8 +476,10 @@ class ShmWire(Wire):
                 self.drained = switched = True
 
     def untaken(self) -> int:
-        # The peer takes what was published by reading the counter, which nobody has done if it still stands there.
-        return self._queued + (self._out.untaken() if self._out is not None else 0)
+        # The peer takes what was published by reading the counter, which nobody has done if it still stands there. To
+        # look is to take it away: while the peer is there, that is for it to do, also when this end closes.
+        out = self._out
+        return self._queued + (out.untaken() if out is not None and self._control.ended else 0)
 
     def take_fds(self, count: int) -> list[Fd]:
         raise ProtocolError("unexpected-fds", f"{count} descriptors with a frame")
