@@ -68,6 +68,13 @@ class RawSegment:
         """Tells of so many bytes."""
         os.eventfd_write(self.filled.fileno(), count)
 
+    def given_back(self) -> int:
+        """How many bytes the consumer has given back since the last time."""
+        try:
+            return os.eventfd_read(self.freed.fileno())
+        except BlockingIOError:
+            return 0
+
     def close(self) -> None:
         """Lets go of it."""
         self.memory.close()
