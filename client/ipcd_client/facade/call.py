@@ -43,27 +43,30 @@ class Call(grpc.RpcError, grpc.Call, Future):
         self._deadline = deadline
         self._deserialize = deserialize
         self._lock = threading.Lock()
-        self._connected = threading.Event()
+        # Only a call that waits for a server needs one.
+        self._connected = threading.Event() if connection is None and state.code is None else None
         self._callbacks: list[Callable[[], None]] = []
         self._response: Any = None
         self._deserialized = False
         self._cancelled = False
-        if connection is not None or state.code is not None:
-            self._connected.set()
 
     # -- the connection ---------------------------------------------------------------------------
 
     def connected(self, connection: Connection) -> None:
         """The call was started there."""
         self._connection = connection
-        self._connected.set()
+        self._set_connected()
         if self._callbacks:
             connection.watch(self.state, self._deadline)
+
+    def _set_connected(self) -> None:
+        if self._connected is not None:
+            self._connected.set()
 
     def failed(self, code: grpc.StatusCode, details: str) -> None:
         """No connection was to be had."""
         self.state.fail(code, details)
-        self._connected.set()
+        self._set_connected()
         self.progressed()
 
     def progressed(self) -> None:
@@ -79,7 +82,7 @@ class Call(grpc.RpcError, grpc.Call, Future):
         state = self.state
         until = deadlines.sooner(self._deadline, None if timeout is None else monotonic() + timeout)
         while not (ready() or state.code is not None):
-            if not self._connected.is_set():
+            if self._connection is None and self._connected is not None:
                 left = deadlines.left(until, monotonic())
                 self._connected.wait(left)
             elif self._connection is not None:
@@ -99,7 +102,7 @@ class Call(grpc.RpcError, grpc.Call, Future):
         if self._connection is not None:
             return self._connection.end(self.state, code, details, reset)
         if self.state.fail(code, details):
-            self._connected.set()
+            self._set_connected()
             self.progressed()
             return True
         return False

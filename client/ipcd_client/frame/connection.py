@@ -31,6 +31,7 @@ from ipcd_client.frame.verbs import EXHAUSTED, StreamsExhausted
 __all__ = ["Connection", "StreamsExhausted"]
 
 _NO_METADATA: Final[events.Received] = ()
+_new: Final = tuple.__new__  # half the time that the class itself takes
 _OF_PIECES: Final = codec.FIRST | codec.MORE
 
 
@@ -159,7 +160,8 @@ class Connection(Plain):
             advance(stream, by_caller, codec.CLOSE_SEND, True, sending=False)
         if 0 <= self.settings.max_message < size:
             return events.MessageReceived(frame.stream, None, size, end)
-        return events.MessageReceived(frame.stream, payload, 0, end)
+        event: events.MessageReceived = _new(events.MessageReceived, (frame.stream, payload, 0, end))
+        return event
 
     def _on_piece(self, stream: Stream, frame: Frame) -> events.Event | None:
         flags, size = frame.flags, len(frame.payload)

@@ -16,8 +16,8 @@ from ipcd_client.frame import codec
 from ipcd_client.frame.window import ReceiveWindow, SendWindow
 
 
-class Half(enum.Enum):
-    """State of one direction."""
+class Half(enum.IntEnum):
+    """State of one direction. Integers, whose hashes cost no Python call: the tables below are asked for each frame."""
 
     AWAITING = enum.auto()  # reply: neither headers nor a message yet
     OPEN = enum.auto()

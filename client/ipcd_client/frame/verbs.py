@@ -26,6 +26,7 @@ from ipcd_client.frame.settings import (
     Settings,
 )
 from ipcd_client.frame.stream import Half, Stream, advance
+from ipcd_client.frame.window import COST
 
 LAST_STREAM: Final = 0xFFFF_FFF0
 EXHAUSTED: Final[int] = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
@@ -316,10 +317,15 @@ class Verbs:
 
     def consumed(self, stream_id: int, size: int) -> list[Buffer]:
         """The application took a message of `size` bytes from MESSAGE frames: perhaps grants credit."""
+        return self.give_back(stream_id, size + COST)
+
+    def give_back(self, stream_id: int, cost: int) -> list[Buffer]:
+        """The application took messages from MESSAGE frames that had cost so much, each its size and COST: perhaps
+        grants credit."""
         stream = self._stream(stream_id)
         if stream is None:
             return []
-        credit = stream.receive.consume(size)
+        credit = stream.receive.give_back(cost)
         # Towards a peer that sends nothing more, credit is of no use.
         finished = stream.reply if stream.opened_here else stream.request
         if not credit or finished is Half.CLOSED:

@@ -61,7 +61,11 @@ class ReceiveWindow:
     def consume(self, size: int) -> int:
         """The application took a message of `size` bytes. The credit to grant now: often 0, as it is
         gathered."""
-        self.unread_credit += size + COST
+        return self.give_back(size + COST)
+
+    def give_back(self, credit: int) -> int:
+        """The application took messages that had cost `credit`. The credit to grant now."""
+        self.unread_credit += credit
         if self.unread_credit * 2 < self.initial:
             return 0
         credit = self.unread_credit

@@ -33,6 +33,7 @@ class ClientCall:
     sent_at = 0  # what the wire had been given when the call was opened, in bytes
     refused = False  # never reached a handler: may be tried elsewhere
     user: Any = None  # whoever drives this call
+    ungiven = 0  # credit of messages that were taken, not yet given back
 
     def __init__(self, method: str, limit: int) -> None:
         self.method = method
@@ -131,6 +132,7 @@ class ServerCall:
     details = ""
     trailing: tuple[tuple[str, str | bytes], ...] = ()
     user: Any = None
+    ungiven = 0
 
     def __init__(self, opened: events.Opened, limit: int) -> None:
         self.stream, self.method, self.timeout, self.metadata, message, self.oversize, self.requests_ended = opened

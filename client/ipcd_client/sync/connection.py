@@ -13,6 +13,7 @@ import grpc
 from ipcd_client.errors import IpcdError, UsageError, WireClosed, WireError, WireTimeout
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Buffer, Metadata
+from ipcd_client.frame.window import COST
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.sync.pump import Pump
@@ -181,6 +182,18 @@ class Connection(Reading):
             WireTimeout: the deadline (of time.monotonic()) passed first.
         """
         core, wire, stream = self.core, self.wire, call.stream
+        done: bool | None
+        with self._lock:
+            if stream not in self._calls:
+                return False
+            if wire.backlog < BACKLOG_HIGH and core.credit(stream) > 0:
+                done = self._push(core.message(stream, message, end=end)) or self._host is not None
+            else:
+                done = None
+        if done is not None:
+            if not done:
+                self.flush(call, deadline)
+            return True
 
         def room() -> bool:
             return (core.credit(stream) > 0 and wire.backlog < BACKLOG_HIGH) or stream not in self._calls
@@ -219,13 +232,14 @@ class Connection(Reading):
 
     def take(self, call: ClientCall | ServerCall) -> bytes:
         """The next message of the call, of which there must be one. Gives the credit back."""
-        message, cost = call.messages.popleft()
-        if cost >= 0:
-            with self._lock:
-                if self.error is None:
-                    credit = self.core.consumed(call.stream, cost)
-                    if credit:
-                        self._push(credit)
+        message, size = call.messages.popleft()
+        if size >= 0:
+            call.ungiven += size + COST
+            if call.ungiven >= self._give_back_at:
+                cost, call.ungiven = call.ungiven, 0
+                with self._lock:
+                    if self.error is None:
+                        self._push(self.core.give_back(call.stream, cost))
         return message
 
     # -- the callee's end -------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from time import monotonic
 from typing import Final, Protocol
@@ -59,10 +59,11 @@ class Expiring(Protocol):
 
 
 class _Leader:
-    __slots__ = ("ident", "running", "turns")
+    __slots__ = ("ident", "jobs", "running", "turns")
 
     def __init__(self) -> None:
         self.ident = 0
+        self.jobs: deque[Job] = deque()  # fast ones that were read and not begun
         self.turns = 1
         self.running = 1  # the turn whose handler is running; 0 for none
 
@@ -215,15 +216,21 @@ class Reactor:
                 if turn and leader.running == turn:
                     self._depose(leader)
                 continue
-            jobs = self._read(None)
-            for job in jobs:
-                if job.slow or self._leader is not None or self._stopping:
-                    self._submit(job.run, job)
-                else:
-                    leader = _Leader()
-                    with self._changed:
-                        self._leader = leader
-                    self._submit(functools.partial(self._lead, leader, job), job)
+            self._spread(self._read(None))
+
+    def _spread(self, jobs: Sequence[Job]) -> None:
+        """Gives jobs to threads of the executor: each slow one to one of its own, the others to a leader."""
+        leader: _Leader | None = None
+        for job in jobs:
+            if leader is not None and not job.slow:
+                leader.jobs.append(job)
+            elif job.slow or self._leader is not None or self._stopping:
+                self._submit(job.run, job)
+            else:
+                leader = _Leader()
+                with self._changed:
+                    self._leader = leader
+                self._submit(functools.partial(self._lead, leader, job), job)
 
     def _submit(self, run: Callable[[], None], job: Job) -> None:
         try:
@@ -239,32 +246,46 @@ class Reactor:
             if self._leader is leader:
                 self._leader = None
                 self._changed.notify_all()
+        # What it has not begun does not wait for what it is in. Both take from the queue one by one, so each job is
+        # taken once.
+        while leader.jobs:
+            with contextlib.suppress(IndexError):
+                job = leader.jobs.popleft()
+                self._submit(job.run, job)
 
     def _lead(self, leader: _Leader, first: Job) -> None:
         leader.ident = threading.get_ident()
         first.run()
         leader.running = 0
+        jobs = leader.jobs
         quiet_since = monotonic()
         main = threading.main_thread()
         # At its end the interpreter joins the executor's threads, and so waits for the leader to step down.
         while self._leader is leader and main.is_alive():
-            jobs = self._read(IDLE)
             if not jobs:
-                if monotonic() - quiet_since >= IDLE:
-                    self._depose(leader)
+                found = self._read(IDLE)
+                if not found:
+                    if monotonic() - quiet_since >= IDLE:
+                        break
+                    continue
+                quiet_since = monotonic()
+                jobs.extend(found)
+            try:
+                job = jobs.popleft()
+            except IndexError:
                 continue
-            for job in jobs[:-1]:
+            if job.slow:
+                if not jobs:
+                    # The last one may as well be run here, by what is no leader any more.
+                    self._depose(leader)
+                    job.run()
+                    return
                 self._submit(job.run, job)
-            last = jobs[-1]
-            if last.slow or self._leader is not leader:
-                self._depose(leader)
-                last.run()
-                return
+                continue
             leader.turns += 1
             leader.running = leader.turns
-            last.run()
+            job.run()
             leader.running = 0
-            quiet_since = monotonic()
         self._depose(leader)
 
     def _read(self, timeout: float | None) -> list[Job]:

@@ -70,6 +70,8 @@ class Reading:
         self.settings = settings
         self.core = Core(dialer=dialer, settings=settings)
         self._max_message = settings.max_message
+        # Half of what makes the peer be told: the one lock for many messages.
+        self._give_back_at = settings.initial_window // 4
         self.error: IpcdError | None = None  # why it ended
         self._closes_idle = False
         self.retired = False  # the peer takes no new calls, or no stream id is left
