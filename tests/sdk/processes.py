@@ -42,13 +42,14 @@ class Processes:
         self.folder = folder
         self._all: list[subprocess.Popen[str]] = []
 
-    def daemon(self, node: str, *arguments: str) -> subprocess.Popen[str]:
-        """`ipcd run`, once it is ready."""
+    def daemon(self, node: str, *arguments: str, within: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        """`ipcd run`, once it is ready. `within`: the command that runs it."""
         path = self.socket(node)
         with contextlib.suppress(FileNotFoundError):
             # What a killed daemon left: its successor takes it over, but here it would look like readiness.
             Path(path).unlink()
-        process = self._start("-m", "ipcd", "run", "--node", node, "--socket", path, "--no-discovery", *arguments)
+        command = ("-m", "ipcd", "run", "--node", node, "--socket", path, "--no-discovery", *arguments)
+        process = self._start(*command, within=within)
         eventually(lambda: Path(path).exists() or process.poll() is not None, f"daemon {node} has its socket")
         assert process.poll() is None, f"daemon {node} ended with {process.returncode}"
         return process
@@ -69,8 +70,8 @@ class Processes:
         process.send_signal(signal.SIGKILL)
         process.wait(LONG)
 
-    def _start(self, *command: str, stdout: int | None = None) -> subprocess.Popen[str]:
-        process = subprocess.Popen([sys.executable, *command], stdout=stdout, text=True)
+    def _start(self, *command: str, stdout: int | None = None, within: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        process = subprocess.Popen([*within, sys.executable, *command], stdout=stdout, text=True)
         self._all.append(process)
         return process
 
