@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -19,7 +18,7 @@ from ipcd_client.frame import codec
 from ipcd_client.testing.shm_child import BEHAVIOURS, FLIPPED, FLIPPING, WHOLE, reached, spawned
 from ipcd_client.testing.shm_hand import CAPACITY
 from ipcd_client.testing.wire_factories import CROSSING, ShmFactory
-from ipcd_client.testing.wire_tools import MAX_FRAME, Worker, fill, message, soon
+from ipcd_client.testing.wire_tools import MAX_FRAME, Worker, asleep, fill, message, soon
 from ipcd_client.wire.base import Wire
 
 End = tuple[list[codec.Frame], str]
@@ -263,16 +262,6 @@ def waiting(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]
             yield process
         finally:
             process.kill()
-
-
-def asleep(pid: int) -> None:
-    """The process waits."""
-    deadline = soon()
-    while (
-        Path(f"/proc/{pid}/wchan").read_text() in ("", "0") or Path(f"/proc/{pid}/stat").read_text().split()[2] != "S"
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_wait_goes_on_after_a_signal(waiting: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from ipcd_client.frame.settings import GOAWAY_VIOLATION
 from ipcd_client.node import attach
 from ipcd_client.pb.ipcd.v1 import node_pb2, wire_pb2
 from ipcd_client.testing.shm_hand import CAPACITY, Hand, RawSegment
-from ipcd_client.testing.wire_tools import LIMIT
+from ipcd_client.testing.wire_tools import LIMIT, asleep
 from sdk.processes import Processes, eventually, processes
 
 HERE = Path(__file__).parent
@@ -267,6 +268,57 @@ def test_a_fork_in_the_middle(world: World) -> None:
     # Python itself warns of forks in a process with threads: the child of this one does nothing but call.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, world.socket, SERVICE]
     subprocess.run(command, check=True, timeout=LIMIT)
+
+
+# -- signals --------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import os, signal, sys
+import ipcd_client
+path, service = sys.argv[1:]
+handled = []
+signal.signal(signal.SIGUSR1, lambda *_: (handled.append(1), print("handled", flush=True)))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+channel = ipcd_client.channel(node=path)
+call = channel.unary_unary(f"/{service}/UnaryEcho")
+assert call(b"before", timeout=20) == b"before"
+ours = channel.route(service).connection
+print("ready", flush=True)
+try:
+    channel.unary_unary(f"/{service}/UnaryWait")(b"", timeout=30)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+assert call(b"after" * 10000, timeout=20) == b"after" * 10000
+assert channel.route(service).transport == "shm" and channel.route(service).connection is ours
+assert len(handled) == 5
+channel.close()
+"""
+
+
+def test_a_blocking_call_goes_on_after_a_signal_and_ends_with_ctrl_c(
+    world: World, record_property: Callable[[str, object], None]
+) -> None:
+    """The connection is as good as before."""
+    world.program("serve")
+    command = [sys.executable, "-c", INTERRUPTED, world.socket, SERVICE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            for _ in range(5):
+                asleep(process.pid)
+                process.send_signal(signal.SIGUSR1)
+                assert process.stdout.readline() == "handled\n"
+            asleep(process.pid)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "interrupted\n"
+            seconds = time.monotonic() - start
+            record_property("seconds until Ctrl-C was answered", seconds)
+            assert seconds < 5  # the call's deadline is 30 s
+            assert process.wait(LIMIT) == 0
+        finally:
+            process.kill()
 
 
 # -- what the caller sees -------------------------------------------------------------------------

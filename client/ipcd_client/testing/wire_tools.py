@@ -95,6 +95,15 @@ def open_fds() -> set[int]:
     return {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
 
 
+def asleep(pid: int) -> None:
+    """The main thread of a process waits. Whether it does in the call that is meant nobody can tell from outside: it is
+    what the process does next."""
+    deadline = soon()
+    while Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(") ")[2][0] != "S":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 class Worker:
     """A thread whose result or error is looked at."""
 
