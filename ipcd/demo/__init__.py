@@ -3,7 +3,7 @@ same calls over every transport: what was picked, why, how fast, beside grpcio.
 
     command      the run itself
     show         what is shown of it: text or JSON
-    stage        what it is played on: servers, clients, the interleaved turns; shared with benchmarks/
+    stage        what it is played on: servers, clients, the interleaved turns
     nodes        the two daemons
     processes    child processes
     roads        the ways that are measured, as data

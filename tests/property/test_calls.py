@@ -50,7 +50,7 @@ of_a_callee = st.one_of(messages, st.just(events.SendClosed(1)), resets, st.just
 def test_a_callers_end(happened: list[events.Event]) -> None:
     call = ClientCall("/s/m", LIMIT)
     ended_by: events.Event | None = None
-    expected: list[bytes] = []
+    expected: list[bytes | bytearray] = []
     for event in happened:
         before = (call.code, call.details, call.initial_metadata, call.trailing_metadata, call.refused)
         call.handle(event)
@@ -87,7 +87,7 @@ def test_a_callers_end(happened: list[events.Event]) -> None:
 @given(st.lists(of_a_callee, max_size=8), st.booleans(), st.one_of(st.none(), payloads), st.data())
 def test_a_callees_end(happened: list[events.Event], ended: bool, first: bytes | None, data: st.DataObject) -> None:
     call = ServerCall(events.CallOpened(1, "/s/m", 2.0, (), first, 0, ended), LIMIT)
-    expected = [] if first is None else [first]
+    expected: list[bytes | bytearray] = [] if first is None else [first]
     cancelled: str | None = None
     for event in happened:
         if data.draw(st.integers(0, 9)) == 0:

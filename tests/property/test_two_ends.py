@@ -43,7 +43,7 @@ class Way:
     came: int = 0
     ended: bool = False  # by its sender
 
-    def arrives(self, message: bytes | None, oversize: int) -> None:
+    def arrives(self, message: bytes | bytearray | None, oversize: int) -> None:
         expected = self.sent[self.came]
         self.came += 1
         if len(expected) > MAX_MESSAGE:

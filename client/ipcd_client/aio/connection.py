@@ -250,7 +250,7 @@ class Connection:
         message, cost = call.messages.popleft()
         if cost >= 0:
             self._send(self.core.consumed(call.stream, cost))
-        return message
+        return bytes(message)
 
     # -- the callee's end -------------------------------------------------------------------------
 

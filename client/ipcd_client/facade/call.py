@@ -11,7 +11,9 @@ from typing import Any
 import grpc
 
 from ipcd_client.errors import IpcdError, WireTimeout
+from ipcd_client.facade.messages import parsed
 from ipcd_client.facade.shapes import Future
+from ipcd_client.frame.codec import Payload
 from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE
 from ipcd_client.rpc import deadline as deadlines
 from ipcd_client.rpc import metadata as md
@@ -315,12 +317,10 @@ class StreamCall(Call):
 _FAILED: Any = object()
 
 
-def parse(data: bytes, deserialize: Deserializer) -> Any:
+def parse(data: Payload, deserialize: Deserializer) -> Any:
     """The message, or _FAILED."""
-    if deserialize is None:
-        return data
     try:
-        return deserialize(data)
+        return parsed(data, deserialize)
     except Exception:
         log.exception(status.DESERIALIZE_RESPONSE_FAILED)
         return _FAILED
@@ -328,11 +328,8 @@ def parse(data: bytes, deserialize: Deserializer) -> Any:
 
 def response(state: ClientCall, deserialize: Deserializer) -> Any:
     """The one message of a call that has ended well. Where it does not parse, the call has failed."""
-    data = state.messages.popleft()[0]
-    if deserialize is None:
-        return data
     try:
-        return deserialize(data)
+        return parsed(state.messages.popleft()[0], deserialize)
     except Exception:  # noqa: BLE001  # whatever the program's code raises; it is logged
         unparsed(state)
         return None

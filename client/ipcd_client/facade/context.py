@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 
 from ipcd_client.errors import UsageError
+from ipcd_client.facade.messages import parsed
+from ipcd_client.frame.codec import Payload
 from ipcd_client.frame.settings import RESET_DEADLINE
 from ipcd_client.rpc import deadline as deadlines
 from ipcd_client.rpc import metadata as md
@@ -211,16 +213,14 @@ class BadRequest(UsageError):
     """The request cannot be given to the handler; the call has its code and details."""
 
 
-def deserialized(deserialize: Callable[[bytes], Any] | None, data: bytes, call: ServerCall) -> Any:
+def deserialized(deserialize: Callable[[bytes], Any] | None, data: Payload, call: ServerCall) -> Any:
     """The request's message.
 
     Raises:
         BadRequest: it does not parse.
     """
-    if deserialize is None:
-        return data
     try:
-        return deserialize(data)
+        return parsed(data, deserialize)
     except Exception as error:
         log.exception(status.DESERIALIZE_REQUEST_FAILED)
         call.code = grpc.StatusCode.INTERNAL

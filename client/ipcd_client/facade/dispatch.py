@@ -90,10 +90,8 @@ class Call:
 
     def _run_simple(self, handler: Any, call: ServerCall) -> None:
         """A call with one message each way, whose request came with it."""
-        request: Any = call.messages.popleft()[0]
         try:
-            if handler.request_deserializer is not None:
-                request = deserialized(handler.request_deserializer, request, call)
+            request = deserialized(handler.request_deserializer, call.messages.popleft()[0], call)
             response = contextvars.Context().run(handler.unary_unary, request, self._context)
         except BadRequest:
             self._finish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import grpc
@@ -12,6 +12,7 @@ import grpc
 from ipcd_client.errors import IpcdError, ProtocolError
 
 Buffer = bytes | bytearray | memoryview
+Payload = bytes | bytearray
 
 # length of the payload, stream, type, descriptors that travel with it, flags, aux
 HEADER: Final = struct.Struct("<IIBBHI")
@@ -82,7 +83,7 @@ WITH_FDS: Final = frozenset((MESSAGE, STATUS))
 # Below this a copy into one buffer is cheaper than a second entry in the system call's vector.
 JOIN_BELOW: Final = 16 * 1024
 # A partly received payload of at least this size is received straight into its own buffer.
-LARGE: Final = 64 * 1024
+LARGE: Final = 16 * 1024
 
 _U16: Final = struct.Struct("<H")
 _U32: Final = struct.Struct("<I")
@@ -102,14 +103,14 @@ class MetadataTooLarge(IpcdError):
 
 
 class Frame(NamedTuple):
-    """One frame. `fds` counts the descriptors that travel with it."""
+    """One frame. `fds` counts the descriptors that travel with it. A large payload is a bytearray of its own."""
 
     type: int
     stream: int
     flags: int
     aux: int
     fds: int
-    payload: bytes
+    payload: Payload
 
 
 # Half the time that the class itself takes.
@@ -162,12 +163,12 @@ class Reader:
 
     __slots__ = ("_at", "_payload", "_what")
 
-    def __init__(self, payload: bytes, what: str) -> None:
+    def __init__(self, payload: Payload, what: str) -> None:
         self._payload = payload
         self._at = 0
         self._what = what
 
-    def take(self, size: int) -> bytes:
+    def take(self, size: int) -> Payload:
         """The next `size` bytes."""
         end = self._at + size
         if end > len(self._payload):
@@ -220,11 +221,11 @@ class Reader:
             if not _KEY.match(raw):
                 raise ProtocolError("bad-metadata", f"{self._what}: key {raw[:64]!r} is not made of a-z 0-9 _ . -")
             key = raw.decode("ascii")
-            entries.append((key, block.take(value_size) if raw.endswith(b"-bin") else block.text(value_size)))
+            entries.append((key, bytes(block.take(value_size)) if raw.endswith(b"-bin") else block.text(value_size)))
         block.end()
         return tuple(entries)
 
-    def rest(self) -> bytes:
+    def rest(self) -> Payload:
         """All that is left."""
         piece = self._payload[self._at :]
         self._at = len(self._payload)
@@ -240,12 +241,18 @@ class Decoder:
     """Bytes in any split to frames. Holds at most one unfinished frame.
 
     A payload that has not arrived whole and is large gets a buffer of its own, which `buffer()` lends out,
-    so that it is received in place.
+    so that it is received in place. That buffer, of `allocate`, is the frame's payload: whoever gets it owns it.
     """
 
-    def __init__(self, max_frame: int, allowed: Mapping[int, int] = ALLOWED_FLAGS) -> None:
+    def __init__(
+        self,
+        max_frame: int,
+        allowed: Mapping[int, int] = ALLOWED_FLAGS,
+        allocate: Callable[[int], bytearray] = bytearray,
+    ) -> None:
         self.max_frame = max_frame
         self._allowed = allowed
+        self._allocate = allocate
         self._data: bytes = b""
         self._at = 0
         self._large: bytearray | None = None
@@ -291,7 +298,7 @@ class Decoder:
         if self._large is not None:
             if self._large_at < len(self._large):
                 return None
-            payload = bytes(self._large)
+            payload = self._large
             self._large = None
             stream, type_, fds, flags, aux = self._large_header
             return _new_frame(Frame, (type_, stream, flags, aux, fds, payload))
@@ -313,7 +320,7 @@ class Decoder:
         end = start + size
         if have < HEADER_SIZE + size:
             if size >= LARGE:
-                self._large = bytearray(size)
+                self._large = self._allocate(size)
                 self._large_at = len(data) - start
                 self._large[: self._large_at] = data[start:]
                 self._large_header = (stream, type_, fds, flags, aux)

@@ -62,7 +62,7 @@ class Connection(Plain):
             raise ProtocolError("second-hello", "HELLO came twice")
         if frame.stream:
             raise ProtocolError("bad-hello", f"HELLO on stream {frame.stream}")
-        self.version, self.peer = hello.agree(frame.payload)
+        self.version, self.peer = hello.agree(bytes(frame.payload))
         self._hello_received = True
         # Both the codec's bound for a copy, and what leaves room for a deadline in the peer's frames.
         self._plain_most = min(codec.JOIN_BELOW, self.peer.max_frame - codec.HEADER_SIZE)
@@ -270,7 +270,7 @@ class Connection(Plain):
         if len(frame.payload) != 8 or frame.stream:
             raise ProtocolError("bad-ping", f"PING of {len(frame.payload)} bytes on stream {frame.stream}")
         if frame.flags & codec.ACK:
-            return events.PongReceived(frame.payload)
+            return events.PongReceived(bytes(frame.payload))
         self._answer(codec.encode(codec.PING, 0, frame.payload, codec.ACK))
         return None
 

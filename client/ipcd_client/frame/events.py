@@ -1,8 +1,13 @@
-"""What a received frame means. One frame gives at most one event."""
+"""What a received frame means. One frame gives at most one event.
+
+A large message is a bytearray that nobody else has.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from ipcd_client.frame.codec import Payload
 
 Received = tuple[tuple[str, str | bytes], ...]
 
@@ -15,13 +20,13 @@ class CallOpened(NamedTuple):
     method: str
     timeout: float | None
     metadata: Received
-    message: bytes | None
+    message: Payload | None
     oversize: int
     end: bool
 
 
 # The same, without names.
-Opened = tuple[int, str, float | None, Received, bytes | None, int, bool]
+Opened = tuple[int, str, float | None, Received, Payload | None, int, bool]
 
 
 class HeadersReceived(NamedTuple):
@@ -35,7 +40,7 @@ class MessageReceived(NamedTuple):
     """One whole message; None with `oversize` set where it was over the limit and was thrown away."""
 
     stream: int
-    message: bytes | None
+    message: Payload | None
     oversize: int
     end: bool
 
@@ -54,7 +59,7 @@ class StatusReceived(NamedTuple):
     details: str
     headers: Received | None
     trailing: Received
-    message: bytes | None
+    message: Payload | None
     oversize: int
 
 

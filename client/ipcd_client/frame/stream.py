@@ -13,6 +13,7 @@ from typing import Final
 
 from ipcd_client.errors import ProtocolError, UsageError
 from ipcd_client.frame import codec
+from ipcd_client.frame.codec import Payload
 from ipcd_client.frame.window import ReceiveWindow, SendWindow
 
 
@@ -75,7 +76,7 @@ class Stream:
         self._size = size
         self._filled = 0
 
-    def add_piece(self, payload: bytes, *, last: bool) -> bool:
+    def add_piece(self, payload: Payload, *, last: bool) -> bool:
         """Takes the next piece; True when the message is whole."""
         end = self._filled + len(payload)
         if not payload or end > self._size or last != (end == self._size):
@@ -86,9 +87,9 @@ class Stream:
         self._filled = end
         return last
 
-    def take_pieces(self) -> tuple[bytes | None, int]:
+    def take_pieces(self) -> tuple[Payload | None, int]:
         """The whole message, None if it was thrown away; and its size."""
-        message = bytes(self.pieces) if self._keep and self.pieces is not None else None
+        message = self.pieces if self._keep else None
         self.pieces = None
         return message, self._size
 

@@ -83,7 +83,7 @@ def call(
     state.fds.clear()
     if state.code is grpc.StatusCode.OK and state.messages:
         try:
-            return reply.FromString(state.messages[0][0]), fds
+            return reply.FromString(bytes(state.messages[0][0])), fds
         except DecodeError as error:
             state.details = f"the reply to {method} does not parse: {error}"
     for fd in fds:

@@ -223,7 +223,7 @@ class _Receiver:
             self._connection.fail(NodeError(f"the node ended the registration: {call.details or call.code.name}"))
             return
         while call.messages:
-            data = self._connection.take(call)
+            data = bytes(self._connection.take(call))
             try:
                 reply = node_pb2.RegisterReply.FromString(data)
             except DecodeError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from ipcd_client.frame import events
+from ipcd_client.frame.codec import Payload
 from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE, RESET_REFUSED
 from ipcd_client.rpc import metadata as md
 from ipcd_client.rpc import status
@@ -39,7 +40,7 @@ class ClientCall:
         self.method = method
         self.limit = limit  # of a received message in bytes, for the error's text
         # (message, its cost in credit): what came with the status costs none
-        self.messages: deque[tuple[bytes, int]] = deque()
+        self.messages: deque[tuple[Payload, int]] = deque()
 
     @cached_property
     def fds(self) -> deque[Any]:
@@ -137,7 +138,7 @@ class ServerCall:
     def __init__(self, opened: events.Opened, limit: int) -> None:
         self.stream, self.method, self.timeout, self.metadata, message, self.oversize, self.requests_ended = opened
         self.limit = limit
-        self.messages: deque[tuple[bytes, int]] = deque()
+        self.messages: deque[tuple[Payload, int]] = deque()
         if message is not None:
             self.messages.append((message, -1))
 

@@ -12,7 +12,7 @@ import grpc
 
 from ipcd_client.errors import IpcdError, UsageError, WireClosed, WireError, WireTimeout
 from ipcd_client.frame import settings as limits
-from ipcd_client.frame.codec import Buffer, Metadata
+from ipcd_client.frame.codec import Buffer, Metadata, Payload
 from ipcd_client.frame.window import COST
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall, ServerCall
@@ -49,6 +49,8 @@ class Connection(Reading):
                     call.method, timeout=timeout, metadata=metadata, message=message, end=end
                 )
                 self._calls[call.stream] = call
+                if len(buffers) > 1:
+                    self._note(buffers)
                 sent = self.wire.send(buffers)
                 call.sent_at = self.wire.sent
             if not sent:
@@ -230,7 +232,7 @@ class Connection(Reading):
             if call.stream in self._calls:
                 self._push(self.core.close_send(call.stream))
 
-    def take(self, call: ClientCall | ServerCall) -> bytes:
+    def take(self, call: ClientCall | ServerCall) -> Payload:
         """The next message of the call, of which there must be one. Gives the credit back."""
         message, size = call.messages.popleft()
         if size >= 0:

@@ -40,7 +40,7 @@ from ipcd_client.frame.codec import Buffer, Frame
 from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.settings import Settings
 from ipcd_client.rpc.call import ClientCall, ServerCall
-from ipcd_client.sync import spin, waker
+from ipcd_client.sync import spin, tidy, waker
 from ipcd_client.sync.host import Host, User
 from ipcd_client.sync.pump import Pump
 from ipcd_client.sync.waiting import Waiter, Waiters
@@ -406,8 +406,18 @@ class Reading:
         """Ends the connection because of what receiving has raised."""
         self.fail(error, goaway=limits.goaway_code(error.violation) if isinstance(error, ProtocolError) else None)
 
+    def tidy(self) -> bool:
+        """Gives memory back that large messages have needed. True while there is more. (Grown)"""
+        with self._lock:
+            try:
+                return self.error is None and self.wire.shrink()
+            except IpcdError:
+                return False  # the reader finds out
+
     def _take_in(self, frame: Frame) -> None:
         core = self.core
+        if len(frame.payload) >= tidy.LARGE:
+            tidy.large(self)
         with self._lock:
             event = core.receive(frame)
             fds = self.wire.take_fds(frame.fds) if frame.fds else None
@@ -497,6 +507,8 @@ class Reading:
         nothing is left in the backlog."""
         if not buffers:
             return True
+        if len(buffers) > 1:
+            self._note(buffers)
         try:
             sent = self.wire.send(buffers)
         except WireClosed:
@@ -504,6 +516,11 @@ class Reading:
         if not sent and self._host is not None:
             self._host.flush_later(self)
         return sent
+
+    def _note(self, buffers: Sequence[Buffer]) -> None:
+        """Large payloads are buffers of their own."""
+        if any(len(buffer) >= tidy.LARGE for buffer in buffers):
+            tidy.large(self)
 
     def _flush_now(self) -> None:
         try:

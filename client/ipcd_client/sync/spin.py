@@ -7,6 +7,7 @@ CPU is usable or a quota would be spent. `IPCD_SPIN_US` sets the budget in micro
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -58,9 +59,13 @@ def budget() -> float:
         if not 0 <= value <= 1e6:
             raise ConfigError(f"IPCD_SPIN_US={raw!r}: not a number of microseconds between 0 and 1000000")
         return value / 1e6
-    if len(os.sched_getaffinity(0)) < 2 or _has_quota():
-        return 0.0
-    return DEFAULT_BUDGET_US / 1e6
+    return DEFAULT_BUDGET_US / 1e6 if _pays() else 0.0
+
+
+@functools.cache
+def _pays() -> bool:
+    """Whether there is a CPU to spin on. Looked up once: it costs as much as a connection."""
+    return len(os.sched_getaffinity(0)) >= 2 and not _has_quota()
 
 
 _one_spinner = threading.Lock()

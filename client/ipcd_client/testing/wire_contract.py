@@ -219,7 +219,7 @@ class FlowContract(_Contract):
             def readable() -> None:
                 try:
                     while (frame := other.recv()) is not None:
-                        received.append(frame.payload)
+                        received.append(bytes(frame.payload))
                 except WireClosed:
                     loop.remove_reader(fd)
                     ended.set_result(None)

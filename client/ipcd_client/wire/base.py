@@ -143,6 +143,11 @@ class Wire(abc.ABC):
         them may be sent again, to another."""
         return 0
 
+    def shrink(self) -> bool:
+        """Gives memory back that was not used since this was called last. True while there is more. Only for the
+        thread that may call `send`."""
+        return False
+
     def settled(self) -> bool:
         """What the transport has taken reaches the peer even if this end closes now."""
         return True

@@ -13,6 +13,7 @@ from typing import Final
 from ipcd_client.errors import ProtocolError, UsageError, WireClosed
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
+from ipcd_client.wire import buffers
 from ipcd_client.wire.base import Wire, millis
 from ipcd_client.wire.fds import MAX_FDS, Fd, close_all
 
@@ -84,7 +85,7 @@ class MemoryWire(Wire):
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
         self._in = incoming
         self._out = outgoing
-        self._decoder = Decoder(MAX_HELLO)
+        self._decoder = Decoder(MAX_HELLO, allocate=buffers.take)
         self._queue: deque[tuple[memoryview, Sequence[Fd]]] = deque()
         self._fds: deque[Fd] = deque()
         self._closing = threading.Lock()

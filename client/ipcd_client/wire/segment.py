@@ -28,7 +28,7 @@ from os import eventfd_read, eventfd_write
 from typing import Final, NamedTuple
 
 from ipcd_client.errors import ProtocolError
-from ipcd_client.frame.codec import Buffer, Decoder
+from ipcd_client.frame.codec import HEADER_SIZE, LARGE, Buffer, Decoder
 from ipcd_client.wire.fds import Fd
 
 PAGE: Final = mmap.PAGESIZE
@@ -83,13 +83,21 @@ class Outgoing:
             ProtocolError: `bad-count`.
         """
         size = len(data)
+        free = self.free - size
+        if free < 0:
+            if not self._reclaim() or size > self.free:
+                return 0
+            free = self.free - size
         at = self._at
         end = at + size
-        free = self.free - size
-        if free < 0 or end >= self.capacity:
-            return 0
-        self._memory[at:end] = data
-        self._at = end
+        if end < self.capacity:
+            self._memory[at:end] = data
+            self._at = end
+        else:
+            part = self.capacity - at
+            self._memory[at:] = data[:part]
+            self._at = end - self.capacity
+            self._memory[: self._at] = data[part:]
         self.free = free
         try:
             eventfd_write(self._filled, size)
@@ -170,21 +178,27 @@ class Incoming:
         self._share = self.capacity // 4
 
     def glance(self) -> bytes | None:
-        """All that was published, if it is in one piece, and not much. None: ask `read`."""
+        """All that was published, if it is not much, and not more than there can be. None: ask `read`."""
         try:
             ready = eventfd_read(self._filled)
         except BlockingIOError:
             return None
+        taken = self._taken + ready
+        if ready > _PIECE or taken > self.capacity:
+            self._unclaimed = ready
+            return None
         at = self._at
         end = at + ready
-        taken = self._taken + ready
-        # Below that share there was room for all of it, and it is not yet to be given back.
-        if taken < self._share and end < self.capacity:
+        if end < self.capacity:
+            data = self._memory[at:end]
             self._at = end
-            self._taken = taken
-            return self._memory[at:end]
-        self._unclaimed = ready
-        return None
+        else:
+            self._at = end - self.capacity
+            data = self._memory[at:] + self._memory[: self._at]
+        self._taken = taken
+        if taken >= self._share:
+            self._give_back()
+        return data
 
     def read(self, decoder: Decoder) -> bool:
         """Copies a piece of what was published to the decoder. False: there is nothing.
@@ -206,7 +220,8 @@ class Incoming:
         size = min(size, ready)
         place = decoder.buffer()
         if place is None:
-            size = min(size, _PIECE)
+            # The header of what is large alone: the rest then goes straight to where it belongs.
+            size = HEADER_SIZE if size > LARGE and not decoder.partial else min(size, _PIECE)
             decoder.feed(self._memory[at : at + size])
         else:
             size = min(size, len(place))

@@ -26,8 +26,8 @@ from ipcd_client.errors import ProtocolError, UsageError, WireClosed
 from ipcd_client.frame import codec
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
+from ipcd_client.wire import buffers, segment
 from ipcd_client.wire import fds as fdlib
-from ipcd_client.wire import segment
 from ipcd_client.wire.base import Wire, millis
 from ipcd_client.wire.fds import Fd
 from ipcd_client.wire.segment import Incoming, Outgoing
@@ -93,7 +93,7 @@ class ShmWire(Wire):
         self._coming: tuple[int, Incoming] | None = None  # accepted, and not yet switched to
         self._unanswered: tuple[int, int, Sequence[Fd]] | None = None  # an offer that came before that
         self._last_offer = 0  # of the peer's
-        self._decoder = Decoder(MAX_HELLO, codec.ALLOWED_ON_SHM)
+        self._decoder = Decoder(MAX_HELLO, codec.ALLOWED_ON_SHM, buffers.take)
         self._empty = True  # nothing is held: neither in the decoder, nor published and not copied
         self._reads = _SOCKET_EVERY
         # sending
@@ -323,7 +323,8 @@ class ShmWire(Wire):
         if not self._grows or self._offered is not None:
             return
         capacity = self._capacity
-        while capacity < min(2 * size, segment.LARGEST):
+        # Room for several: the consumer gives back in quarters, and the producer is not to wait for that.
+        while capacity < min(4 * size, segment.LARGEST):
             capacity *= 2
         if capacity > self._capacity:
             self._offer(min(capacity, segment.LARGEST))
@@ -411,7 +412,11 @@ class ShmWire(Wire):
         self._reads -= 1
         if incoming is None or not self._empty or not self._reads:
             return None
-        return incoming.glance()
+        try:
+            return incoming.glance()
+        except ProtocolError as error:
+            self._broken(error)  # as recv then tells
+            return None
 
     def put_back(self, data: bytes) -> None:
         self._empty = False
@@ -558,10 +563,12 @@ class ShmWire(Wire):
                 return
             incoming, out = self._in, self._out
             socket_fd = self._control.fileno()
-            wanted = {socket_fd: select.EPOLLIN | (select.EPOLLOUT if self._control.backlog else 0)}
+            # By what `_count` has last found: what waits only while `send` is at it is none of a watcher's business.
+            segment_waits, socket_waits = self._waits
+            wanted = {socket_fd: select.EPOLLIN | (select.EPOLLOUT if socket_waits else 0)}
             if incoming is not None:
                 wanted[incoming.filled] = select.EPOLLIN
-            if self._queued and out is not None:
+            if segment_waits and out is not None:
                 wanted[out.freed] = select.EPOLLIN
             for fd in self._watched.keys() - wanted.keys():
                 epoll.unregister(fd)

@@ -17,6 +17,7 @@ from ipcd_client.errors import ProtocolError, UsageError, WireClosed
 from ipcd_client.frame import codec
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
+from ipcd_client.wire import buffers
 from ipcd_client.wire import fds as fdlib
 from ipcd_client.wire.base import Wire, millis
 from ipcd_client.wire.fds import Fd
@@ -72,7 +73,7 @@ class SocketWire(Wire):
         self._socket: socket.socket = owned
         self._peer = peer
         self._accept_fds = accept_fds
-        self._decoder = Decoder(MAX_HELLO, allowed)
+        self._decoder = Decoder(MAX_HELLO, allowed, buffers.take)
         self._queue: deque[tuple[memoryview, Sequence[Fd]]] = deque()
         self._fds: deque[Fd] = deque()
         self._short = False  # the last read brought less than was asked for

@@ -1,0 +1,54 @@
+"""Large messages, at the SDK: what they need is given back when they have stopped."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import ipcd_client
+import pytest
+from ipcd_client.wire.shm import ShmWire
+
+from conformance.echo import SERVICE, Echo
+from sdk.processes import Processes, eventually
+
+LONG = 20.0
+SIZE = 3 << 20
+
+
+def mapped() -> int:
+    """Bytes of shared memory that this process has mapped."""
+    total = 0
+    for line in Path("/proc/self/maps").read_text(encoding="ascii").splitlines():
+        if "memfd:ipcd" in line:
+            begin, _, end = line.split()[0].partition("-")
+            total += int(end, 16) - int(begin, 16)
+    return total
+
+
+@pytest.mark.parametrize("transport", ["shm", "unix"])
+def test_they_pass_and_leave_nothing(world: Processes, transport: str) -> None:
+    world.daemon("a")
+    server = ipcd_client.server(handlers=(Echo(),), node=world.socket("a"))
+    server.start()
+    with ipcd_client.channel(node=world.socket("a"), transport=transport) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/UnaryEcho")
+        assert call(b"x", timeout=LONG) == b"x"
+        small = mapped()
+        payload = bytes(range(256)) * (SIZE // 256)
+        for _ in range(5):
+            assert call(payload, timeout=LONG) == payload
+            assert call(b"between", timeout=LONG) == b"between"
+        if transport == "shm":
+            wire = channel.route(SERVICE).connection.wire
+            assert isinstance(wire, ShmWire)
+            assert mapped() > 4 * small
+
+        def quiet() -> bool:
+            # What shrinks goes over to the small segment with the next messages.
+            assert call(b"small", timeout=LONG) == b"small"
+            return mapped() == small and not any(thread.name == "ipcd-tidy" for thread in threading.enumerate())
+
+        eventually(quiet, "the memory is given back, and the thread that saw to it is gone")
+        assert call(payload, timeout=LONG) == payload
+    server.stop(None)
