@@ -139,7 +139,7 @@ def carry(sender: ShmWire, receiver: ShmWire, payloads: list[bytes]) -> None:
 def test_messages_of_about_the_capacity(wires: Wires, size: int) -> None:
     for ends in (wires, wires[::-1]):
         carry(*ends, [bytes([number]) * size for number in range(30)])
-        assert 2 * size <= capacity(ends[0]) <= 4 * size + CAPACITY
+        assert 2 * size <= capacity(ends[0]) <= 16 * size
 
 
 def exchange(wires: Wires, sizes: list[int]) -> None:
