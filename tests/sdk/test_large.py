@@ -7,9 +7,8 @@ from pathlib import Path
 
 import ipcd_client
 import pytest
-from ipcd_client.wire.shm import ShmWire
-
 from conformance.echo import SERVICE, Echo
+from ipcd_client.wire.shm import ShmWire
 from sdk.processes import Processes, eventually
 
 LONG = 20.0

@@ -81,6 +81,8 @@ class Call:
             method.average += _WEIGHT * (perf_counter() - start - method.average)
             self._context.ended()
             self._server.finished(self._context)
+            # The two refer to each other: what is no cycle is freed at once, and not by the collector.
+            call.user = None
 
     def reject(self, why: str) -> None:
         """No thread will run it."""

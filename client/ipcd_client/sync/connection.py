@@ -90,11 +90,16 @@ class Connection(Reading):
             stream, data = opened
             self._asked = stream
             self._reading = True
+            quick = wire.quick
             try:
-                wire.send((data,))
-            except WireClosed as error:
+                if quick is not None and quick.put(data):
+                    sent_at = quick.total
+                else:
+                    wire.send((data,))
+                    sent_at = wire.sent
+            except IpcdError as error:
                 broken = error
-            sent_at = wire.sent
+                sent_at = 0
         answer: bytes | None = None
         call: ClientCall | None = None
         try:
@@ -262,10 +267,12 @@ class Connection(Reading):
                 if plain is not None:
                     call.finished = True
                     del self._calls[stream]
+                    quick = wire.quick
                     try:
-                        sent = wire.send((plain,))
-                    except WireClosed:
-                        return True  # the reader finds out
+                        sent = bool(quick is not None and quick.put(plain)) or wire.send((plain,))
+                    except IpcdError:
+                        wire.shutdown()  # the reader finds out
+                        return True
                     if not sent and self._host is not None:
                         self._host.flush_later(self)
                     return True

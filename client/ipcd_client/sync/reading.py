@@ -301,6 +301,7 @@ class Reading:
             self.wire.shutdown()
         else:
             self.wire.abort()
+        tidy.gone(self)
         for call in calls:
             if call.user is not None:
                 call.user.progressed()

@@ -43,12 +43,17 @@ class Grown(Protocol):
 
 class _Tidier:
     def __init__(self) -> None:
+        self._prepared = False
+        self._libc: ctypes.CDLL | None = None
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a child: the thread is not here, the connections are the parent's."""
         self._lock = threading.Lock()
         self._grown: weakref.WeakSet[Grown] = weakref.WeakSet()
         self._running = False
-        self._again = False
-        self._libc: ctypes.CDLL | None = None
-        self._prepared = False
+        self._again = False  # since the thread has looked
+        self._over = threading.Event()  # all that had something to give back have gone
 
     def large(self, grown: Grown) -> None:
         """A large message has come or gone."""
@@ -57,6 +62,7 @@ class _Tidier:
             return
         with self._lock:
             self._grown.add(grown)
+            self._over.clear()
             if self._running:
                 return
             self._running = True
@@ -64,6 +70,14 @@ class _Tidier:
                 self._prepared = True
                 self._keep_heap()
         threading.Thread(target=self._run, name="ipcd-tidy", daemon=True).start()
+
+    def gone(self, grown: Grown) -> None:
+        """It has given all back."""
+        if self._running:
+            with self._lock:
+                self._grown.discard(grown)
+                if not self._grown:
+                    self._over.set()
 
     def _keep_heap(self) -> None:
         if os.environ.get("IPCD_KEEP_HEAP") == "0" or any(name in os.environ for name in _SET_BY_OTHERS):
@@ -76,25 +90,18 @@ class _Tidier:
         except (OSError, AttributeError):
             pass  # another C library: it does as it does
 
-    def after_fork(self) -> None:
-        """In a child: the thread is not here, the connections are the parent's."""
-        self._lock = threading.Lock()
-        self._grown = weakref.WeakSet()
-        self._running = False
-
     def _run(self) -> None:
-        wait = threading.Event().wait
         while True:
             self._again = False
-            wait(QUIET)
-            more = self._again
-            for grown in list(self._grown):
-                if grown.tidy():
-                    more = True
-                elif not self._again:
-                    self._grown.discard(grown)
+            self._over.wait(QUIET)
             with self._lock:
-                if not more and not self._again:
+                every = list(self._grown)
+            for grown in every:
+                if not grown.tidy() and not self._again:
+                    self.gone(grown)
+            del every
+            with self._lock:
+                if self._over.is_set() or not (self._grown or self._again):
                     self._running = False
                     self._grown.clear()
                     break
@@ -109,6 +116,11 @@ _tidier = _Tidier()
 def large(grown: Grown) -> None:
     """To be called when a large message has come or gone over it."""
     _tidier.large(grown)
+
+
+def gone(grown: Grown) -> None:
+    """To be called when it has ended."""
+    _tidier.gone(grown)
 
 
 def _after_fork() -> None:

@@ -62,7 +62,7 @@ def run(wire: ShmWire, count: int, seed: int) -> Report:
                 sent += 1
             wire.send([b"".join(parts)])
         while received < count and (frame := wire.recv()) is not None:
-            payload = frame.payload
+            payload = bytes(frame.payload)
             assert unpack(payload)[0] == received, f"{unpack(payload)[0]} came for {received}"
             received_sum = crc(payload, received_sum)
             received += 1

@@ -19,7 +19,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from ipcd_client.errors import WireClosed, WireTimeout
 from ipcd_client.frame.codec import Buffer, Frame
@@ -27,6 +27,15 @@ from ipcd_client.wire.fds import Fd
 
 # There is nothing to poll for the transport's having delivered; in seconds.
 _SETTLE_SLICE: Final = 0.002
+
+
+class Quick(Protocol):
+    """The shortest way out."""
+
+    total: int  # the wire's `sent`, while nothing else is queued
+
+    def put(self, data: bytes) -> int:
+        """Sends a frame: its size; or nothing at all: 0, and `send` is to be asked."""
 
 
 class Wire(abc.ABC):
@@ -46,8 +55,8 @@ class Wire(abc.ABC):
     # poll(0) at its cheapest, to spin on: not empty if `recv` may make progress, or the
     # wire was closed. Called with 0.
     peek: Callable[[int], list[Any]]
-    # Bytes that `send` was ever given, where the transport can tell what became of them; see `untaken`.
-    sent: int = 0
+    # Where one small whole frame may go at once, instead of to `send`; None while there is more to see to.
+    quick: Quick | None = None
 
     @abc.abstractmethod
     def fileno(self) -> int:
@@ -137,6 +146,11 @@ class Wire(abc.ABC):
     @abc.abstractmethod
     def peer(self) -> str:
         """The other end in words, for error texts."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes that were ever given to be sent, where the transport can tell what became of them; see `untaken`."""
+        return 0
 
     def untaken(self) -> int:
         """How many of the bytes sent last the peer has certainly never seen. Only for when it has closed: what was in

@@ -64,9 +64,10 @@ def _full(what: str) -> ProtocolError:
 class Outgoing:
     """The producer's end. One thread at a time."""
 
-    __slots__ = ("_at", "_filled", "_freed", "_memory", "_owned", "_unpublished", "capacity", "free")
+    __slots__ = ("_at", "_filled", "_freed", "_memory", "_owned", "_unpublished", "capacity", "free", "total")
 
     def __init__(self, memory: mmap.mmap, filled: Fd, freed: Fd) -> None:
+        self.total = 0  # bytes that were written here, and in the segments before
         self._memory = memory
         self._owned = (filled, freed)
         self._filled = filled.fileno()
@@ -99,6 +100,7 @@ class Outgoing:
             self._at = end - self.capacity
             self._memory[: self._at] = data[part:]
         self.free = free
+        self.total += size
         try:
             eventfd_write(self._filled, size)
         except BlockingIOError:
@@ -120,6 +122,7 @@ class Outgoing:
             self._memory[at : at + part] = data[done : done + part]
             self._at = (at + part) % self.capacity
             self.free -= part
+            self.total += part
             done += part
             self._unpublished += part
             if self._unpublished >= _PUBLISH:

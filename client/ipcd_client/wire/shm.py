@@ -28,7 +28,7 @@ from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
 from ipcd_client.wire import buffers, segment
 from ipcd_client.wire import fds as fdlib
-from ipcd_client.wire.base import Wire, millis
+from ipcd_client.wire.base import Quick, Wire, millis
 from ipcd_client.wire.fds import Fd
 from ipcd_client.wire.segment import Incoming, Outgoing
 from ipcd_client.wire.unix import UnixWire
@@ -98,7 +98,7 @@ class ShmWire(Wire):
         self._reads = _SOCKET_EVERY
         # sending
         self._out: Outgoing | None = None
-        self._fast: Outgoing | None = None  # the same, while there is nothing to see to but the next frame
+        self.quick: Quick | None = None  # the same, while there is nothing to see to but the next frame
         self._offered: tuple[int, Outgoing, bytes] | None = None  # and not yet answered
         self._next: tuple[int, Outgoing] | None = None  # accepted by the peer, to be switched to
         self._offers = 0
@@ -183,7 +183,7 @@ class ShmWire(Wire):
             self._settle(ours=True, why=self._without)
             if not self._without:
                 self._next = (number, outgoing)
-                self._fast = None  # so that the next frame goes the way on which `_next` is looked at
+                self.quick = None  # so that the next frame goes the way on which `_next` is looked at
         elif frame.aux == 0:  # DECLINE: it makes none
             if self._theirs:
                 raise ProtocolError("bad-segment", "DECLINE behind an offer")
@@ -266,15 +266,12 @@ class ShmWire(Wire):
     # -- sending ----------------------------------------------------------------------------------
 
     def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
-        fast = self._fast
-        if fast is not None and len(buffers) == 1 and not fds:
+        if self.quick is not None and len(buffers) == 1 and not fds:
             try:
-                size = fast.put(buffers[0])
+                if self.quick.put(bytes(buffers[0])):
+                    return True
             except ProtocolError as error:
                 raise self._broken(error) from None
-            if size:
-                self.sent += size
-                return True
         if fds:
             fdlib.close_all(fds)
             raise UsageError("descriptors do not travel over shared memory")
@@ -288,7 +285,7 @@ class ShmWire(Wire):
             self._begin()
             self._count()
             return not self.backlog
-        self._fast = None
+        self.quick = None
         size = 0
         for buffer in buffers:
             view = memoryview(buffer)
@@ -296,7 +293,6 @@ class ShmWire(Wire):
                 self._queue.append(view)
                 size += len(view)
         self._queued += size
-        self.sent += size
         self._largest = max(self._largest, size)
         if self._out is not None and size > self._out.capacity // 2:
             self._grow(size)
@@ -316,7 +312,6 @@ class ShmWire(Wire):
             for buffer in frame:
                 self._queue.append(memoryview(buffer))
                 self._queued += len(buffer)
-                self.sent += len(buffer)
             self._queue.append(outgoing)
 
     def _grow(self, size: int) -> None:
@@ -360,6 +355,7 @@ class ShmWire(Wire):
                     previous = out
                     if previous is not None:
                         previous.publish()
+                        first.total = previous.total
                     self._out = out = first
                     queue.popleft()
                     self._watch()  # while there still is the previous one
@@ -380,7 +376,7 @@ class ShmWire(Wire):
             pass  # an abort in another thread has emptied the queue
         self._count()
         if not queue and self._next is None:
-            self._fast = out
+            self.quick = out
         return not self.backlog
 
     def _broken(self, error: ProtocolError) -> WireClosed:
@@ -479,6 +475,10 @@ class ShmWire(Wire):
             # What came with SWITCH is taken in at once, too: nothing would tell of it later.
             if frame.type == codec.SWITCH:
                 self.drained = switched = True
+
+    @property
+    def sent(self) -> int:
+        return self._queued + (self._out.total if self._out is not None else 0)
 
     def untaken(self) -> int:
         # The peer takes what was published by reading the counter, which nobody has done if it still stands there. To
@@ -610,7 +610,7 @@ class ShmWire(Wire):
         # What is let go of here is closed when the last thread has left it.
         if self._epoll is not None:
             self._epoll.close()
-        self._in = self._out = self._fast = self._coming = self._offered = self._next = self._unanswered = None
+        self._in = self._out = self.quick = self._coming = self._offered = self._next = self._unanswered = None
         self._queue = deque()
         self._queued = 0
         self.backlog = 0
