@@ -52,6 +52,8 @@ def limit(room: int) -> None:
     """So many descriptors can be opened, and no more; -1: as many as ever."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft = most
+    # To look needs a descriptor, of which the last limit may have left none.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if room >= 0:
         used = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208
         free = (number for number in range(most) if number not in used)

@@ -514,8 +514,10 @@ class Reading:
             sent = self.wire.send(buffers)
         except WireClosed:
             return True
-        if not sent and self._host is not None:
-            self._host.flush_later(self)
+        if not sent:
+            tidy.large(self)  # the wire may grow for what waits
+            if self._host is not None:
+                self._host.flush_later(self)
         return sent
 
     def _note(self, buffers: Sequence[Buffer]) -> None:

@@ -293,9 +293,10 @@ class ShmWire(Wire):
                 self._queue.append(view)
                 size += len(view)
         self._queued += size
-        self._largest = max(self._largest, size)
-        if self._out is not None and size > self._out.capacity // 2:
-            self._grow(size)
+        # What waits counts like one large message: many small ones, faster than they are taken, need room as well.
+        self._largest = max(self._largest, self._queued)
+        if self._out is not None and self._queued > self._out.capacity // 2:
+            self._grow(self._queued)
         return self.flush()
 
     def _move(self) -> None:
