@@ -252,7 +252,7 @@ class Broker:
                 except NodeError:
                     pass
                 try:
-                    async with asyncio.timeout(None if not self._has_any(target) else _RETRY):
+                    async with asyncio.timeout(None if not self._has_any(attached, target) else _RETRY):
                         await self.changed.wait()
                 except TimeoutError:
                     pass
@@ -260,9 +260,9 @@ class Broker:
             self._waiting -= 1
             attached.waiting -= 1
 
-    def _has_any(self, target: node_pb2.ResolveRequest) -> bool:
+    def _has_any(self, attached: Attached, target: node_pb2.ResolveRequest) -> bool:
         try:
-            return bool(self.resolve(target, None))
+            return bool(self.resolve(target, attached.process))
         except NodeError:
             return False
 

@@ -213,15 +213,21 @@ def test_transport_that_cannot_be_had(world: Processes, channel_to: ChannelTo) -
         channel_to("a", transport="carrier-pigeon")
 
 
-def test_the_other_server_takes_over(world: Processes, channel_to: ChannelTo) -> None:
+@pytest.mark.parametrize("transport", ["shm", "unix"])
+@pytest.mark.parametrize("before", [1, 2], ids=["its method's name has travelled", "its shortest way was taken"])
+def test_the_other_server_takes_over(world: Processes, channel_to: ChannelTo, transport: str, before: int) -> None:
+    """A call that the dead server never saw is made elsewhere, however it was on its way."""
     world.daemon("a")
     servers = {name: world.server("a", name) for name in ("one", "two")}
-    channel = channel_to("a")
-    echo(channel)
-    first = channel.route(SERVICE).server
-    world.kill(servers[first.name])
-    assert echo(channel, b"again") == b"again"
-    assert channel.route(SERVICE).server.name != first.name
+    channel = channel_to("a", transport=transport)
+    for _ in range(before):
+        echo(channel)
+    first = channel.route(SERVICE)
+    assert first.transport == transport
+    world.kill(servers[first.server.name])
+    echo_again = channel.unary_unary(f"/{SERVICE}/UnaryEcho")
+    assert echo_again(b"again") == b"again"
+    assert channel.route(SERVICE).server.name != first.server.name
 
 
 def test_a_stopping_server_loses_no_call(world: Processes, channel_to: ChannelTo) -> None:

@@ -160,7 +160,7 @@ class Router:
         connection.handshake(limit)
         if wire.why_not and self.transport == "shm":
             connection.close("shared memory was asked for")
-            raise WireError(f"shm was asked for, and is not to be had: {wire.why_not}")
+            raise WireError(f"shm was asked for, and is not to be had: {wire.why_not} (auto would take a UNIX socket)")
         reason = f"{wire.kind}: {wire.why_not}" if wire.why_not else choice.reason
         return Route(connection, choice.server, wire.kind, reason)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import grpc
 
-from ipcd_client.errors import IpcdError, UsageError, WireClosed, WireError, WireTimeout
+from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Buffer, Metadata, Payload
 from ipcd_client.frame.window import COST
@@ -99,7 +99,8 @@ class Connection(Reading):
                     sent_at = wire.sent
             except IpcdError as error:
                 broken = error
-                sent_at = 0
+                # What the transport did not take, nobody has seen: behind all that anybody can have.
+                sent_at = wire.sent + 1 if isinstance(error, WireClosed) else 0
         answer: bytes | None = None
         call: ClientCall | None = None
         try:
@@ -189,37 +190,24 @@ class Connection(Reading):
             WireTimeout: the deadline (of time.monotonic()) passed first.
         """
         core, wire, stream = self.core, self.wire, call.stream
-        done: bool | None
-        with self._lock:
-            if stream not in self._calls:
-                return False
-            if wire.backlog < BACKLOG_HIGH and core.credit(stream) > 0:
-                done = self._push(core.message(stream, message, end=end)) or self._host is not None
-            else:
-                done = None
-        if done is not None:
-            if not done:
-                self.flush(call, deadline)
-            return True
-
-        def room() -> bool:
-            return (core.credit(stream) > 0 and wire.backlog < BACKLOG_HIGH) or stream not in self._calls
-
         sent = False
         while True:
             with self._lock:
                 if stream not in self._calls:
                     return False
-                if room():
+                if self._has_room(stream):
                     sent = self._push(core.message(stream, message, end=end))
                     break
             if wire.backlog >= BACKLOG_HIGH:
                 self.flush(call, deadline)
-            if not self.wait(stream, room, deadline):
+            if not self.wait(stream, lambda: self._has_room(stream) or stream not in self._calls, deadline):
                 raise WireTimeout(f"{wire.peer()} gave no credit before the deadline")
         if not sent and self._host is None:
             self.flush(call, deadline)
         return True
+
+    def _has_room(self, stream: int) -> bool:
+        return self.wire.backlog < BACKLOG_HIGH and self.core.credit(stream) > 0
 
     def watch(self, call: ClientCall, deadline: float | None) -> None:
         """Reads, by a thread of its own, until the call has ended: it has callbacks, and perhaps nobody who waits."""
@@ -260,23 +248,24 @@ class Connection(Reading):
     def reply(self, call: ServerCall, message: bytes) -> bool:
         """Sends an OK with the answer of a unary call and nothing else, in the shortest way. False if nobody waits for
         it."""
+        plain: bytes | None = None
+        broken: ProtocolError | None = None
         with self._lock:
             wire, stream = self.wire, call.stream
             if self._parked is None and not wire.backlog and stream not in self._waiting:
                 plain = self.core.answer_plain(stream, message)
-                if plain is not None:
-                    call.finished = True
-                    del self._calls[stream]
-                    quick = wire.quick
-                    try:
-                        sent = bool(quick is not None and quick.put(plain)) or wire.send((plain,))
-                    except IpcdError:
-                        wire.shutdown()  # the reader finds out
-                        return True
-                    if not sent and self._host is not None:
-                        self._host.flush_later(self)
-                    return True
-        return self.finish(call, 0, message=message)
+            if plain is not None:
+                call.finished = True
+                del self._calls[stream]
+                quick = wire.quick
+                try:
+                    if quick is None or not quick.put(plain):
+                        self._push((plain,))
+                except ProtocolError as error:
+                    broken = error
+        if broken is not None:
+            self._break(broken)
+        return plain is not None or self.finish(call, 0, message=message)
 
     def finish(
         self,

@@ -253,21 +253,26 @@ class Reading:
             if self._reading or self.error is not None:
                 return []
             self._reading = True
-        received = wire.glance() if self._greeted else None
-        if received is not None:
-            # Most often one call of the plainest sort is all that has arrived.
-            with self._lock:
-                opened = None if self.retired else self.core.take_open(received)
-                if opened is not None:
-                    call = self._calls[opened[0]] = ServerCall(opened, self._max_message)
-                    self._reading = False
-                    if self._waiting:
-                        self._waiting.wake_one()
-                    return [call]
-            wire.put_back(received)
-        self._pump(_TURN)
-        calls, self._opened = self._opened, []
-        self._stop_reading(resume=False)
+        calls: list[ServerCall] = []
+        plain: ServerCall | None = None
+        try:
+            received = wire.glance() if self._greeted else None
+            if received is not None:
+                # Most often one call of the plainest sort is all that has arrived.
+                with self._lock:
+                    opened = None if self.retired else self.core.take_open(received)
+                    if opened is not None:
+                        plain = self._calls[opened[0]] = ServerCall(opened, self._max_message)
+                        self._reading = False
+                        if self._waiting:
+                            self._waiting.wake_one()
+                        return [plain]
+                wire.put_back(received)
+            self._pump(_TURN)
+            calls, self._opened = self._opened, []
+        finally:
+            if plain is None:
+                self._stop_reading(resume=False)
         return calls
 
     # -- the end ----------------------------------------------------------------------------------
@@ -515,7 +520,8 @@ class Reading:
         except WireClosed:
             return True
         if not sent:
-            tidy.large(self)  # the wire may grow for what waits
+            if self.wire.grown:
+                tidy.grown(self)
             if self._host is not None:
                 self._host.flush_later(self)
         return sent

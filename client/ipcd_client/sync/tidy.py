@@ -57,6 +57,13 @@ class _Tidier:
 
     def large(self, grown: Grown) -> None:
         """A large message has come or gone."""
+        if not self._prepared:
+            self._prepared = True
+            self._keep_heap()
+        self.grown(grown)
+
+    def grown(self, grown: Grown) -> None:
+        """It uses more memory than it does at rest."""
         self._again = True
         if self._running and grown in self._grown:
             return
@@ -66,9 +73,6 @@ class _Tidier:
             if self._running:
                 return
             self._running = True
-            if not self._prepared:
-                self._prepared = True
-                self._keep_heap()
         threading.Thread(target=self._run, name="ipcd-tidy", daemon=True).start()
 
     def gone(self, grown: Grown) -> None:
@@ -113,14 +117,19 @@ class _Tidier:
 _tidier = _Tidier()
 
 
-def large(grown: Grown) -> None:
+def large(connection: Grown) -> None:
     """To be called when a large message has come or gone over it."""
-    _tidier.large(grown)
+    _tidier.large(connection)
 
 
-def gone(grown: Grown) -> None:
+def grown(connection: Grown) -> None:
+    """To be called when it has grown for many small messages that wait."""
+    _tidier.grown(connection)
+
+
+def gone(connection: Grown) -> None:
     """To be called when it has ended."""
-    _tidier.gone(grown)
+    _tidier.gone(connection)
 
 
 def _after_fork() -> None:

@@ -50,6 +50,8 @@ class Wire(abc.ABC):
     # Bytes that `send` was given and the transport has not taken.
     backlog: int = 0
     closed: bool = False
+    # It uses more memory than it does at rest: `shrink` gives that back.
+    grown: bool = False
     # The frame that `recv` gave was the last that is here: `poll` before asking again, to save a system call.
     drained: bool = False
     # poll(0) at its cheapest, to spin on: not empty if `recv` may make progress, or the

@@ -142,6 +142,7 @@ class ShmWire(Wire):
             return
         self._offers += 1
         self._capacity = capacity
+        self.grown = capacity > self._first
         self._offered = (self._offers, outgoing, nonce)
         self._tell(codec.OFFER, self._offers, capacity.to_bytes(4, "little"), parts)
 
