@@ -26,6 +26,8 @@ def run(config: Config, reload: Callable[[], Config]) -> int:
     except ConfigError as error:
         print(f"ipcd: {error}", file=sys.stderr)  # noqa: T201  # the answer to who started it, not a log
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT  # before the handlers were in place, so that nothing had been opened
 
 
 async def _serve(config: Config, reload: Callable[[], Config]) -> int:
@@ -53,10 +55,12 @@ async def _serve(config: Config, reload: Callable[[], Config]) -> int:
             node.log.error("reload failed, the settings stay as they were", reason=error)
         notify("READY=1")
 
-    await node.start()
+    # Before there is a socket file: whoever sees it may already ask for the end of this process. `start` does not wait
+    # for anything, so that none of these runs in the middle of it.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    await node.start()
     notify("READY=1")
     await stop.wait()
     notify("STOPPING=1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -44,6 +45,31 @@ def test_an_existing_folder_keeps_its_rights(cluster: Daemons) -> None:
 
 def test_an_interrupt_is_an_interrupt(cluster: Daemons) -> None:
     assert cluster.run("a").stop(signal.SIGINT) == 130
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_while_it_starts_ends_it_in_order(tmp_path: Path, number: int, code: int) -> None:
+    """The pipe that its log goes to is full, so that it is held at the line that says that it has started."""
+    path = tmp_path / "ipcd.sock"
+    reader, writer = os.pipe()
+    try:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        os.write(writer, bytes(4096))
+        command = [sys.executable, "-m", "ipcd", "run", "--node", "a", "--socket", str(path), "--no-discovery"]
+        process = subprocess.Popen(command, stderr=writer)
+    finally:
+        os.close(writer)
+    try:
+        eventually(path.exists, "its socket is there")
+        process.send_signal(number)
+        with os.fdopen(reader, "rb") as log:
+            said = log.read()
+        assert process.wait(LONG) == code
+    finally:
+        process.kill()
+        process.wait()
+    assert b"stopped" in said
+    assert not path.exists()
 
 
 def test_the_second_signal_is_at_once(cluster: Daemons) -> None:

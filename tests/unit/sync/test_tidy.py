@@ -1,4 +1,4 @@
-"""The heap is kept while large messages come, given back when they have stopped, and left alone where somebody says so."""
+"""The heap is kept while large messages come, given back when they stop, and left alone where somebody says so."""
 
 from __future__ import annotations
 
