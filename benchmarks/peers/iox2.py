@@ -24,7 +24,7 @@ _BYTES = iox2.Slice[ctypes.c_uint8]
 
 # The server polls without pause while there is something to do, and rarely when it is others' turn: it would take a CPU
 # from them.
-_BUSY = 0.05  # seconds after the last message
+_BUSY = 0.002  # seconds after the last message
 _REST = 0.005  # seconds between two looks
 _LOOKS = 500  # looks for a call between two for the order of a stream
 

@@ -33,7 +33,7 @@ from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.wire.fds import Fd
 
 # Seconds.
-WATCH: Final = 0.001
+WATCH: Final = 0.0025
 IDLE: Final = 0.05
 _READ: Final = select.EPOLLIN | select.EPOLLRDHUP
 _READY_MOST: Final = 64
