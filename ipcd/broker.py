@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ipcd_client.aio.context import ServicerContext
-from ipcd_client.aio.waiters import Waiters
 from ipcd_client.errors import IpcdError, NodeError
 from ipcd_client.frame import preamble
+from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 from ipcd_client.wire.fds import Fd
 

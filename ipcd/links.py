@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from ipcd_client import __version__
-from ipcd_client.aio.connection import Connection
 from ipcd_client.aio.context import ServicerContext
-from ipcd_client.aio.server import Server
-from ipcd_client.aio.waiters import Waiters
+from ipcd_client.aio.dispatch import Server
 from ipcd_client.errors import IpcdError, NodeError, NotAllowed, WireClosed, WireError, WireTimeout
 from ipcd_client.frame import settings as frame_settings
 from ipcd_client.frame.settings import Settings
+from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, peer_pb2_grpc
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire.tcp import TcpWire, split_address

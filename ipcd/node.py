@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ipcd_client import __version__
-from ipcd_client.aio.connection import Connection
-from ipcd_client.aio.server import Server
+from ipcd_client.aio.dispatch import Server
 from ipcd_client.errors import IpcdError, NotAllowed, WireClosed
 from ipcd_client.frame import preamble
 from ipcd_client.frame import settings as frame_settings
 from ipcd_client.frame.settings import Settings
+from ipcd_client.loop.connection import Connection
 from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc
 from ipcd_client.wire.fds import Fd
 from ipcd_client.wire.tcp import join_address, split_address

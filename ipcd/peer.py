@@ -12,12 +12,12 @@ from typing import Any, Final, Protocol
 
 from google.protobuf.message import DecodeError
 from grpc.aio import EOF
-from ipcd_client.aio.connection import Connection
 from ipcd_client.aio.context import ServicerContext
-from ipcd_client.aio.stream import ClientStream
-from ipcd_client.aio.waiters import Waiters
 from ipcd_client.errors import IpcdError, WireError, WireTimeout
 from ipcd_client.frame import preamble
+from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.stream import ClientStream
+from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import peer_pb2
 from ipcd_client.wire.tcp import join_address, split_address, tune
 

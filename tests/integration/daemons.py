@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
-from ipcd_client.aio.connection import Connection
-from ipcd_client.aio.stream import ClientStream
 from ipcd_client.frame import preamble
 from ipcd_client.frame.settings import Settings
+from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.stream import ClientStream
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.wire.fds import Fd
 from ipcd_client.wire.tcp import split_address

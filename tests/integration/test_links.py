@@ -9,9 +9,9 @@ import signal
 
 import pytest
 from integration.daemons import Client, Daemon, Daemons, as_socket, attached, dial, eventually, joined, run, until
-from ipcd_client.aio.connection import Connection
 from ipcd_client.errors import IpcdError
 from ipcd_client.frame.settings import Settings
+from ipcd_client.loop.connection import Connection
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire.fds import Fd

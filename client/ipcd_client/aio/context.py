@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 import grpc
 from grpc.aio import EOF, AbortError
 
-from ipcd_client.aio.connection import Connection
-from ipcd_client.aio.stream import close_all
-from ipcd_client.aio.waiters import Waiters
 from ipcd_client.errors import UsageError
+from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.stream import close_all
+from ipcd_client.loop.waiters import Waiters
 from ipcd_client.rpc import deadline, status
 from ipcd_client.rpc import metadata as md
 from ipcd_client.rpc.call import ServerCall

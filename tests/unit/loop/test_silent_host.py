@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from ipcd_client.aio.connection import Connection
 from ipcd_client.errors import WireClosed
 from ipcd_client.frame.settings import Settings
+from ipcd_client.loop.connection import Connection
 from ipcd_client.testing.wire_factories import TcpFactory
 from ipcd_client.testing.wire_tools import LIMIT
 from ipcd_client.wire.tcp import TcpWire

@@ -12,8 +12,6 @@ from typing import Final, Protocol
 
 import grpc
 
-from ipcd_client.aio.stream import ClientStream, close_all
-from ipcd_client.aio.waiters import Waiters
 from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout, without_frames
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
@@ -21,6 +19,8 @@ from ipcd_client.frame.codec import Buffer, Frame, Metadata
 from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.connection import StreamsExhausted
 from ipcd_client.frame.settings import Settings
+from ipcd_client.loop.stream import ClientStream, close_all
+from ipcd_client.loop.waiters import Waiters
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.rpc.failure import CallFailed

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from ipcd_client.aio.waiters import Waiters
+from ipcd_client.loop.waiters import Waiters
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire.fds import Fd
 
 if TYPE_CHECKING:
-    from ipcd_client.aio.connection import Connection
+    from ipcd_client.loop.connection import Connection
 
 
 class ClientStream:

@@ -16,10 +16,10 @@ from typing import Any
 import grpc
 from grpc.aio import EOF
 
-from ipcd_client.aio.connection import Connection
 from ipcd_client.aio.context import BadRequest, ServicerContext
-from ipcd_client.aio.stream import close_all
 from ipcd_client.frame import events
+from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.stream import close_all
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ServerCall
 from ipcd_client.wire.fds import Fd
