@@ -18,8 +18,10 @@ from ipcd_client import __version__
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.aio.dispatch import Server
 from ipcd_client.errors import IpcdError, NodeError, NotAllowed, WireClosed, WireError, WireTimeout
+from ipcd_client.frame import preamble
 from ipcd_client.frame import settings as frame_settings
 from ipcd_client.frame.settings import Settings
+from ipcd_client.loop import dial
 from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, peer_pb2_grpc
@@ -29,7 +31,7 @@ from ipcd_client.wire.tcp import TcpWire, split_address
 from ipcd import limits
 from ipcd.broker import Broker
 from ipcd.log import Log
-from ipcd.peer import Called, Peer, Served, Talk, dial, hello_of, reachable
+from ipcd.peer import Called, Peer, Served, Talk, hello_of, reachable
 from ipcd.servicer import status_of
 from ipcd.state import members as state
 from ipcd.state.catalog import BadUpdate
@@ -221,7 +223,7 @@ class PeerLinks:
         log("no link", address=entry.address, peer=entry.node, reason=error)
 
     async def _dialed(self, entry: Address) -> tuple[Peer, Talk, peer_pb2.PeerHello, Link | None]:
-        sock = await dial(entry.address, DIAL)
+        sock = await dial.tcp(entry.address, DIAL, preamble.pack(preamble.PEER))
         peer = self._peer(sock, entry.address, dialed=True)
         connection = peer.connection
         try:

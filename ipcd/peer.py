@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
-import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 from grpc.aio import EOF
 from ipcd_client.aio.context import ServicerContext
-from ipcd_client.errors import IpcdError, WireError, WireTimeout
-from ipcd_client.frame import preamble
+from ipcd_client.errors import IpcdError
 from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.stream import ClientStream
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import peer_pb2
-from ipcd_client.wire.tcp import join_address, split_address, tune
+from ipcd_client.wire.tcp import join_address, split_address
 
 from ipcd.state.catalog import BadUpdate
 from ipcd.state.members import Link
@@ -137,46 +133,6 @@ class Peer:
             nodes, self._known = self._known, None
             return peer_pb2.LinkMessage(known=peer_pb2.KnownNodes(nodes=nodes))
         return None
-
-
-async def dial(address: str, timeout: float) -> socket.socket:
-    """A connection with whoever listens at HOST:PORT, which has been told that a node dials.
-
-    Raises:
-        WireError: with the OS's reason.
-        WireTimeout: nothing answered within `timeout` seconds.
-    """
-    loop = asyncio.get_running_loop()
-    host, port = split_address(address)
-    try:
-        async with asyncio.timeout(timeout):
-            family, place = await _resolve(host, port)
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            try:
-                await loop.sock_connect(sock, place)
-                tune(sock)
-                await loop.sock_sendall(sock, preamble.pack(preamble.PEER))
-            except BaseException:
-                sock.close()
-                raise
-    except TimeoutError:
-        raise WireTimeout(f"{address} did not answer within {timeout:g} s") from None
-    except OSError as error:
-        # asyncio has words of its own for what the system says.
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
-        raise WireError(f"cannot connect to {address}: {why}") from error
-    return sock
-
-
-async def _resolve(host: str, port: int) -> tuple[int, Any]:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        # In a thread of the loop's executor, as it may ask a server.
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    else:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    return found[0][0], found[0][4]
 
 
 def hello_of(message: peer_pb2.LinkMessage | None) -> peer_pb2.PeerHello:

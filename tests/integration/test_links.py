@@ -10,7 +10,9 @@ import signal
 import pytest
 from integration.daemons import Client, Daemon, Daemons, as_socket, attached, dial, eventually, joined, run, until
 from ipcd_client.errors import IpcdError
+from ipcd_client.frame import preamble
 from ipcd_client.frame.settings import Settings
+from ipcd_client.loop import dial as connecting
 from ipcd_client.loop.connection import Connection
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.failure import CallFailed
@@ -281,11 +283,9 @@ def test_a_link_is_needed_for_an_introduction(cluster: Daemons) -> None:
     b = cluster.run("b")
 
     async def main() -> None:
-        from ipcd.peer import dial as dial_as_node
-
         async with attached(b) as there:
             await there.register("x.X")
-            sock = await dial_as_node(b.listen, 5.0)
+            sock = await connecting.tcp(b.listen, 5.0, preamble.pack(preamble.PEER))
             connection = Connection(TcpWire(as_socket(Fd(sock.detach())), peer="b"), Settings(), dialer=True)
             await connection.handshake()
             with pytest.raises(CallFailed, match="own-callers"):

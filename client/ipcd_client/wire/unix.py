@@ -49,8 +49,12 @@ def connect(path: str, timeout: float) -> socket.socket:
         raise WireTimeout(f"{path} did not accept within {timeout:g} s") from None
     except OSError as error:
         sock.close()
-        why = os.strerror(error.errno) if error.errno else str(error)
-        if error.errno == errno.EAGAIN:
-            why = "its queue of connections is full"
-        raise WireError(why) from error
+        raise refused(error) from error
     return sock
+
+
+def refused(error: OSError) -> WireError:
+    """Why a socket file did not let us in, in words."""
+    if error.errno == errno.EAGAIN:
+        return WireError("its queue of connections is full")
+    return WireError(os.strerror(error.errno) if error.errno else str(error))
