@@ -14,7 +14,7 @@ from conformance.echo import SERVICE, Echo
 from ipcd_client.frame import codec, preamble
 from ipcd_client.frame.settings import GOAWAY_TIMEOUT, GOAWAY_VIOLATION
 from ipcd_client.node import attach
-from ipcd_client.node.router import TRANSPORTS
+from ipcd_client.node.introduction import TRANSPORTS
 from ipcd_client.pb.ipcd.v1 import node_pb2, wire_pb2
 from ipcd_client.wire import tcp
 from sdk.processes import LONG, Processes, eventually

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 
 import ipcd_client
 from ipcd_client.node import attach
+from ipcd_client.node.introduction import TRANSPORTS
 from ipcd_client.node.paths import default_socket
-from ipcd_client.node.router import TRANSPORTS
 from ipcd_client.node.target import NODE_API
 from ipcd_client.pb.ipcd.v1 import node_pb2
 

@@ -93,7 +93,7 @@ def _others(
     node: Node, service: str, pins: Pins, candidates: list[node_pb2.Candidate], opened: Opened | None
 ) -> list[dict[str, Any]]:
     """Every server of the service, with why it was taken or not; the one that was taken comes first."""
-    from ipcd_client.node.router import TRANSPORT_NAMES
+    from ipcd_client.node.introduction import TRANSPORT_NAMES
 
     taken = opened.route.server.id if opened else None
     found = [

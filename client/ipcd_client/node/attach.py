@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from time import monotonic
@@ -11,8 +10,9 @@ from typing import Final, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from ipcd_client.errors import IpcdError, NoDaemon, NotAllowed, WireError
+from ipcd_client.errors import IpcdError, WireError
 from ipcd_client.frame.settings import RESET_DEADLINE, Settings
+from ipcd_client.node import introduction
 from ipcd_client.rpc.call import ClientCall
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
@@ -38,13 +38,7 @@ def connect(path: str, timeout: float = HELLO_TIMEOUT, host: Host | None = None)
     try:
         sock = unix.connect(path, timeout)
     except WireError as error:
-        cause = error.__cause__
-        number = cause.errno if isinstance(cause, OSError) else None
-        if number in {errno.EACCES, errno.EPERM}:
-            # Another user's daemon may well run there: to start one would not help.
-            raise NotAllowed(f"uid {os.geteuid()} may not open {path}: it belongs to another user") from error
-        why = {errno.ENOENT: "no such file", errno.ECONNREFUSED: "nobody listens on it"}.get(number or 0, str(error))
-        raise NoDaemon(path, why) from error
+        raise introduction.not_attached(path, error) from error
     wire = unix.UnixWire(sock, peer=f"the ipcd daemon at {path}", accept_fds=True)
     connection = Connection(wire, SETTINGS, dialer=True, host=host)
     try:

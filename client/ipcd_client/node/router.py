@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import threading
 import time
 import weakref
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import grpc
 
-from ipcd_client.errors import ChannelClosed, ConfigError, IpcdError, NoDaemon, ProtocolError, WireError
-from ipcd_client.frame import preamble
+from ipcd_client.errors import ChannelClosed, IpcdError, NoDaemon, ProtocolError, WireError
 from ipcd_client.frame.settings import Settings
-from ipcd_client.node import attach
+from ipcd_client.node import attach, introduction
+from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, RETRY_FIRST, RETRY_MOST
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
-from ipcd_client.wire import shm, tcp, unix
-from ipcd_client.wire.base import Wire
-from ipcd_client.wire.fds import Fd
-
-TRANSPORTS: Final = {
-    "auto": node_pb2.TRANSPORT_UNSPECIFIED,
-    "shm": node_pb2.TRANSPORT_SHM,
-    "unix": node_pb2.TRANSPORT_UNIX,
-    "tcp": node_pb2.TRANSPORT_TCP,
-}
-TRANSPORT_NAMES: Final = {number: name for name, number in TRANSPORTS.items()}
-
-# Introductions tried for one call, when the server introduced is gone before it has said hello.
-ATTEMPTS: Final = 3
-# Seconds for a TCP connection to another node, and between tries of `wait_for_ready`.
-DIAL_TIMEOUT: Final = 5.0
-_RETRY_FIRST: Final = 0.02
-_RETRY_MOST: Final = 1.0
+from ipcd_client.wire import tcp
 
 
 class Route(NamedTuple):
@@ -58,11 +40,9 @@ class Router:
     """
 
     def __init__(self, path: str, target: Target, transport: str, wire_settings: Settings) -> None:
-        if transport not in TRANSPORTS:
-            raise ConfigError(f"transport {transport!r}: must be one of {', '.join(TRANSPORTS)}")
         self.path = path
         self.target = target
-        self.transport = transport
+        self.transport = introduction.checked(transport)
         self.routes: dict[str, Route] = {}
         self.settings = wire_settings
         self._attachment = attach.shared(path)
@@ -77,12 +57,7 @@ class Router:
 
     def request(self, service: str) -> node_pb2.ResolveRequest:
         """What is asked of the daemon for a service."""
-        return node_pb2.ResolveRequest(
-            service=service,
-            node=self.target.node,
-            server=self.target.server,
-            transport=TRANSPORTS[self.transport],
-        )
+        return introduction.wanted(service, self.target, self.transport)
 
     def connect(self, service: str, deadline: float | None, wait: bool) -> Route:
         """A route to a server of the service: the one in use, or a new one. With `wait`, waits for a server, and for
@@ -119,7 +94,7 @@ class Router:
             raise ChannelClosed(status.CHANNEL_CLOSED)
 
     def _introduced(self, service: str, deadline: float | None, wait: bool) -> Route:
-        pause = _RETRY_FIRST
+        pause = RETRY_FIRST
         attempt = 0
         while True:
             attempt += 1
@@ -135,7 +110,7 @@ class Router:
             if self._closed:
                 raise ChannelClosed(status.CHANNEL_CLOSED)
             # Jitter: the callers of a server that died come back one by one.
-            pause = min(pause * (1 + random.random()), _RETRY_MOST)
+            pause = min(pause * (1 + random.random()), RETRY_MOST)
             if deadline is not None and monotonic() + pause >= deadline:
                 time.sleep(max(0.0, deadline - monotonic()))
                 raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no server for {service} before the deadline")
@@ -152,24 +127,22 @@ class Router:
         )
         reply, fds = attach.call(daemon, "Open", request, node_pb2.OpenReply, until)
         choice = reply.choice
-        process = choice.server.process
-        name = f" {choice.server.name!r}" if choice.server.name else ""
-        peer = f"server{name} (pid {process.pid} on node {process.node})"
-        wire = self._dialed(reply, peer) if not fds else _granted(fds, peer, choice.transport)
+        peer = introduction.name_of(choice.server)
+        wire = introduction.granted(fds, peer, choice.transport) if fds else self._dialed(reply, peer)
         connection = Connection(wire, self.settings, dialer=True)
         connection.handshake(limit)
-        if wire.why_not and self.transport == "shm":
+        refusal = introduction.why_not(wire, self.transport)
+        if refusal is not None:
             connection.close("shared memory was asked for")
-            raise WireError(f"shm was asked for, and is not to be had: {wire.why_not} (auto would take a UNIX socket)")
-        reason = f"{wire.kind}: {wire.why_not}" if wire.why_not else choice.reason
-        return Route(connection, choice.server, wire.kind, reason)
+            raise refusal
+        return Route(connection, choice.server, wire.kind, introduction.reason(wire, choice))
 
-    def _dialed(self, reply: node_pb2.OpenReply, peer: str) -> tcp.TcpWire:
-        if reply.choice.transport != node_pb2.TRANSPORT_TCP or len(reply.token) != preamble.TOKEN_SIZE:
-            raise ProtocolError("missing-fds", "the daemon's introduction carries neither a connection nor an address")
+    @staticmethod
+    def _dialed(reply: node_pb2.OpenReply, peer: str) -> tcp.TcpWire:
+        first = introduction.dialing(reply)
         sock = tcp.connect(reply.address, DIAL_TIMEOUT)
         try:
-            sock.sendall(preamble.pack(preamble.DATA, reply.token))
+            sock.sendall(first)
         except OSError as error:
             sock.close()
             raise WireError(f"{peer} at {reply.address}: {error.strerror or error}") from error
@@ -193,21 +166,11 @@ class Router:
         self._attachment.release()
 
 
-def _granted(fds: list[Fd], peer: str, transport: node_pb2.Transport) -> Wire:
-    """The wire on a granted socket, of which there must be one."""
-    for fd in fds[1:]:
-        fd.close()
-    sock = socket.socket(fileno=fds[0].detach())
-    if transport == node_pb2.TRANSPORT_SHM:
-        return shm.ShmWire(sock, peer=peer)
-    return unix.UnixWire(sock, peer=peer)
-
-
 class NodeRouter(Router):
     """Routes everything to the daemon's own API."""
 
     def connect(self, service: str, deadline: float | None, wait: bool) -> Route:  # noqa: ARG002
-        pause = _RETRY_FIRST
+        pause = RETRY_FIRST
         while True:
             try:
                 limit = HELLO_TIMEOUT if deadline is None else min(HELLO_TIMEOUT, max(0.0, deadline - monotonic()))
@@ -217,7 +180,7 @@ class NodeRouter(Router):
                 if not wait or self._closed or (deadline is not None and monotonic() + pause >= deadline):
                     raise
             time.sleep(pause)
-            pause = min(pause * 2, _RETRY_MOST)
+            pause = min(pause * 2, RETRY_MOST)
 
 
 _live: weakref.WeakSet[Router] = weakref.WeakSet()

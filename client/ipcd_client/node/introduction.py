@@ -1,0 +1,100 @@
+"""What is asked of the daemon for a server, and what becomes of its answer. Both routers do this."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from ipcd_client.errors import ConfigError, IpcdError, NoDaemon, NotAllowed, ProtocolError, WireError
+from ipcd_client.frame import preamble
+from ipcd_client.node.target import Target
+from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.wire import shm, unix
+from ipcd_client.wire.base import Wire
+from ipcd_client.wire.fds import Fd
+
+TRANSPORTS: Final = {
+    "auto": node_pb2.TRANSPORT_UNSPECIFIED,
+    "shm": node_pb2.TRANSPORT_SHM,
+    "unix": node_pb2.TRANSPORT_UNIX,
+    "tcp": node_pb2.TRANSPORT_TCP,
+}
+TRANSPORT_NAMES: Final = {number: name for name, number in TRANSPORTS.items()}
+
+# Introductions tried for one call, when the server introduced is gone before it has said hello.
+ATTEMPTS: Final = 3
+# Seconds for a TCP connection to another node, and between tries of `wait_for_ready`.
+DIAL_TIMEOUT: Final = 5.0
+RETRY_FIRST: Final = 0.02
+RETRY_MOST: Final = 1.0
+
+
+def checked(transport: str) -> str:
+    """A transport's name.
+
+    Raises:
+        ConfigError: there is no such transport.
+    """
+    if transport not in TRANSPORTS:
+        raise ConfigError(f"transport {transport!r}: must be one of {', '.join(TRANSPORTS)}")
+    return transport
+
+
+def wanted(service: str, target: Target, transport: str) -> node_pb2.ResolveRequest:
+    """What is asked of the daemon for a service."""
+    return node_pb2.ResolveRequest(
+        service=service, node=target.node, server=target.server, transport=TRANSPORTS[transport]
+    )
+
+
+def name_of(server: node_pb2.Server) -> str:
+    """A server in words."""
+    name = f" {server.name!r}" if server.name else ""
+    return f"server{name} (pid {server.process.pid} on node {server.process.node})"
+
+
+def dialing(reply: node_pb2.OpenReply) -> bytes:
+    """What is said first to the address that an introduction without a connection names.
+
+    Raises:
+        ProtocolError: it names none.
+    """
+    if reply.choice.transport != node_pb2.TRANSPORT_TCP or len(reply.token) != preamble.TOKEN_SIZE:
+        raise ProtocolError("missing-fds", "the daemon's introduction carries neither a connection nor an address")
+    return preamble.pack(preamble.DATA, reply.token)
+
+
+def granted(fds: Sequence[Fd], peer: str, transport: node_pb2.Transport) -> Wire:
+    """The wire on a granted socket, of which there must be one. Descriptors beyond it are closed."""
+    for fd in fds[1:]:
+        fd.close()
+    sock = socket.socket(fileno=fds[0].detach())
+    if transport == node_pb2.TRANSPORT_SHM:
+        return shm.ShmWire(sock, peer=peer)
+    return unix.UnixWire(sock, peer=peer)
+
+
+def why_not(wire: Wire, transport: str) -> WireError | None:
+    """Why the transport that was asked for is not to be had; None if it is."""
+    if wire.why_not and transport == "shm":
+        return WireError(f"shm was asked for, and is not to be had: {wire.why_not} (auto would take a UNIX socket)")
+    return None
+
+
+def reason(wire: Wire, choice: node_pb2.Candidate) -> str:
+    """Why it became this transport, in words."""
+    return f"{wire.kind}: {wire.why_not}" if wire.why_not else choice.reason
+
+
+def not_attached(path: str, error: WireError) -> IpcdError:
+    """What a connection to the daemon's socket file that failed means."""
+    cause = error.__cause__
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number in {errno.EACCES, errno.EPERM}:
+        # Another user's daemon may well run there: to start one would not help.
+        return NotAllowed(f"uid {os.geteuid()} may not open {path}: it belongs to another user")
+    why = {errno.ENOENT: "no such file", errno.ECONNREFUSED: "nobody listens on it"}.get(number or 0, str(error))
+    return NoDaemon(path, why)
