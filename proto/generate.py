@@ -58,6 +58,9 @@ TARGETS = (
     Target("proto", "ipcd", "client", "ipcd_client.pb"),
     Target("proto", "lab", ".", "ipcd.demo.pb"),
     Target("client/examples/quickstart", "hello", "client/examples/quickstart", "generated"),
+    Target("client/examples/helloworld", "helloworld", "client/examples/helloworld", "helloworld_pb"),
+    Target("client/examples/routeguide", "routeguide", "client/examples/routeguide", "routeguide_pb"),
+    Target("tests/conformance/proto", "interop", "tests", "conformance.pb"),
 )
 
 
