@@ -1,6 +1,6 @@
 """One connection driven by threads: what the two ends of its calls do.
 
-There is no thread of the connection's own: who reads, and what guards what, is in `reading.py`.
+There is no thread of the connection's own: who reads is in `reading.py`, what guards what in `life.py`.
 """
 
 from __future__ import annotations
