@@ -20,7 +20,7 @@ waker.mine()
 
 # The assertions of the contract suites explain themselves as those of test modules do. Said here, before any of them is
 # imported.
-pytest.register_assert_rewrite("ipcd_client.testing")
+pytest.register_assert_rewrite("ipcd_client.testing", "conformance.interop")
 
 # pytester is for the tests of the plugins; it has to be named in the top conftest.
 pytest_plugins = ["plugins.leaks", "pytester"]

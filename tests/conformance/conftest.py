@@ -37,17 +37,36 @@ class Side:
         return self.channel.stream_stream(f"/{SERVICE}/{method}")
 
 
-def _grpcio(echo: Echo, executor: futures.Executor, server_arguments: dict[str, Any], channel_options: Any) -> Any:
+Register = Callable[[grpc.Server], None] | None
+
+
+def _grpcio(
+    echo: Echo,
+    executor: futures.Executor,
+    server_arguments: dict[str, Any],
+    channel_options: Any,
+    register: Register = None,
+) -> Any:
     server = grpc.server(executor, handlers=(echo,), **server_arguments)
+    if register is not None:
+        register(server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     return server, grpc.insecure_channel(f"127.0.0.1:{port}", options=channel_options)
 
 
 def _direct(wire: str) -> Callable[..., Any]:
-    def start(echo: Echo, executor: futures.Executor, server_arguments: dict[str, Any], channel_options: Any) -> Any:
+    def start(
+        echo: Echo,
+        executor: futures.Executor,
+        server_arguments: dict[str, Any],
+        channel_options: Any,
+        register: Register = None,
+    ) -> Any:
         node = DirectNode(wire)
         server = node.server(executor, handlers=(echo,), **server_arguments)
+        if register is not None:
+            register(server)
         server.start()
         return server, node.channel(options=channel_options)
 
@@ -75,11 +94,16 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., Side]]:
     sides: list[Side] = []
     pools: list[futures.ThreadPoolExecutor] = []
 
-    def begin(threads: int = 8, channel_options: Any = None, **server_arguments: Any) -> Side:
+    def begin(
+        threads: int = 8,
+        channel_options: Any = None,
+        register: Register = None,
+        **server_arguments: Any,
+    ) -> Side:
         echo = Echo()
         pool = futures.ThreadPoolExecutor(threads)
         pools.append(pool)
-        server, channel = SIDES[request.param](echo, pool, server_arguments, channel_options)
+        server, channel = SIDES[request.param](echo, pool, server_arguments, channel_options, register)
         side = Side(request.param, echo, server, channel, begin)
         sides.append(side)
         return side

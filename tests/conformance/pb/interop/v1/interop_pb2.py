@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18interop/v1/interop.proto\x12\ninterop.v1\"\x07\n\x05\x45mpty\"\x17\n\x07Payload\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"h\n\x07Request\x12$\n\x07payload\x18\x01 \x01(\x0b\x32\x13.interop.v1.Payload\x12\x13\n\x0breply_sizes\x18\x02 \x03(\r\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.interop.v1.Status\"-\n\x05Reply\x12$\n\x07payload\x18\x01 \x01(\x0b\x32\x13.interop.v1.Payload\"\x13\n\x03Sum\x12\x0c\n\x04size\x18\x01 \x01(\r2\xb7\x02\n\x04Test\x12/\n\x07Nothing\x12\x11.interop.v1.Empty\x1a\x11.interop.v1.Empty\x12/\n\x05Unary\x12\x13.interop.v1.Request\x1a\x11.interop.v1.Reply\x12\x30\n\x06Upload\x12\x13.interop.v1.Request\x1a\x0f.interop.v1.Sum(\x01\x12\x34\n\x08\x44ownload\x12\x13.interop.v1.Request\x1a\x11.interop.v1.Reply0\x01\x12\x34\n\x06\x44uplex\x12\x13.interop.v1.Request\x1a\x11.interop.v1.Reply(\x01\x30\x01\x12/\n\x07Missing\x12\x11.interop.v1.Empty\x1a\x11.interop.v1.Empty29\n\x06\x41\x62sent\x12/\n\x07Missing\x12\x11.interop.v1.Empty\x1a\x11.interop.v1.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18interop/v1/interop.proto\x12\ninterop.v1\"\x07\n\x05\x45mpty\"\x17\n\x07Payload\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"h\n\x07Request\x12$\n\x07payload\x18\x01 \x01(\x0b\x32\x13.interop.v1.Payload\x12\x13\n\x0breply_sizes\x18\x02 \x03(\r\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.interop.v1.Status\"-\n\x05Reply\x12$\n\x07payload\x18\x01 \x01(\x0b\x32\x13.interop.v1.Payload\"\x13\n\x03Sum\x12\x0c\n\x04size\x18\x01 \x01(\r2\x86\x02\n\x04Test\x12/\n\x07Nothing\x12\x11.interop.v1.Empty\x1a\x11.interop.v1.Empty\x12/\n\x05Unary\x12\x13.interop.v1.Request\x1a\x11.interop.v1.Reply\x12\x30\n\x06Upload\x12\x13.interop.v1.Request\x1a\x0f.interop.v1.Sum(\x01\x12\x34\n\x08\x44ownload\x12\x13.interop.v1.Request\x1a\x11.interop.v1.Reply0\x01\x12\x34\n\x06\x44uplex\x12\x13.interop.v1.Request\x1a\x11.interop.v1.Reply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,7 +44,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUM']._serialized_start=268
   _globals['_SUM']._serialized_end=287
   _globals['_TEST']._serialized_start=290
-  _globals['_TEST']._serialized_end=601
-  _globals['_ABSENT']._serialized_start=603
-  _globals['_ABSENT']._serialized_end=660
+  _globals['_TEST']._serialized_end=552
 # @@protoc_insertion_point(module_scope)

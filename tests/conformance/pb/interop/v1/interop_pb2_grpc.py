@@ -59,11 +59,6 @@ class TestStub(object):
                 request_serializer=interop_dot_v1_dot_interop__pb2.Request.SerializeToString,
                 response_deserializer=interop_dot_v1_dot_interop__pb2.Reply.FromString,
                 _registered_method=True)
-        self.Missing = channel.unary_unary(
-                '/interop.v1.Test/Missing',
-                request_serializer=interop_dot_v1_dot_interop__pb2.Empty.SerializeToString,
-                response_deserializer=interop_dot_v1_dot_interop__pb2.Empty.FromString,
-                _registered_method=True)
 
 
 class TestServicer(object):
@@ -99,13 +94,6 @@ class TestServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Missing(self, request, context):
-        """No server has it.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_TestServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -133,11 +121,6 @@ def add_TestServicer_to_server(servicer, server):
                     servicer.Duplex,
                     request_deserializer=interop_dot_v1_dot_interop__pb2.Request.FromString,
                     response_serializer=interop_dot_v1_dot_interop__pb2.Reply.SerializeToString,
-            ),
-            'Missing': grpc.unary_unary_rpc_method_handler(
-                    servicer.Missing,
-                    request_deserializer=interop_dot_v1_dot_interop__pb2.Empty.FromString,
-                    response_serializer=interop_dot_v1_dot_interop__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,108 +258,6 @@ class Test(object):
             '/interop.v1.Test/Duplex',
             interop_dot_v1_dot_interop__pb2.Request.SerializeToString,
             interop_dot_v1_dot_interop__pb2.Reply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Missing(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/interop.v1.Test/Missing',
-            interop_dot_v1_dot_interop__pb2.Empty.SerializeToString,
-            interop_dot_v1_dot_interop__pb2.Empty.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-
-class AbsentStub(object):
-    """No server has it.
-    """
-
-    def __init__(self, channel):
-        """Constructor.
-
-        Args:
-            channel: A grpc.Channel.
-        """
-        self.Missing = channel.unary_unary(
-                '/interop.v1.Absent/Missing',
-                request_serializer=interop_dot_v1_dot_interop__pb2.Empty.SerializeToString,
-                response_deserializer=interop_dot_v1_dot_interop__pb2.Empty.FromString,
-                _registered_method=True)
-
-
-class AbsentServicer(object):
-    """No server has it.
-    """
-
-    def Missing(self, request, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-
-def add_AbsentServicer_to_server(servicer, server):
-    rpc_method_handlers = {
-            'Missing': grpc.unary_unary_rpc_method_handler(
-                    servicer.Missing,
-                    request_deserializer=interop_dot_v1_dot_interop__pb2.Empty.FromString,
-                    response_serializer=interop_dot_v1_dot_interop__pb2.Empty.SerializeToString,
-            ),
-    }
-    generic_handler = grpc.method_handlers_generic_handler(
-            'interop.v1.Absent', rpc_method_handlers)
-    server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('interop.v1.Absent', rpc_method_handlers)
-
-
- # This class is part of an EXPERIMENTAL API.
-class Absent(object):
-    """No server has it.
-    """
-
-    @staticmethod
-    def Missing(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/interop.v1.Absent/Missing',
-            interop_dot_v1_dot_interop__pb2.Empty.SerializeToString,
-            interop_dot_v1_dot_interop__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
