@@ -39,7 +39,7 @@ def server(
         handlers, interceptors, options, maximum_concurrent_rpcs: as of `grpc.server`. Of the options,
             `grpc.max_receive_message_length`, `grpc.max_send_message_length`, `grpc.max_metadata_size` (bytes) and
             `grpc.max_concurrent_streams` (calls of one connection) mean something here.
-        compression: accepted, as messages are not compressed.
+        compression: of calls over the ports that `add_insecure_port` adds; others are not compressed.
         xds: must be False.
         name: what this server is called, for callers that want it and no other.
         node: path of the daemon's socket. Default: $IPCD_SOCKET, else $XDG_RUNTIME_DIR/ipcd/ipcd.sock, else
@@ -58,6 +58,7 @@ def server(
         interceptors=interceptors,
         options=options,
         maximum_concurrent_rpcs=maximum_concurrent_rpcs,
+        compression=compression,
     )
 
 

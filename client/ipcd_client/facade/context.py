@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from ipcd_client.errors import UsageError
-from ipcd_client.facade.messages import parsed
-from ipcd_client.frame.codec import Payload
+from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.frame.settings import RESET_DEADLINE
 from ipcd_client.rpc import deadline as deadlines
 from ipcd_client.rpc import metadata as md
@@ -44,6 +42,7 @@ class ServicerContext(grpc.ServicerContext):
     _deadline: float | None = None
     _callbacks: tuple[Callable[[], None], ...] | None = ()
     _aborted = False
+    _details: bytes | None = None  # as grpcio keeps them; those of the call are their text
 
     def __init__(self, connection: Connection, call: ServerCall, peer: Peer) -> None:
         self._connection = connection
@@ -93,40 +92,54 @@ class ServicerContext(grpc.ServicerContext):
         return self._peer.auth_context()
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
-        headers = md.checked(initial_metadata, self._connection.settings.max_metadata)
-        self._call.sends_headers(headers)
-        self._connection.headers(self._call, headers)
+        call = self._call
+        if call.cancelled is not None:
+            raise grpc.RpcError
+        if call.headers_sent:
+            raise ValueError("Initial metadata no longer allowed!")
+        try:
+            headers = md.checked(initial_metadata, self._connection.settings.max_metadata)
+        except IpcdError as error:
+            # grpcio's handler does not learn of it either, and its caller no more than this.
+            self._refuse_metadata(error)
+            return
+        call.sends_headers(headers)
+        self._connection.headers(call, headers)
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        self._call.trailing = md.checked(trailing_metadata, self._connection.settings.max_metadata)
+        """It is checked when it is sent."""
+        self._call.trailing = trailing_metadata
 
-    def trailing_metadata(self) -> md.Metadata:
-        return md.received(self._call.trailing)
+    def trailing_metadata(self) -> Any:
+        """What was set last, as it is; None before."""
+        return self._call.trailing or None
 
     def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         if code is grpc.StatusCode.OK:
             log.error("abort() called with StatusCode.OK; returning UNKNOWN")
             code, details = grpc.StatusCode.UNKNOWN, ""
         self._call.code = code
-        self._call.details = details
+        self.set_details(details)
         self._aborted = True
         raise Exception  # as grpcio does: handlers catch it by this class
 
     def abort_with_status(self, status: grpc.Status) -> NoReturn:
-        self._call.trailing = md.checked(status.trailing_metadata, self._connection.settings.max_metadata)
+        self.set_trailing_metadata(status.trailing_metadata)
         self.abort(status.code, status.details)
 
     def set_code(self, code: grpc.StatusCode) -> None:
         self._call.code = code
 
-    def set_details(self, details: str) -> None:
-        self._call.details = details
+    def set_details(self, details: str | bytes) -> None:
+        encoded = details if isinstance(details, bytes) else details.encode()
+        self._details = encoded
+        self._call.details = encoded.decode("utf-8", "replace")
 
     def code(self) -> grpc.StatusCode | None:
         return self._call.code
 
-    def details(self) -> str:
-        return self._call.details
+    def details(self) -> bytes | None:  # as grpcio's, whatever the stubs of others say
+        return self._details
 
     def set_compression(self, compression: grpc.Compression) -> None:
         """Accepted: local bytes are not compressed."""
@@ -134,12 +147,52 @@ class ServicerContext(grpc.ServicerContext):
     def disable_next_message_compression(self) -> None:
         """Accepted: local bytes are not compressed."""
 
-    # -- inside -----------------------------------------------------------------------------------
+    # -- the end of the call ----------------------------------------------------------------------
 
     @property
     def aborted(self) -> bool:
         """The handler has called abort."""
         return self._aborted
+
+    def finish(self, message: bytes | None = None) -> None:
+        """Ends the call as the handler has set code, details and trailing metadata."""
+        self._send_status(self._number(), self._call.details, message)
+
+    def fail(self, code: grpc.StatusCode, details: str) -> None:
+        """Ends the call with an error. Code and details that the handler has set go before these, as in grpcio."""
+        number = status.to_int(code) if self._call.code is None else self._number()
+        self._send_status(number, details if self._details is None else self._call.details, None)
+
+    def _number(self) -> int:
+        code: Any = self._call.code
+        if code is None:
+            return 0
+        # grpcio: what is none of the enum's becomes UNKNOWN.
+        return status.to_int(code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN)
+
+    def _send_status(self, number: int, details: str, message: bytes | None) -> None:
+        trailing: Any = ()
+        if self._call.trailing:
+            try:
+                trailing = md.checked(self._call.trailing, self._connection.settings.max_metadata)
+            except IpcdError as error:
+                self._refuse_metadata(error)
+                return
+            except Exception as error:
+                # grpcio never answers such a call.
+                log.exception("trailing metadata of %s", self._call.method)
+                number, details, message = status.to_int(grpc.StatusCode.UNKNOWN), status.calling_failed(error), None
+        self._connection.finish(self._call, number, details, trailing=trailing, message=message)
+
+    def _refuse_metadata(self, error: IpcdError) -> None:
+        log.error("%s: %s", self._call.method, error)
+        if isinstance(error, UsageError):
+            code, details = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+        else:
+            code, details = grpc.StatusCode.INTERNAL, status.INVALID_METADATA
+        self._connection.finish(self._call, status.to_int(code), details)
+
+    # -- inside -----------------------------------------------------------------------------------
 
     def progressed(self) -> None:
         """An event of the call was taken in. (User)"""
@@ -175,61 +228,3 @@ class ServicerContext(grpc.ServicerContext):
                 callback()
             except Exception:
                 log.exception("Exception in a callback of %s", self._call.method)
-
-
-class RequestIterator:
-    """The requests of a call, as they come."""
-
-    def __init__(self, context: ServicerContext, connection: Connection, call: ServerCall, deserialize: Any) -> None:
-        self._context = context
-        self._connection = connection
-        self._call = call
-        self._deserialize = deserialize
-
-    def __iter__(self) -> RequestIterator:
-        return self
-
-    def __next__(self) -> Any:
-        call = self._call
-        if not call.messages and not call.requests_ended:
-            self._connection.wait(
-                call.stream,
-                lambda: bool(call.messages) or call.requests_ended or not call.active or bool(call.oversize),
-                None,
-            )
-        if not call.active:
-            raise grpc.RpcError
-        if call.messages:
-            data = self._connection.take(call)
-            return deserialized(self._deserialize, data, call)
-        if call.oversize:
-            raise too_large(call)
-        raise StopIteration
-
-    next = __next__
-
-
-class BadRequest(UsageError):
-    """The request cannot be given to the handler; the call has its code and details."""
-
-
-def deserialized(deserialize: Callable[[bytes], Any] | None, data: Payload, call: ServerCall) -> Any:
-    """The request's message.
-
-    Raises:
-        BadRequest: it does not parse.
-    """
-    try:
-        return parsed(data, deserialize)
-    except Exception as error:
-        log.exception(status.DESERIALIZE_REQUEST_FAILED)
-        call.code = grpc.StatusCode.INTERNAL
-        call.details = status.DESERIALIZE_REQUEST_FAILED
-        raise BadRequest(call.details) from error
-
-
-def too_large(call: ServerCall) -> BadRequest:
-    """The error for a request over the limit."""
-    call.code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    call.details = status.received_too_large(call.oversize, call.limit)
-    return BadRequest(call.details)

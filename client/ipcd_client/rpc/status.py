@@ -12,6 +12,8 @@ CODES: Final[dict[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc
 # grpcio's own words, which programs and their tests compare with.
 METHOD_NOT_FOUND: Final = "Method not found!"
 CONCURRENCY_EXCEEDED: Final = "Concurrent RPC limit exceeded!"
+LOOKUP_FAILED: Final = "Error in service handler!"
+INVALID_METADATA: Final = "Invalid metadata"
 SERIALIZE_FAILED: Final = "Failed to serialize response!"
 DESERIALIZE_REQUEST_FAILED: Final = "Exception deserializing request!"
 DESERIALIZE_RESPONSE_FAILED: Final = "Exception deserializing response!"
@@ -21,6 +23,7 @@ LOCALLY_CANCELLED: Final = "Locally cancelled by application!"
 CHANNEL_CLOSED: Final = "Channel closed!"
 DEADLINE_EXCEEDED: Final = "Deadline Exceeded"
 CANCELLED: Final = "CANCELLED"
+NO_CREDENTIALS: Final = "Established channel does not have a sufficient security level to transfer call credential."
 
 
 def from_int(code: int) -> grpc.StatusCode:
@@ -36,12 +39,23 @@ def to_int(code: grpc.StatusCode) -> int:
 
 def calling_failed(error: BaseException) -> str:
     """grpcio's text for a handler that raised."""
-    return f"Exception calling application: {error}"
+    try:
+        return f"Exception calling application: {error}"
+    except Exception:  # noqa: BLE001  # of the program's own __str__
+        return "Calling application raised unprintable Exception!"
 
 
 def iterating_failed(error: BaseException) -> str:
     """grpcio's text for a response iterator that raised."""
-    return f"Exception iterating responses: {error}"
+    try:
+        return f"Exception iterating responses: {error}"
+    except Exception:  # noqa: BLE001  # of the program's own __str__
+        return "Calling application raised unprintable Exception!"
+
+
+def one_request_missing(method: str) -> str:
+    """For a call that takes one request and got none."""
+    return f'"{method}" requires exactly one request message.'
 
 
 def received_too_large(size: int, limit: int) -> str:
