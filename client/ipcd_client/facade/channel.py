@@ -11,7 +11,7 @@ import grpc
 from ipcd_client.facade import introspection
 from ipcd_client.facade.connectivity import Callback, Connectivity
 from ipcd_client.facade.multicallable import StreamStream, StreamUnary, UnaryStream, UnaryUnary
-from ipcd_client.facade.options import Options
+from ipcd_client.rpc.options import Options
 from ipcd_client.node import attach
 from ipcd_client.node import target as targets
 from ipcd_client.node.paths import default_socket

@@ -12,7 +12,16 @@ from typing import Final, Protocol
 
 import grpc
 
-from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout, without_frames
+from ipcd_client.errors import (
+    ChannelClosed,
+    IpcdError,
+    ProtocolError,
+    UsageError,
+    WireClosed,
+    WireError,
+    WireTimeout,
+    without_frames,
+)
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Buffer, Frame, Metadata
@@ -75,6 +84,8 @@ class Connection:
         self.on_closed = on_closed
         self.error: IpcdError | None = None  # why it ended
         self.retired = False  # the peer takes no new calls, or no stream id is left
+        self._settled = False  # the peer has said hello, and what the wire goes over is agreed
+        self._closes_idle = False
         self._loop = asyncio.get_running_loop()
         self.heard = self._loop.time()  # when the last frame came
         self._backlog_most = backlog_most
@@ -106,12 +117,13 @@ class Connection:
         return not self._calls
 
     async def handshake(self) -> None:
-        """Waits for the peer's hello; its deadline runs since the connection was made.
+        """Waits for the peer's hello, and until it is settled what the wire goes over; the deadline for both runs since
+        the connection was made.
 
         Raises:
             IpcdError: why there is no connection: it did not come, versions differ, the peer refused.
         """
-        while self.error is None and not self.core.ready:
+        while self.error is None and not self._settled:
             await self._news.wait()
         if self.error is not None:
             raise self.error
@@ -189,6 +201,7 @@ class Connection:
             return
         self._calls[call.stream] = call
         self._send(buffers)
+        call.sent_at = self.wire.sent
 
     def end(self, call: ClientCall, code: grpc.StatusCode, details: str, reset: int = limits.RESET_CANCEL) -> bool:
         """Ends a call from this side, and tells the peer. False if it has ended already."""
@@ -308,6 +321,17 @@ class Connection:
         """Takes no new calls; those under way go on."""
         self._send(self.core.drain(reason))
 
+    def retire(self) -> None:
+        """Makes no new calls; the connection is closed when the last one has ended."""
+        self.retired = True
+        self._closes_idle = True
+        if not self._calls:
+            self._loop.call_soon(self._close_idle)
+
+    def _close_idle(self) -> None:
+        if not self._calls:
+            self.fail(WireClosed("the connection is not used any more"))
+
     # -- the connection ---------------------------------------------------------------------------
 
     async def ping(self, timeout: float) -> float:
@@ -367,12 +391,16 @@ class Connection:
                 self.wire.send(self.core.goaway(goaway, str(error)))
             except IpcdError:
                 pass
+        seen = self.wire.sent - (self.wire.untaken() if isinstance(error, WireClosed) else 0)
         self.wire.abort()
+        code = error.code if isinstance(error, ChannelClosed) else grpc.StatusCode.UNAVAILABLE
         calls = list(self._calls.values())
         self._calls.clear()
         for call in calls:
             if isinstance(call, ClientCall):
-                call.fail(grpc.StatusCode.UNAVAILABLE, str(error))
+                # One whose beginning the peer has not seen may be tried elsewhere.
+                call.refused = call.sent_at > seen
+                call.fail(code, str(error))
             else:
                 call.cancel(str(error))
             close_all(call.fds)
@@ -400,23 +428,41 @@ class Connection:
     def _on_readable(self) -> None:
         self._again = None
         wire = self.wire
-        recv = wire.recv
+        if wire.backlog:
+            # Shared memory tells of room as it tells of news.
+            self._on_writable()
+            if self.error is not None:
+                return
         try:
-            for _ in range(_TURN):
-                frame = recv()
-                if frame is None:
-                    return
-                self._take_in(frame)
-                if self.error is not None or wire.drained:
-                    return
+            self._read()
         except ProtocolError as error:
             goaway = limits.GOAWAY_VERSION if error.violation == "no-common-version" else limits.GOAWAY_VIOLATION
             self.fail(error, goaway=goaway)
         except IpcdError as error:
             self.fail(error)
-        else:
-            # What is left may be in the wire's own buffer, of which the loop knows nothing.
-            self._again = self._loop.call_soon(self._on_readable)
+        if not self._settled:
+            self._look_settled()
+
+    def _look_settled(self) -> None:
+        if self.core.ready and self.wire.agreed and self.error is None:
+            self._settled = True
+            if self._hello_timer is not None:
+                self._hello_timer.cancel()
+                self._hello_timer = None
+            self._news.progressed()
+
+    def _read(self) -> None:
+        """Takes in what has arrived, up to a bound."""
+        recv, wire = self.wire.recv, self.wire
+        for _ in range(_TURN):
+            frame = recv()
+            if frame is None:
+                return
+            self._take_in(frame)
+            if self.error is not None or wire.drained:
+                return
+        # What is left may be in the wire's own buffer, of which the loop knows nothing.
+        self._again = self._loop.call_soon(self._on_readable)
 
     def _take_in(self, frame: Frame) -> None:
         core = self.core
@@ -473,9 +519,6 @@ class Connection:
             return
         if isinstance(event, events.HelloReceived):
             self.wire.max_frame = self.settings.max_frame
-            if self._hello_timer is not None:
-                self._hello_timer.cancel()
-                self._hello_timer = None
         else:
             self.retired = True
             for stream in event.refused:
@@ -490,6 +533,8 @@ class Connection:
         self._calls.pop(stream, None)
         if not self._calls:
             self._news.progressed()
+            if self._closes_idle:
+                self._loop.call_soon(self._close_idle)
 
     def _send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> None:
         """Queues and sends what goes. A failure is left for the reader to find, as the wire is then readable."""
