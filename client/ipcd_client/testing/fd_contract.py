@@ -10,7 +10,7 @@ import pytest
 
 from ipcd_client.errors import ProtocolError, UsageError, WireClosed
 from ipcd_client.testing.wire_factories import WireFactory
-from ipcd_client.testing.wire_tools import MAX_FRAME, drain, fill, message, open_fds, pass_on, soon
+from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, drain, fill, message, open_fds, pass_on, soon
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import MAX_FDS, Fd
 
@@ -50,6 +50,14 @@ class FdContract:
         other.abort()
         del one, other
         assert open_fds() - before == set()
+
+    def test_a_glance_does_not_part_them_from_their_frame(self, ends: Ends) -> None:
+        one, other = ends
+        one.send(message(b"with one", fds=1), [marked("it")])
+        assert other.poll(LIMIT)
+        assert other.glance() is None
+        assert other.recv_by(soon()).payload == b"with one"
+        assert marks(other.take_fds(1)) == ["it"]
 
     def test_they_come_with_their_frame_in_order(self, ends: Ends) -> None:
         one, other = ends

@@ -5,8 +5,9 @@ A kind of wire is held to it by a subclass in a test module::
     class TestUnix(WireContract):
         factory = UnixFactory()
 
-There are three parts: `FlowContract` (frames and waiting), `EndContract` (how a wire ends) and, for kinds that carry
-descriptors, `FdContract` of `fd_contract`; for kinds that cross processes `ProcessContract`.
+There are three parts for every kind: `FlowContract` (frames and waiting), `EndContract` (how a wire ends) and
+`ShortcutContract` of `shortcut_contract`; for kinds that carry descriptors `FdContract` of `fd_contract`; for kinds
+that cross processes `ProcessContract`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ipcd_client.errors import ProtocolError, WireClosed, WireTimeout
 from ipcd_client.frame import codec
 from ipcd_client.frame.codec import HEADER, HEADER_SIZE, JOIN_BELOW, LARGE, Frame
 from ipcd_client.frame.settings import MAX_HELLO
+from ipcd_client.testing.shortcut_contract import ShortcutContract
 from ipcd_client.testing.wire_child import BURST
 from ipcd_client.testing.wire_factories import CrossingFactory, WireFactory
 from ipcd_client.testing.wire_tools import (
@@ -463,5 +465,5 @@ class ProcessContract:
                 wire.recv_by(soon())
 
 
-class WireContract(FlowContract, EndContract):
+class WireContract(FlowContract, EndContract, ShortcutContract):
     """All that holds for wires of every kind."""

@@ -23,6 +23,8 @@ class WireFactory(abc.ABC):
     kind: ClassVar[str]
     # Descriptors can travel.
     carries_fds: ClassVar[bool] = False
+    # Which of those of `wire.base` its wires have: "glance", "drained", "quick".
+    shortcuts: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod
     def pair(self, *, accept_fds: bool = False) -> tuple[Wire, Wire]:
@@ -44,6 +46,7 @@ class CrossingFactory(WireFactory):
 class SocketFactory(CrossingFactory):
     """A kind that stands on a stream socket."""
 
+    shortcuts = frozenset({"glance", "drained"})
     wire: ClassVar[Callable[..., Wire]]
 
     @abc.abstractmethod
@@ -120,6 +123,7 @@ class ShmFactory(SocketFactory):
     """Shared memory, agreed on over a socketpair."""
 
     kind = "shm"
+    shortcuts = SocketFactory.shortcuts | {"quick"}
 
     def sockets(self) -> tuple[socket.socket, socket.socket]:
         return socket.socketpair()

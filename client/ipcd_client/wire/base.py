@@ -1,6 +1,6 @@
 """What every wire is: an ordered, reliable, bounded, closable pipe of frames between two processes.
 
-The contract, which `ipcd_client.testing.wire_contract` tests on every wire:
+The contract, which `ipcd_client.testing.wire_contract` tests on every kind:
 
 - Frames arrive in order, each whole or not at all.
 - Nothing blocks but `poll`, `poll_write` and `close`, and each takes a timeout. The GIL is free meanwhile.
@@ -10,8 +10,17 @@ The contract, which `ipcd_client.testing.wire_contract` tests on every wire:
 - `close` sends the backlog first, `abort` does not. Both may be called more than once.
 - `fileno` may be watched by epoll or an event loop: readable when `recv` may make progress.
 
-One thread at a time may be in recv, take_fds and poll, and one at a time in send, flush and close; the two may be
-different threads. Everything else, above all shutdown and abort, is for any thread at any time.
+Beside that there are shortcuts, for the way of a plain unary call, where each system call and each Python call counts.
+A kind may have them or not, and whoever does not take them misses nothing:
+
+- `peek` is `poll(0)` at its cheapest, to spin on: every kind has it.
+- `drained` saves the `recv` that would only find nothing.
+- `glance` gives the bytes that have come, so that the most frequent frame is judged as a whole; what turns out to be
+  anything else is given to `put_back`, and `recv` goes on as if nobody had looked.
+- `quick` takes a frame at once, past the queue, while there is none.
+
+One thread at a time may be in recv, glance, take_fds and poll, and one at a time in send, flush and close; the two may
+be different threads. Everything else, above all shutdown and abort, is for any thread at any time.
 """
 
 from __future__ import annotations
@@ -30,7 +39,7 @@ _SETTLE_SLICE: Final = 0.002
 
 
 class Quick(Protocol):
-    """The shortest way out."""
+    """The shortest way out of a wire."""
 
     total: int  # the wire's `sent`, while nothing else is queued
 
@@ -54,8 +63,7 @@ class Wire(abc.ABC):
     grown: bool = False
     # The frame that `recv` gave was the last that is here: `poll` before asking again, to save a system call.
     drained: bool = False
-    # poll(0) at its cheapest, to spin on: not empty if `recv` may make progress, or the
-    # wire was closed. Called with 0.
+    # Called with 0. Not empty if `recv` may make progress, or the wire was closed.
     peek: Callable[[int], list[Any]]
     # Where one small whole frame may go at once, instead of to `send`; None while there is more to see to.
     quick: Quick | None = None
