@@ -30,6 +30,7 @@ from ipcd_client.wire.base import Wire
 
 CALLER = "the caller"
 SERVER = "the server"
+JOINED = "joined in one process"
 
 
 def memory_pair() -> tuple[Wire, Wire]:
@@ -107,7 +108,10 @@ class DirectNode:
 
         class DirectRouter(Router):
             def _introduce(router, service: str, deadline: float | None, wait: bool) -> Route:  # noqa: ARG002, N805
-                return self._introduced_to(service, router.target, router.settings)
+                server, wire = self.join(service, router.target)
+                connection = Connection(wire, router.settings, dialer=True)
+                connection.handshake()
+                return Route(connection, server, self.transport, JOINED)
 
         self._router = DirectRouter
 
@@ -131,7 +135,12 @@ class DirectNode:
         """As `ipcd_client.channel`."""
         return Channel(target, node="direct", transport="auto", router=self._router, **({"options": None} | arguments))
 
-    def _introduced_to(self, service: str, target: Target, settings: Settings) -> Route:
+    def join(self, service: str, target: Target) -> tuple[node_pb2.Server, Wire]:
+        """A server of the service, and the caller's end of a wire whose other end it has.
+
+        Raises:
+            CallFailed: there is none.
+        """
         fitting = [
             entry
             for entry in self.servers
@@ -146,6 +155,4 @@ class DirectNode:
         number = TRANSPORTS.get(self.transport, node_pb2.TRANSPORT_UNSPECIFIED)
         assert chosen.server is not None
         chosen.on_grant(node_pb2.Grant(caller=chosen.server.process, service=service, transport=number), theirs)
-        connection = Connection(ours, settings, dialer=True)
-        connection.handshake()
-        return Route(connection, chosen.server, self.transport, "joined in one process")
+        return chosen.server, ours
