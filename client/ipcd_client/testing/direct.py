@@ -16,9 +16,8 @@ import grpc
 
 from ipcd_client.facade.channel import Channel
 from ipcd_client.facade.server import Server
-from ipcd_client.frame.settings import Settings
 from ipcd_client.node.introduction import TRANSPORTS
-from ipcd_client.node.registration import OnGrant
+from ipcd_client.node.registering import OnGrant
 from ipcd_client.node.router import Route, Router
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
