@@ -18,6 +18,7 @@ from ipcd_client.cli.call import call
 from ipcd_client.cli.catalog import ls, nodes
 from ipcd_client.cli.completion import completion
 from ipcd_client.cli.explain import explain
+from ipcd_client.cli.expose import expose
 from ipcd_client.cli.failures import Failure
 from ipcd_client.cli.jsoncall import did_you_mean
 from ipcd_client.cli.output import Format, Output
@@ -96,7 +97,7 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, completion):
+for _command in (ls, nodes, explain, call, ping, expose, completion):
     root.add_command(_command)
 
 

@@ -20,7 +20,7 @@ from ipcd_client.cli.ping import Tally, percentile
 from ipcd_client.cli.program import root, run
 from ipcd_client.cli.session import Pins, Seconds, Session, common, pass_session, pinned
 
-COMMANDS = ["ls", "nodes", "explain", "call", "ping", "completion"]
+COMMANDS = ["ls", "nodes", "explain", "call", "ping", "expose", "completion"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,125 @@
+"""What a gRPC server tells of its services: a client of grpc.reflection.v1, or v1alpha where that is all there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Final
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.message import DecodeError
+
+from ipcd_client.pb.ipcd.grpc import reflection_pb2
+from ipcd_client.rpc import status
+from ipcd_client.rpc.failure import CallFailed
+
+# What is about a server rather than of it: each has its own, and routed by name, calls would come to any of them.
+_ABOUT_SERVERS: Final = ("grpc.reflection.", "grpc.health.", "grpc.channelz.", "ipcd.v1.")
+_METHODS: Final = tuple(
+    f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
+)
+
+Request = reflection_pb2.ServerReflectionRequest
+Response = reflection_pb2.ServerReflectionResponse
+
+
+class Reflection:
+    """Of the server that `channel` leads to."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def services(self, timeout: float) -> list[str]:
+        """The names of the services that may be exposed, sorted. Takes at most `timeout` seconds.
+
+        Raises:
+            CallFailed: why not; UNIMPLEMENTED if the server has no reflection.
+        """
+        (answer,) = self._ask([Request(list_services="*")], monotonic() + timeout)
+        names = {each.name for each in answer.list_services_response.service}
+        return sorted(name for name in names if not name.startswith(_ABOUT_SERVERS))
+
+    def files(self, service: str, timeout: float) -> list[bytes]:
+        """The serialized FileDescriptorProtos that describe a service, dependencies first.
+
+        Raises:
+            CallFailed: why not; UNIMPLEMENTED if the server has no reflection, NOT_FOUND if it has no such service.
+        """
+        deadline = monotonic() + timeout
+        found: dict[str, FileDescriptorProto] = {}
+        wanted = [Request(file_containing_symbol=service)]
+        roots: list[str] = []
+        while wanted:
+            for answer in self._ask(wanted, deadline):
+                files = [_parsed(data) for data in answer.file_descriptor_response.file_descriptor_proto]
+                found.update({file.name: file for file in files})
+                roots = roots or [file.name for file in files]
+            missing = {name for file in found.values() for name in file.dependency} - found.keys()
+            # Some servers leave out what protobuf itself has.
+            known = {name: file for name in missing if (file := _well_known(name)) is not None}
+            found.update(known)
+            wanted = [Request(file_by_filename=name) for name in sorted(missing - known.keys())]
+        return [file.SerializeToString() for file in _ordered(roots, found)]
+
+    def _ask(self, requests: list[reflection_pb2.ServerReflectionRequest], deadline: float) -> list[Response]:
+        """One answer to each."""
+        try:
+            try:
+                answers = self._exchange(_METHODS[0], requests, deadline)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                    raise
+                answers = self._exchange(_METHODS[1], requests, deadline)
+        except grpc.RpcError as error:
+            raise CallFailed(error.code(), error.details() or "") from error
+        for answer in answers:
+            if answer.HasField("error_response"):
+                failure = answer.error_response
+                code = status.CODES.get(failure.error_code, grpc.StatusCode.UNKNOWN)
+                raise CallFailed(code, failure.error_message)
+        if len(answers) != len(requests):
+            raise CallFailed(
+                grpc.StatusCode.INTERNAL, f"reflection gave {len(answers)} answers to {len(requests)} questions"
+            )
+        return answers
+
+    def _exchange(self, method: str, requests: Iterable[Request], deadline: float) -> list[Response]:
+        ask = self._channel.stream_stream(method, Request.SerializeToString, Response.FromString)
+        return list(ask(iter(requests), timeout=max(0.0, deadline - monotonic())))
+
+
+def _parsed(data: bytes) -> FileDescriptorProto:
+    try:
+        return FileDescriptorProto.FromString(data)
+    except DecodeError as error:
+        raise CallFailed(
+            grpc.StatusCode.INTERNAL, f"reflection gave what is no FileDescriptorProto: {error}"
+        ) from error
+
+
+def _well_known(name: str) -> FileDescriptorProto | None:
+    if not name.startswith("google/protobuf/"):
+        return None
+    try:
+        file = descriptor_pool.Default().FindFileByName(name)
+    except KeyError:
+        return None
+    proto = FileDescriptorProto()
+    file.CopyToProto(proto)
+    return proto
+
+
+def _ordered(roots: list[str], files: dict[str, FileDescriptorProto]) -> Iterator[FileDescriptorProto]:
+    """Dependencies first. Not by recursion: how deep they are is the server's choice."""
+    seen: set[str] = set()
+    stack = [(name, False) for name in reversed(roots)]
+    while stack:
+        name, entered = stack.pop()
+        if entered:
+            yield files[name]
+        elif name not in seen and name in files:
+            seen.add(name)
+            stack.append((name, True))
+            stack += [(each, False) for each in files[name].dependency]
