@@ -9,13 +9,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import grpc
 
 from ipcd_client.aio.channel import Channel
+from ipcd_client.aio.server import Server
 
-__all__ = ["Channel", "channel"]
+__all__ = ["Channel", "Server", "channel", "server"]
+
+
+def server(
+    migration_thread_pool: Executor | None = None,
+    handlers: Sequence[grpc.GenericRpcHandler] | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] | None = None,
+    options: Sequence[tuple[str, Any]] | None = None,
+    maximum_concurrent_rpcs: int | None = None,
+    compression: grpc.Compression | None = None,
+    *,
+    name: str | None = None,
+    node: str | None = None,
+) -> Server:
+    """A `grpc.aio.Server` that callers find through the node.
+
+    It belongs to the event loop that starts it. Its arguments are those of `grpc.aio.server`; of the options, the same
+    mean something here as of `ipcd_client.server`.
+
+    Args:
+        migration_thread_pool: its threads run the handlers that are not made for event loops. Default: the loop's own.
+        compression: for the ports, if there are any; what goes through the node is not compressed.
+        name, node: those of `ipcd_client.server`.
+
+    Raises:
+        ValueError: an argument is wrong.
+    """
+    return Server(
+        migration_thread_pool,
+        name=name,
+        node=node,
+        handlers=handlers,
+        interceptors=interceptors,
+        options=options,
+        maximum_concurrent_rpcs=maximum_concurrent_rpcs,
+        compression=compression,
+    )
 
 
 def channel(

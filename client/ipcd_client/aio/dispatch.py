@@ -8,57 +8,76 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import contextvars
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any, Final
 
 import grpc
-from grpc.aio import EOF
+from grpc.aio import AbortError
 
-from ipcd_client.aio.context import BadRequest, ServicerContext
+from ipcd_client.aio import migration
+from ipcd_client.aio.context import Requests, ServicerContext
+from ipcd_client.aio.methods import Method, Unfit
+from ipcd_client.facade.methods import CallDetails, Methods
+from ipcd_client.facade.shapes import Handler
 from ipcd_client.frame import events
 from ipcd_client.loop.connection import Connection
-from ipcd_client.loop.stream import close_all
+from ipcd_client.rpc import metadata as md
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ServerCall
 from ipcd_client.wire.fds import Fd
 
 log = logging.getLogger("ipcd_client")
 
+# Seconds that handlers have to clean up once they are cancelled; who stops a server does not wait for more.
+LINGER: Final = 1.0
+
 # A handler's exception as the status of its call; None for those it does not know.
 StatusOf = Callable[[Exception], tuple[grpc.StatusCode, str] | None]
 
 
-class _Details(grpc.HandlerCallDetails):
-    def __init__(self, method: str, invocation_metadata: Any) -> None:
-        self.method = method
-        self.invocation_metadata = invocation_metadata
-
-
 class Server:
     """Generated `add_XServicer_to_server` functions work on it. Handlers are coroutines, or async generators where the
-    response is a stream (or coroutines that `write`). One task for each call.
+    response is a stream (or coroutines that `write`). One task for each call. Others run in threads of `pool`, or of
+    the loop's own executor.
 
-    `status_of` says which exceptions of handlers are meant for the caller; others end in UNKNOWN, as grpcio has it.
+    `status_of` says which exceptions of handlers are meant for the caller; others end in UNKNOWN, as grpc.aio has it.
+    `context` makes what handlers get. `most`: calls at one time; `max_send`: of a response in bytes, -1 for no limit.
     """
 
-    def __init__(self, *, status_of: StatusOf | None = None) -> None:
-        self._generic: list[grpc.GenericRpcHandler] = []
-        self._registered: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    def __init__(
+        self,
+        *,
+        status_of: StatusOf | None = None,
+        context: type[ServicerContext] = ServicerContext,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        pool: Executor | None = None,
+        most: int | None = None,
+        max_send: int = -1,
+    ) -> None:
+        # What handlers see of context variables; each call has a copy of its own.
+        self.variables = contextvars.copy_context()
+        self.handlers = Methods((), ())
         self._status_of = status_of
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._context = context
+        self._interceptors = tuple(interceptors)
+        self._pool = pool
+        self._most = most
+        self._max_send = max_send
+        self._methods: dict[str, Method] = {}
+        self._running: set[ServicerContext] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """As of grpc.aio.Server."""
-        self._generic += generic_rpc_handlers
+        self.handlers.add_generic(generic_rpc_handlers)
 
-    def add_registered_method_handlers(
-        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
-    ) -> None:
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
         """As of grpc.aio.Server."""
-        for method, handler in method_handlers.items():
-            self._registered[f"/{service_name}/{method}"] = handler
+        self.handlers.register(service_name, method_handlers)
 
     def serve(self, connection: Connection, identity: Any) -> None:
         """Answers the calls of this connection from now on. `identity` is their contexts' `peer_identity`."""
@@ -71,126 +90,145 @@ class Server:
     @property
     def running(self) -> int:
         """Handlers that have not come to their end."""
-        return len(self._tasks)
+        return len(self._running)
+
+    async def idle(self) -> None:
+        """Until no handler runs, or those that do were given up."""
+        await self._idle.wait()
+
+    def cancel_all(self, code: grpc.StatusCode, details: str) -> None:
+        """Ends every call with this status, and cancels its handler."""
+        for context in list(self._running):
+            context.give_up(code, details, details)
 
     async def stop(self) -> None:
         """Cancels every handler, and waits until they have ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        self.cancel_all(grpc.StatusCode.UNAVAILABLE, "the server has stopped")
+        try:
+            async with asyncio.timeout(LINGER):
+                await self.idle()
+        except TimeoutError:
+            log.warning("%d handlers go on although they were cancelled", len(self._running))
+            self._idle.set()
 
     def _begin(self, connection: Connection, event: events.CallOpened, fds: list[Fd], identity: Any) -> None:
         call = ServerCall(event, connection.settings.max_message)
-        call.fds.extend(fds)
+        if fds:
+            call.fds.extend(fds)
         connection.accept(call)
-        handler = self._find(call)
-        if handler is None:
-            code = status.to_int(grpc.StatusCode.UNIMPLEMENTED)
-            connection.finish(call, code, status.METHOD_NOT_FOUND)
+        method = None
+        if not self._interceptors:
+            try:
+                method = self._known(call.method, call.metadata)
+            except Exception as error:
+                log.exception("a generic handler failed to look up %s", call.method)
+                connection.finish(call, status.to_int(grpc.StatusCode.UNKNOWN), _unexpected(error))
+                return
+            if method is None:
+                connection.finish(call, status.to_int(grpc.StatusCode.UNIMPLEMENTED), status.METHOD_NOT_FOUND)
+                return
+        if self._most is not None and len(self._running) >= self._most:
+            code = status.to_int(grpc.StatusCode.RESOURCE_EXHAUSTED)
+            connection.finish(call, code, status.CONCURRENCY_EXCEEDED)
             return
-        context = ServicerContext(connection, call, handler, identity)
-        task = asyncio.get_running_loop().create_task(self._run(connection, call, handler, context))
-        context.task = task
-        self._tasks.add(task)
-        # A task that is cancelled before its first step never runs its own `finally`.
-        task.add_done_callback(lambda task: self._ended(task, context))
+        loop = asyncio.get_running_loop()
+        context = self._context(loop, connection, call, method, identity, self._ended)
+        self._running.add(context)
+        self._idle.clear()
+        context.task = loop.create_task(self._run(connection, call, context), context=self.variables.copy())
 
-    def _ended(self, task: asyncio.Task[None], context: ServicerContext) -> None:
-        self._tasks.discard(task)
-        context.ended()
+    def _ended(self, context: ServicerContext) -> None:
+        self._running.discard(context)
+        if not self._running:
+            self._idle.set()
 
-    def _find(self, call: ServerCall) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = self._registered.get(call.method)
-        if handler is not None:
-            return handler
-        for generic in self._generic:
-            found = generic.service(_Details(call.method, call.metadata))
-            if found is not None:
-                return found
-        return None
+    def _known(self, name: str, metadata: Iterable[tuple[str, str | bytes]]) -> Method | None:
+        """What is known of the method; None if there is none. Generic handlers are asked for each call anew, as they
+        may answer differently."""
+        handler = self.handlers.find(CallDetails(name, md.received(metadata)))
+        return None if handler is None else self._of(name, handler)
 
-    async def _run(
-        self,
-        connection: Connection,
-        call: ServerCall,
-        handler: grpc.RpcMethodHandler[Any, Any],
-        context: ServicerContext,
-    ) -> None:
+    def _of(self, name: str, handler: Handler) -> Method:
+        method = self._methods.get(name)
+        if method is None or method.handler is not handler:
+            # Only names that have a handler: those that peers made up must not fill the memory.
+            method = self._methods[name] = Method(handler, self._max_send)
+        return method
+
+    async def _intercepted(self, call: ServerCall) -> Method:
+        """What the interceptors and the handlers choose together."""
+
+        async def chain(index: int, details: grpc.HandlerCallDetails) -> Any:
+            if index == len(self._interceptors):
+                return self.handlers.find(details)
+            return await self._interceptors[index].intercept_service(lambda d: chain(index + 1, d), details)
+
+        handler = await chain(0, CallDetails(call.method, md.received(call.metadata)))
+        if handler is None:
+            raise Unfit(grpc.StatusCode.UNIMPLEMENTED, status.METHOD_NOT_FOUND)
+        return Method(handler, self._max_send)
+
+    async def _run(self, connection: Connection, call: ServerCall, context: ServicerContext) -> None:
+        context.started = True
         message: bytes | None = None
         try:
-            argument = await self._argument(call, handler, context)
-            if handler.response_streaming:
-                await self._stream(handler, argument, context)
+            method = context.method
+            if method is None:
+                method = context.method = await self._intercepted(call)
+            if method.blocking:
+                response = await migration.run(self._pool, method, context)
+            elif method.generator:
+                argument = Requests(context) if method.request_streaming else await context.only_request()
+                response = None
+                await self._yielded(method.behavior(argument, context), context)
+            elif method.request_streaming:
+                response = await method.behavior(Requests(context), context)
             else:
-                behavior: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
-                response = await behavior(argument, context)
-                if call.code in (None, grpc.StatusCode.OK):
-                    message = context.serialized(response)
+                # Most requests came with their call.
+                request = method.parsed(connection.take(call)) if call.messages else await context.only_request()
+                response = await method.behavior(request, context)
+            if not method.response_streaming and call.active and call.code in _WELL:
+                message = method.serialized(response)
         except asyncio.CancelledError:
             if call.active:
-                # Cancelled from this side, such as by `stop`.
-                call.code, call.details = grpc.StatusCode.CANCELLED, "the server is stopping"
-                self._finish(connection, call, context, None)
+                # By itself: nobody has cancelled the call.
+                call.code, call.details = grpc.StatusCode.CANCELLED, "the handler was cancelled"
             raise
-        except BadRequest:
-            pass
         except Exception as error:  # noqa: BLE001  # whatever a handler raises becomes a status
-            self._failed(call, handler, error, context)
-        self._finish(connection, call, context, message)
+            self._failed(call, error, context)
+        finally:
+            if call.active:
+                context.finish(message)
+            context.ended()
 
-    async def _argument(
-        self, call: ServerCall, handler: grpc.RpcMethodHandler[Any, Any], context: ServicerContext
-    ) -> Any:
-        if handler.request_streaming:
-            return _requests(context)
-        request = await context.read()
-        if request is EOF:
-            call.code = grpc.StatusCode.UNIMPLEMENTED
-            call.details = f"Method {call.method} takes one request, and got none"
-            raise BadRequest(call.details)
-        return request
-
-    async def _stream(self, handler: grpc.RpcMethodHandler[Any, Any], argument: Any, context: ServicerContext) -> None:
-        behavior: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        answer = behavior(argument, context)
-        if not inspect.isasyncgen(answer):
-            await answer
-            return
+    async def _yielded(self, responses: Any, context: ServicerContext) -> None:
         try:
-            async for response in answer:
+            async for response in responses:
                 await context.write(response)
         finally:
-            await answer.aclose()
+            await responses.aclose()
 
-    def _failed(
-        self, call: ServerCall, handler: grpc.RpcMethodHandler[Any, Any], error: Exception, context: ServicerContext
-    ) -> None:
-        if context.aborted:
+    def _failed(self, call: ServerCall, error: Exception, context: ServicerContext) -> None:
+        if context.aborted is not None:
+            if not isinstance(error, AbortError):
+                log.error("%s: %s, after abort()", call.method, error, exc_info=error)
+            return
+        if isinstance(error, Unfit):
+            call.code, call.details = error.code, str(error)
             return
         known = self._status_of(error) if self._status_of is not None else None
         if known is not None:
             call.code, call.details = known
             return
-        text = status.iterating_failed if handler.response_streaming else status.calling_failed
-        log.error("%s: %s", call.method, text(error), exc_info=error)
-        if call.code is None:
-            call.code, call.details = grpc.StatusCode.UNKNOWN, text(error)
-
-    def _finish(
-        self, connection: Connection, call: ServerCall, context: ServicerContext, message: bytes | None
-    ) -> None:
-        code = call.code
-        number = 0 if code is None else status.to_int(code)
-        fds = context.take_outgoing()
-        if message is None:
-            # There is nothing that they would belong to.
-            close_all(fds)
-            fds = []
-        connection.finish(call, number, call.details or "", trailing=call.trailing, message=message, fds=fds)
+        log.error("%s: %s", call.method, _unexpected(error), exc_info=error)
+        if call.code in _WELL:
+            call.code = grpc.StatusCode.UNKNOWN
+        call.details = _unexpected(error)
 
 
-async def _requests(context: ServicerContext) -> AsyncIterator[Any]:
-    while (request := await context.read()) is not EOF:
-        yield request
+_WELL: Final = (None, grpc.StatusCode.OK)
+
+
+def _unexpected(error: Exception) -> str:
+    """grpc.aio's text for a handler that raised."""
+    return f"Unexpected {type(error)}: {error}"

@@ -43,7 +43,7 @@ class Ports:
         gate = _Gate(executor, limit)
         self._server = grpc.server(
             gate,  # type: ignore[arg-type]  # grpcio submits to it, and no more
-            handlers=[_Lookup(methods)],
+            handlers=[Lookup(methods)],
             interceptors=[gate, *methods.interceptors],
             options=options,
             compression=compression,
@@ -74,7 +74,9 @@ class Ports:
             event.wait()
 
 
-class _Lookup(grpc.GenericRpcHandler):
+class Lookup(grpc.GenericRpcHandler):
+    """Finds what a server of ours would."""
+
     def __init__(self, methods: Methods) -> None:
         self._methods = methods
 

@@ -67,7 +67,7 @@ WIRES: dict[str, Callable[[], tuple[Wire, Wire]]] = {
 }
 
 
-class _Registered:
+class Registered:
     """A server, as this node knows it."""
 
     def __init__(self, node: DirectNode, name: str, services: list[str], on_grant: OnGrant) -> None:
@@ -101,7 +101,7 @@ class DirectNode:
     def __init__(self, wire: str) -> None:
         self.make = WIRES[wire]
         self.transport = wire
-        self.servers: list[_Registered] = []
+        self.servers: list[Registered] = []
         self.ids = itertools.count(1)
         self._turn = itertools.count()
 
@@ -125,8 +125,8 @@ class DirectNode:
             services: list[str],
             reactor: Reactor,  # noqa: ARG001
             on_grant: OnGrant,
-        ) -> _Registered:
-            return _Registered(self, name, services, on_grant)
+        ) -> Registered:
+            return Registered(self, name, services, on_grant)
 
         return Server(executor, node="direct", registrar=registrar, **(defaults | arguments))
 
