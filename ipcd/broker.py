@@ -281,52 +281,64 @@ class Broker:
         asked: set[str] = set()
         for candidate in self.resolve(target, attached.process):
             node = candidate.server.process.node
-            if node == self.node:
-                given = self._introduce_here(attached, target, candidate)
-                if given is None:
-                    refusals.append(f"server {candidate.server.id} does not take callers")
+            if node != self.node:
+                if node in asked:
                     continue
-            elif node in asked:
-                continue
-            else:
-                # The other node chooses among its own servers: it knows them better.
                 asked.add(node)
-                try:
-                    given = await self._introduce_there(attached, target, candidate), []
-                except IpcdError as error:
-                    refusals.append(f"node {node}: {error}")
-                    continue
-            chosen = given[0].choice
-            self._count(attached, chosen.server.id)
-            self._log.debug(
-                "introduced",
-                service=target.service,
-                caller=attached.process.pid,
-                server=chosen.server.id,
-                transport=choice.NAMES[chosen.transport],
-                reason=chosen.reason,
-            )
-            return given
+            try:
+                return await self.introduce_to(attached, target, candidate)
+            except NodeError as error:
+                refusals.append(str(error))
         raise choice.NoServer(f"no server for {target.service} took the caller: {'; '.join(refusals)}")
+
+    async def introduce_to(
+        self, attached: Attached, target: node_pb2.ResolveRequest, candidate: node_pb2.Candidate
+    ) -> tuple[node_pb2.OpenReply, list[Fd]]:
+        """Introduces a process of this node to one of the candidates for `target`. Another node chooses among its own
+        servers, as it knows them better: the reply says which one it is.
+
+        Raises:
+            NodeError: it does not take the caller, and why.
+            LimitReached: too many tokens wait for their callers.
+        """
+        node = candidate.server.process.node
+        if node == self.node:
+            reply, fds = self._introduce_here(attached, target, candidate)
+        else:
+            try:
+                reply, fds = await self._introduce_there(attached, target, candidate), []
+            except IpcdError as error:
+                raise NodeError(f"node {node}: {error}") from error
+        chosen = reply.choice
+        self._count(attached, chosen.server.id)
+        self._log.debug(
+            "introduced",
+            service=target.service,
+            caller=attached.process.pid,
+            server=chosen.server.id,
+            transport=choice.NAMES[chosen.transport],
+            reason=chosen.reason,
+        )
+        return reply, fds
 
     def _introduce_here(
         self, attached: Attached, target: node_pb2.ResolveRequest, candidate: node_pb2.Candidate
-    ) -> tuple[node_pb2.OpenReply, list[Fd]] | None:
-        candidate.chosen = True
+    ) -> tuple[node_pb2.OpenReply, list[Fd]]:
         reply = node_pb2.OpenReply(choice=candidate)
+        reply.choice.chosen = True
+        server_id = candidate.server.id
         if candidate.transport == choice.TCP:
             reply.address = self.address
-            reply.token = self._issue(candidate.server.id, target.service, attached.process)
+            reply.token = self._issue(server_id, target.service, attached.process)
             return reply, []
-        registration = self._registrations.get(candidate.server.id)
-        if registration is None:
-            return None
-        ours, theirs = map(_owned, socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
-        grant = node_pb2.Grant(caller=attached.process, transport=candidate.transport, service=target.service)
-        if not registration.deliver(grant, theirs):
+        registration = self._registrations.get(server_id)
+        if registration is not None:
+            ours, theirs = map(_owned, socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+            grant = node_pb2.Grant(caller=attached.process, transport=candidate.transport, service=target.service)
+            if registration.deliver(grant, theirs):
+                return reply, [ours]
             ours.close()
-            return None
-        return reply, [ours]
+        raise NodeError(f"server {server_id} does not take callers")
 
     async def _introduce_there(
         self, attached: Attached, target: node_pb2.ResolveRequest, candidate: node_pb2.Candidate
@@ -338,9 +350,10 @@ class Broker:
         )
         if len(answer.token) != preamble.TOKEN_SIZE or answer.server.process.node != node:
             raise NodeError("it answered with no introduction to one of its servers")
-        candidate.server.CopyFrom(answer.server)
-        candidate.chosen = True
-        return node_pb2.OpenReply(choice=candidate, address=address, token=answer.token)
+        reply = node_pb2.OpenReply(choice=candidate, address=address, token=answer.token)
+        reply.choice.server.CopyFrom(answer.server)
+        reply.choice.chosen = True
+        return reply
 
     def _count(self, attached: Attached, server_id: str) -> None:
         self._turn += 1

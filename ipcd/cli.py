@@ -44,6 +44,18 @@ def main() -> None:
     help="Where other nodes and their callers arrive; port 0: any free one. [127.0.0.1:0; $IPCD_LISTEN]",
 )
 @click.option(
+    "--grpc-socket",
+    metavar="PATH",
+    type=click.Path(),
+    help="Where gRPC clients of this machine arrive, as unix:PATH; they reach every service there is. "
+    "[none; $IPCD_GRPC_SOCKET]",
+)
+@click.option(
+    "--grpc-listen",
+    metavar="HOST:PORT",
+    help="The same over TCP; port 0: any free one. [none; $IPCD_GRPC_LISTEN]",
+)
+@click.option(
     "--advertise",
     metavar="ADDR",
     help="HOST or HOST:PORT that other nodes are told instead of --listen. [$IPCD_ADVERTISE]",
@@ -91,9 +103,9 @@ def run(file: str | None, **flags: Any) -> None:
     """Run a node until SIGTERM or SIGINT.
 
     A flag is stronger than the environment, that than the file, that than the default. The file has the long names
-    with underscores: node, socket, listen, advertise, peers (a list), discovery (true or false), state_dir, insecure,
-    cluster, shm_uids (a list), log_format, log_level. SIGHUP reads it again: peers and log_level change at once, the
-    others at the next start.
+    with underscores: node, socket, listen, grpc_socket, grpc_listen, advertise, peers (a list), discovery (true or
+    false), state_dir, insecure, cluster, shm_uids (a list), log_format, log_level. SIGHUP reads it again: peers and
+    log_level change at once, the others at the next start.
 
     \b
     Examples:
@@ -101,6 +113,7 @@ def run(file: str | None, **flags: Any) -> None:
       ipcd run --node a --socket /tmp/a.sock --listen 127.0.0.1:7319
       ipcd run --node b --socket /tmp/b.sock --peer 127.0.0.1:7319 --no-discovery
       ipcd run --listen 0.0.0.0:7319 --insecure --log-format json
+      ipcd run --grpc-listen 127.0.0.1:50051
     """
     from ipcd import run as daemon
 

@@ -31,6 +31,8 @@ class Config:
     node: str
     socket: str
     listen: str = DEFAULT_LISTEN
+    grpc_socket: str = ""  # empty: none
+    grpc_listen: str = ""  # HOST:PORT; empty: none
     advertise: str = ""  # HOST or HOST:PORT; empty: what is listened on
     peers: tuple[str, ...] = ()
     discovery: bool = True
@@ -47,6 +49,8 @@ VARIABLES: Final = {
     "node": "IPCD_NODE",
     "socket": "IPCD_SOCKET",
     "listen": "IPCD_LISTEN",
+    "grpc_socket": "IPCD_GRPC_SOCKET",
+    "grpc_listen": "IPCD_GRPC_LISTEN",
     "advertise": "IPCD_ADVERTISE",
     "peers": "IPCD_PEER",
     "discovery": "IPCD_NO_DISCOVERY",
@@ -84,7 +88,12 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None, 
     chosen |= {key: (value, FLAGS.get(key, f"--{key.replace('_', '-')}")) for key, value in flags.items()}
     values = {key: _CHECKS[key](value, source) for key, (value, source) in chosen.items()}
     config = Config(**values)
-    _check_listen(config, chosen.get("listen", ("", "the default"))[1])
+    for key in ("listen", "grpc_listen"):
+        address = getattr(config, key)
+        if address and not config.insecure:
+            _check_loopback(address, chosen.get(key, ("", "the default"))[1])
+    if config.grpc_socket and Path(config.grpc_socket).absolute() == Path(config.socket).absolute():
+        raise ConfigError(f"{chosen['grpc_socket'][1]}: {config.grpc_socket} is where processes attach")
     return config
 
 
@@ -190,6 +199,8 @@ _CHECKS: Final[dict[str, Callable[[object, str], Any]]] = {
     "node": _name,
     "socket": _path,
     "listen": _address,
+    "grpc_socket": _path,
+    "grpc_listen": _address,
     "advertise": _advertised,
     "peers": _addresses,
     "discovery": _flag,
@@ -202,18 +213,16 @@ _CHECKS: Final[dict[str, Callable[[object, str], Any]]] = {
 }
 
 
-def _check_listen(config: Config, source: str) -> None:
+def _check_loopback(listen: str, source: str) -> None:
     """Nobody proves who they are on TCP yet, so it stays on this machine unless it is said otherwise."""
-    if config.insecure:
-        return
-    host, port = split_address(config.listen)
+    host, port = split_address(listen)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ConfigError(f"{source}: {config.listen}: {error.strerror or error}") from error
+        raise ConfigError(f"{source}: {listen}: {error.strerror or error}") from error
     for *_, address in found:
         if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
             raise ConfigError(
-                f"{source}: {config.listen} can be reached from other machines, where connections carry no proof of "
+                f"{source}: {listen} can be reached from other machines, where connections carry no proof of "
                 "identity; listen on a loopback address, or add --insecure"
             )

@@ -32,6 +32,11 @@ NODES: Final = 1024
 ADDRESSES: Final = 4096
 # Bytes that wait for a connection's peer to read.
 BACKLOG: Final = 16 << 20
+# Of the gateway: calls under way, connections with servers, bytes of a message, and bytes of messages that wait in it.
+GATEWAY_CALLS: Final = 4096
+GATEWAY_SERVERS: Final = 1024
+GATEWAY_MESSAGE: Final = 4 << 20
+GATEWAY_BYTES: Final = 256 << 20
 
 # Seconds.
 HELLO: Final = 5.0

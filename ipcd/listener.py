@@ -9,7 +9,8 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Callable, Coroutine
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,10 @@ BACKLOG: Final = 1024
 _TURN: Final = 32
 # Out of descriptors: seconds until accepting is tried again. The listening socket stays readable meanwhile.
 _BREATH: Final = 0.2
+# Bytes of a socket's path that Linux takes, beside the 0 at the end.
+_PATH_MOST: Final = 107
+# A socket file's name until it is moved.
+_MADE: Final = "ipcd-socket"
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -70,11 +75,12 @@ class Acceptor:
 
 
 class SocketFile:
-    """The socket file. While a daemon lives, it holds a lock on PATH.lock, in which its pid stands: so two that start
-    at once cannot both take a stale file over."""
+    """A socket file. While a daemon lives, it holds a lock on PATH.lock, in which its pid stands: so two that start
+    at once cannot both take a stale file over. `flag`: the setting that names the path, for the errors' texts."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, flag: str = "--socket") -> None:
         self.path = Path(path)
+        self._flag = flag
         self._lock_path = Path(f"{path}.lock")
         self._lock: int = -1
         self._inode: tuple[int, int] | None = None
@@ -85,12 +91,40 @@ class SocketFile:
         Raises:
             ConfigError: a live one listens there, or the file cannot be made.
         """
+        with self._taking_over():
+            return self._bound()
+
+    def bind(self, bind: Callable[[str], object]) -> None:
+        """The same for a library that wants a path to bind to and would have its own way with what is there, and with
+        the file's rights: it binds in a directory that is closed to others, and the file is moved when it is ready.
+
+        Raises:
+            ConfigError: as `listen`.
+        """
+        with self._taking_over():
+            if len(os.fsencode(self.path)) > _PATH_MOST:
+                raise OSError("AF_UNIX path too long")
+            with tempfile.TemporaryDirectory(prefix=".", dir=self.path.parent) as folder:
+                fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    # The folder's own path may be too long for a socket.
+                    bind(f"/proc/self/fd/{fd}/{_MADE}")
+                finally:
+                    os.close(fd)
+                made = Path(folder, _MADE)
+                made.chmod(0o600)
+                status = made.lstat()
+                made.rename(self.path)
+                self._inode = (status.st_dev, status.st_ino)
+
+    @contextlib.contextmanager
+    def _taking_over(self) -> Iterator[None]:
         try:
             if not self.path.parent.is_dir():
                 self.path.parent.mkdir(parents=True, mode=0o700)
             self._lock = self._locked()
             self._check_stale()
-            return self._bound()
+            yield
         except BaseException as error:
             self.remove()
             if isinstance(error, OSError):
@@ -137,7 +171,7 @@ class SocketFile:
 
     def _taken(self, who: str) -> ConfigError:
         return ConfigError(
-            f"socket {self.path}: a running daemon ({who}) listens on it; stop that one, or choose another --socket"
+            f"socket {self.path}: a running daemon ({who}) listens on it; stop that one, or choose another {self._flag}"
         )
 
     def _bound(self) -> socket.socket:
@@ -170,8 +204,8 @@ class SocketFile:
             self._lock = -1
 
 
-def listen_tcp(address: str) -> socket.socket:
-    """A listening socket at HOST:PORT.
+def listen_tcp(address: str, setting: str = "listen") -> socket.socket:
+    """A listening socket at HOST:PORT, which `setting` has.
 
     Raises:
         ConfigError: it cannot be, and why.
@@ -190,7 +224,7 @@ def listen_tcp(address: str) -> socket.socket:
             sock.close()
             raise
     except OSError as error:
-        raise ConfigError(f"listen {address}: {error.strerror or error}") from error
+        raise ConfigError(f"{setting} {address}: {error.strerror or error}") from error
     return sock
 
 

@@ -37,6 +37,7 @@ from ipcd.state.members import Members
 
 if TYPE_CHECKING:
     from ipcd.discovery.zeroconf import Discovery
+    from ipcd.gateway.server import Gateway
 
 # Seconds that calls under way have when the node stops.
 GRACE: Final = 2.0
@@ -62,6 +63,7 @@ class Node:
         self._door: TcpDoor | None = None
         self._connections: set[Connection] = set()
         self._discovery: Discovery | None = None
+        self._gateway: Gateway | None = None
         self._allowed = {0, os.getuid()}
 
     async def start(self) -> None:
@@ -91,6 +93,19 @@ class Node:
         self._server = Server(status_of=status_of)
         servicer = NodeServicer(self._broker, about, self._list_nodes)
         node_pb2_grpc.add_NodeServicer_to_server(servicer, self._server)
+        if config.grpc_socket or config.grpc_listen:
+            from ipcd.gateway.server import Gateway  # gRPC's runtime, which not every node needs
+
+            self._gateway = Gateway(config, self._broker, servicer, self.log)
+            try:
+                self._gateway.open()
+            except BaseException:
+                unix.close()
+                tcp.close()
+                self._file.remove()
+                await self._gateway.stop(0.0)
+                raise
+            about.grpc.extend(self._gateway.addresses())
         known = Members(config.node, self.incarnation, config.cluster)
         address = _advertised(config.advertise, self.listen)
         self._links = PeerLinks(known, self._broker, self.log, address)
@@ -104,6 +119,7 @@ class Node:
             "started",
             socket=config.socket,
             listen=self.listen,
+            **({"grpc": ",".join(about.grpc)} if about.grpc else {}),
             pid=os.getpid(),
             incarnation=self.incarnation,
             version=__version__,
@@ -115,6 +131,8 @@ class Node:
                 config.node, self.incarnation, config.cluster, self.listen, address, self.log, self._links
             )
             self._discovery.start()
+        if self._gateway is not None:
+            await self._gateway.start()
         if config.insecure:
             self.log.warning("insecure: connections from other machines carry no proof of identity", listen=self.listen)
 
@@ -130,7 +148,7 @@ class Node:
             await self._discovery.close()
         for connection in list(self._connections):
             connection.drain(f"node {self.config.node} is stopping")
-        await self._finish_calls()
+        await asyncio.gather(self._finish_calls(), *([self._gateway.stop(GRACE)] if self._gateway else []))
         await self._links.close()
         for connection in list(self._connections):
             await connection.close(f"node {self.config.node} has stopped", timeout=0.5)
@@ -140,6 +158,8 @@ class Node:
     def abandon(self) -> None:
         """For an end at once: removes the socket file, and leaves the rest to the end of the process."""
         self._file.remove()
+        if self._gateway is not None:
+            self._gateway.abandon()
 
     def reload(self, config: Config) -> None:
         """Takes over what can change while the node runs: the peers and the log's level."""

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ipcd/v1/node.proto\x12\x07ipcd.v1\">\n\x07Process\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12\x0b\n\x03gid\x18\x04 \x01(\r\"W\n\x06Server\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x07process\x18\x03 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x10\n\x08services\x18\x04 \x03(\t\"\x0f\n\rStatusRequest\"\xb6\x01\n\x0bStatusReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x0e\n\x06listen\x18\x05 \x01(\t\x12\x0e\n\x06uptime\x18\x06 \x01(\x01\x12\x0f\n\x07servers\x18\x07 \x01(\r\x12\x11\n\tdiscovery\x18\x08 \x03(\t\x12\x10\n\x08insecure\x18\t \x01(\x08\x12\x10\n\x08\x61ttached\x18\n \x01(\r\"\x12\n\x10ListNodesRequest\"\xbc\x02\n\x08NodeInfo\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.ipcd.v1.NodeInfo.State\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0b\n\x03rtt\x18\x06 \x01(\x01\x12\x0b\n\x03\x61ge\x18\x07 \x01(\x01\x12\x0e\n\x06\x64ialed\x18\x08 \x01(\x08\x12\r\n\x05\x65rror\x18\t \x01(\t\x12\x0f\n\x07servers\x18\n \x01(\r\x12\x0e\n\x06source\x18\x0b \x01(\t\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_SELF\x10\x01\x12\x14\n\x10STATE_CONNECTING\x10\x02\x12\x10\n\x0cSTATE_LINKED\x10\x03\x12\x11\n\rSTATE_SUSPECT\x10\x04\"2\n\x0eListNodesReply\x12 \n\x05nodes\x18\x01 \x03(\x0b\x32\x11.ipcd.v1.NodeInfo\"%\n\x12ListCatalogRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"4\n\x10ListCatalogReply\x12 \n\x07servers\x18\x01 \x03(\x0b\x32\x0f.ipcd.v1.Server\"f\n\x0eResolveRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\x12%\n\ttransport\x18\x04 \x01(\x0e\x32\x12.ipcd.v1.Transport\"\x88\x01\n\tCandidate\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\x12%\n\ttransport\x18\x02 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x13\n\x0b\x63onnections\x18\x03 \x01(\r\x12\x0e\n\x06\x63hosen\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"6\n\x0cResolveReply\x12&\n\ncandidates\x18\x01 \x03(\x0b\x32\x12.ipcd.v1.Candidate\"D\n\x0bOpenRequest\x12\'\n\x06target\x18\x01 \x01(\x0b\x32\x17.ipcd.v1.ResolveRequest\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"O\n\tOpenReply\x12\"\n\x06\x63hoice\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.Candidate\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x0c\"1\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08services\x18\x02 \x03(\t\"d\n\rRegisterReply\x12)\n\nregistered\x18\x01 \x01(\x0b\x32\x13.ipcd.v1.RegisteredH\x00\x12\x1f\n\x05grant\x18\x02 \x01(\x0b\x32\x0e.ipcd.v1.GrantH\x00\x42\x07\n\x05\x65vent\"-\n\nRegistered\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\"r\n\x05Grant\x12 \n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x10.ipcd.v1.Process\x12%\n\ttransport\x18\x02 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t*`\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x11\n\rTRANSPORT_SHM\x10\x01\x12\x12\n\x0eTRANSPORT_UNIX\x10\x02\x12\x11\n\rTRANSPORT_TCP\x10\x03\x32\xbf\x03\n\x04Node\x12\x36\n\x06Status\x12\x16.ipcd.v1.StatusRequest\x1a\x14.ipcd.v1.StatusReply\x12?\n\tListNodes\x12\x19.ipcd.v1.ListNodesRequest\x1a\x17.ipcd.v1.ListNodesReply\x12\x45\n\x0bListCatalog\x12\x1b.ipcd.v1.ListCatalogRequest\x1a\x19.ipcd.v1.ListCatalogReply\x12H\n\x0cWatchCatalog\x12\x1b.ipcd.v1.ListCatalogRequest\x1a\x19.ipcd.v1.ListCatalogReply0\x01\x12\x39\n\x07Resolve\x12\x17.ipcd.v1.ResolveRequest\x1a\x15.ipcd.v1.ResolveReply\x12\x30\n\x04Open\x12\x14.ipcd.v1.OpenRequest\x1a\x12.ipcd.v1.OpenReply\x12@\n\x08Register\x12\x18.ipcd.v1.RegisterRequest\x1a\x16.ipcd.v1.RegisterReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ipcd/v1/node.proto\x12\x07ipcd.v1\">\n\x07Process\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12\x0b\n\x03gid\x18\x04 \x01(\r\"W\n\x06Server\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x07process\x18\x03 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x10\n\x08services\x18\x04 \x03(\t\"\x0f\n\rStatusRequest\"\xc4\x01\n\x0bStatusReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x0e\n\x06listen\x18\x05 \x01(\t\x12\x0e\n\x06uptime\x18\x06 \x01(\x01\x12\x0f\n\x07servers\x18\x07 \x01(\r\x12\x11\n\tdiscovery\x18\x08 \x03(\t\x12\x10\n\x08insecure\x18\t \x01(\x08\x12\x10\n\x08\x61ttached\x18\n \x01(\r\x12\x0c\n\x04grpc\x18\x0b \x03(\t\"\x12\n\x10ListNodesRequest\"\xbc\x02\n\x08NodeInfo\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.ipcd.v1.NodeInfo.State\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0b\n\x03rtt\x18\x06 \x01(\x01\x12\x0b\n\x03\x61ge\x18\x07 \x01(\x01\x12\x0e\n\x06\x64ialed\x18\x08 \x01(\x08\x12\r\n\x05\x65rror\x18\t \x01(\t\x12\x0f\n\x07servers\x18\n \x01(\r\x12\x0e\n\x06source\x18\x0b \x01(\t\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_SELF\x10\x01\x12\x14\n\x10STATE_CONNECTING\x10\x02\x12\x10\n\x0cSTATE_LINKED\x10\x03\x12\x11\n\rSTATE_SUSPECT\x10\x04\"2\n\x0eListNodesReply\x12 \n\x05nodes\x18\x01 \x03(\x0b\x32\x11.ipcd.v1.NodeInfo\"%\n\x12ListCatalogRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"4\n\x10ListCatalogReply\x12 \n\x07servers\x18\x01 \x03(\x0b\x32\x0f.ipcd.v1.Server\"f\n\x0eResolveRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\x12%\n\ttransport\x18\x04 \x01(\x0e\x32\x12.ipcd.v1.Transport\"\x88\x01\n\tCandidate\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\x12%\n\ttransport\x18\x02 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x13\n\x0b\x63onnections\x18\x03 \x01(\r\x12\x0e\n\x06\x63hosen\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"6\n\x0cResolveReply\x12&\n\ncandidates\x18\x01 \x03(\x0b\x32\x12.ipcd.v1.Candidate\"D\n\x0bOpenRequest\x12\'\n\x06target\x18\x01 \x01(\x0b\x32\x17.ipcd.v1.ResolveRequest\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"O\n\tOpenReply\x12\"\n\x06\x63hoice\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.Candidate\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x0c\"1\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08services\x18\x02 \x03(\t\"d\n\rRegisterReply\x12)\n\nregistered\x18\x01 \x01(\x0b\x32\x13.ipcd.v1.RegisteredH\x00\x12\x1f\n\x05grant\x18\x02 \x01(\x0b\x32\x0e.ipcd.v1.GrantH\x00\x42\x07\n\x05\x65vent\"-\n\nRegistered\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\"r\n\x05Grant\x12 \n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x10.ipcd.v1.Process\x12%\n\ttransport\x18\x02 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t*`\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x11\n\rTRANSPORT_SHM\x10\x01\x12\x12\n\x0eTRANSPORT_UNIX\x10\x02\x12\x11\n\rTRANSPORT_TCP\x10\x03\x32\xbf\x03\n\x04Node\x12\x36\n\x06Status\x12\x16.ipcd.v1.StatusRequest\x1a\x14.ipcd.v1.StatusReply\x12?\n\tListNodes\x12\x19.ipcd.v1.ListNodesRequest\x1a\x17.ipcd.v1.ListNodesReply\x12\x45\n\x0bListCatalog\x12\x1b.ipcd.v1.ListCatalogRequest\x1a\x19.ipcd.v1.ListCatalogReply\x12H\n\x0cWatchCatalog\x12\x1b.ipcd.v1.ListCatalogRequest\x1a\x19.ipcd.v1.ListCatalogReply0\x01\x12\x39\n\x07Resolve\x12\x17.ipcd.v1.ResolveRequest\x1a\x15.ipcd.v1.ResolveReply\x12\x30\n\x04Open\x12\x14.ipcd.v1.OpenRequest\x1a\x12.ipcd.v1.OpenReply\x12@\n\x08Register\x12\x18.ipcd.v1.RegisterRequest\x1a\x16.ipcd.v1.RegisterReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipcd.v1.node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSPORT']._serialized_start=1636
-  _globals['_TRANSPORT']._serialized_end=1732
+  _globals['_TRANSPORT']._serialized_start=1650
+  _globals['_TRANSPORT']._serialized_end=1746
   _globals['_PROCESS']._serialized_start=31
   _globals['_PROCESS']._serialized_end=93
   _globals['_SERVER']._serialized_start=95
@@ -40,37 +40,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=184
   _globals['_STATUSREQUEST']._serialized_end=199
   _globals['_STATUSREPLY']._serialized_start=202
-  _globals['_STATUSREPLY']._serialized_end=384
-  _globals['_LISTNODESREQUEST']._serialized_start=386
-  _globals['_LISTNODESREQUEST']._serialized_end=404
-  _globals['_NODEINFO']._serialized_start=407
-  _globals['_NODEINFO']._serialized_end=723
-  _globals['_NODEINFO_STATE']._serialized_start=618
-  _globals['_NODEINFO_STATE']._serialized_end=723
-  _globals['_LISTNODESREPLY']._serialized_start=725
-  _globals['_LISTNODESREPLY']._serialized_end=775
-  _globals['_LISTCATALOGREQUEST']._serialized_start=777
-  _globals['_LISTCATALOGREQUEST']._serialized_end=814
-  _globals['_LISTCATALOGREPLY']._serialized_start=816
-  _globals['_LISTCATALOGREPLY']._serialized_end=868
-  _globals['_RESOLVEREQUEST']._serialized_start=870
-  _globals['_RESOLVEREQUEST']._serialized_end=972
-  _globals['_CANDIDATE']._serialized_start=975
-  _globals['_CANDIDATE']._serialized_end=1111
-  _globals['_RESOLVEREPLY']._serialized_start=1113
-  _globals['_RESOLVEREPLY']._serialized_end=1167
-  _globals['_OPENREQUEST']._serialized_start=1169
-  _globals['_OPENREQUEST']._serialized_end=1237
-  _globals['_OPENREPLY']._serialized_start=1239
-  _globals['_OPENREPLY']._serialized_end=1318
-  _globals['_REGISTERREQUEST']._serialized_start=1320
-  _globals['_REGISTERREQUEST']._serialized_end=1369
-  _globals['_REGISTERREPLY']._serialized_start=1371
-  _globals['_REGISTERREPLY']._serialized_end=1471
-  _globals['_REGISTERED']._serialized_start=1473
-  _globals['_REGISTERED']._serialized_end=1518
-  _globals['_GRANT']._serialized_start=1520
-  _globals['_GRANT']._serialized_end=1634
-  _globals['_NODE']._serialized_start=1735
-  _globals['_NODE']._serialized_end=2182
+  _globals['_STATUSREPLY']._serialized_end=398
+  _globals['_LISTNODESREQUEST']._serialized_start=400
+  _globals['_LISTNODESREQUEST']._serialized_end=418
+  _globals['_NODEINFO']._serialized_start=421
+  _globals['_NODEINFO']._serialized_end=737
+  _globals['_NODEINFO_STATE']._serialized_start=632
+  _globals['_NODEINFO_STATE']._serialized_end=737
+  _globals['_LISTNODESREPLY']._serialized_start=739
+  _globals['_LISTNODESREPLY']._serialized_end=789
+  _globals['_LISTCATALOGREQUEST']._serialized_start=791
+  _globals['_LISTCATALOGREQUEST']._serialized_end=828
+  _globals['_LISTCATALOGREPLY']._serialized_start=830
+  _globals['_LISTCATALOGREPLY']._serialized_end=882
+  _globals['_RESOLVEREQUEST']._serialized_start=884
+  _globals['_RESOLVEREQUEST']._serialized_end=986
+  _globals['_CANDIDATE']._serialized_start=989
+  _globals['_CANDIDATE']._serialized_end=1125
+  _globals['_RESOLVEREPLY']._serialized_start=1127
+  _globals['_RESOLVEREPLY']._serialized_end=1181
+  _globals['_OPENREQUEST']._serialized_start=1183
+  _globals['_OPENREQUEST']._serialized_end=1251
+  _globals['_OPENREPLY']._serialized_start=1253
+  _globals['_OPENREPLY']._serialized_end=1332
+  _globals['_REGISTERREQUEST']._serialized_start=1334
+  _globals['_REGISTERREQUEST']._serialized_end=1383
+  _globals['_REGISTERREPLY']._serialized_start=1385
+  _globals['_REGISTERREPLY']._serialized_end=1485
+  _globals['_REGISTERED']._serialized_start=1487
+  _globals['_REGISTERED']._serialized_end=1532
+  _globals['_GRANT']._serialized_start=1534
+  _globals['_GRANT']._serialized_end=1648
+  _globals['_NODE']._serialized_start=1749
+  _globals['_NODE']._serialized_end=2196
 # @@protoc_insertion_point(module_scope)

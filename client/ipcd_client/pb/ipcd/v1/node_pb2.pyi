@@ -47,7 +47,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("node", "incarnation", "version", "pid", "listen", "uptime", "servers", "discovery", "insecure", "attached")
+    __slots__ = ("node", "incarnation", "version", "pid", "listen", "uptime", "servers", "discovery", "insecure", "attached", "grpc")
     NODE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class StatusReply(_message.Message):
     DISCOVERY_FIELD_NUMBER: _ClassVar[int]
     INSECURE_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    GRPC_FIELD_NUMBER: _ClassVar[int]
     node: str
     incarnation: str
     version: str
@@ -68,7 +69,8 @@ class StatusReply(_message.Message):
     discovery: _containers.RepeatedScalarFieldContainer[str]
     insecure: bool
     attached: int
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., listen: _Optional[str] = ..., uptime: _Optional[float] = ..., servers: _Optional[int] = ..., discovery: _Optional[_Iterable[str]] = ..., insecure: bool = ..., attached: _Optional[int] = ...) -> None: ...
+    grpc: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., listen: _Optional[str] = ..., uptime: _Optional[float] = ..., servers: _Optional[int] = ..., discovery: _Optional[_Iterable[str]] = ..., insecure: bool = ..., attached: _Optional[int] = ..., grpc: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,172 @@
+"""The gateway's connections with servers: one for each server, shared by all calls to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Final
+
+from ipcd_client import __version__
+from ipcd_client.errors import IpcdError, WireClosed
+from ipcd_client.frame.settings import Settings
+from ipcd_client.loop import dial
+from ipcd_client.loop.connection import HELLO_TIMEOUT, Connection
+from ipcd_client.loop.stream import close_all
+from ipcd_client.node import introduction
+from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.wire.tcp import TcpWire
+
+from ipcd import limits
+from ipcd.broker import Attached, Broker
+from ipcd.log import Log
+
+SETTINGS: Final = Settings(
+    max_message=limits.GATEWAY_MESSAGE,
+    accept_calls=False,
+    software=f"ipcd gateway {__version__}",
+)
+
+
+class Backend:
+    """A connection with a server, and how many calls are on it. `calls` is counted by whoever makes them."""
+
+    def __init__(self, connection: Connection, server: node_pb2.Server) -> None:
+        self.connection = connection
+        self.server = server
+        self.calls = 0
+
+
+class Backends:
+    """Chooses a server for each call, and connects to it where there is no connection yet.
+
+    The broker introduces this process as it does any other. `limit`: of connections.
+    """
+
+    def __init__(
+        self, broker: Broker, process: node_pb2.Process, log: Log, limit: int = limits.GATEWAY_SERVERS
+    ) -> None:
+        self._broker = broker
+        # Not one of those attached: it has one connection with each server, which tells nothing of a server's load.
+        self._attached = Attached(process)
+        self._log = log
+        self._limit = limit
+        self._backends: dict[str, Backend] = {}
+        self._making: dict[str, asyncio.Task[Backend]] = {}
+        self._candidates: dict[tuple[str, str, str], list[node_pb2.Candidate]] = {}
+        self._turns: dict[str, int] = {}
+        self._turn = 0
+        self._watching = asyncio.get_running_loop().create_task(self._forget_candidates())
+
+    def choose(self, target: node_pb2.ResolveRequest, tried: Collection[str]) -> node_pb2.Candidate:
+        """The server that a call goes to: one on this node where there is one, and of those equally near the one with
+        the fewest calls, then the one whose last turn is longest ago. `tried`, ids of servers, are the last choice.
+
+        Raises:
+            IpcdError: there is none.
+        """
+        key = (target.service, target.node, target.server)
+        candidates = self._candidates.get(key)
+        if candidates is None:
+            # Without a caller, since this process takes no part in shared memory.
+            found = self._broker.resolve(target, None)
+            nearest = found[0].server.process.node == self._broker.node
+            candidates = [one for one in found if (one.server.process.node == self._broker.node) is nearest]
+            self._candidates[key] = candidates
+        if len(candidates) == 1:
+            return candidates[0]
+        chosen = min(candidates, key=lambda one: (one.server.id in tried, *self._load(one.server.id)))
+        self._turn += 1
+        self._turns[chosen.server.id] = self._turn
+        return chosen
+
+    def _load(self, server_id: str) -> tuple[int, int]:
+        backend = self._backends.get(server_id)
+        return (0 if backend is None else backend.calls, self._turns.get(server_id, 0))
+
+    async def connected(self, target: node_pb2.ResolveRequest, candidate: node_pb2.Candidate) -> Backend:
+        """The connection with a candidate. On another node it may be with another server of that one's choice.
+
+        Raises:
+            IpcdError: there is none.
+        """
+        server_id = candidate.server.id
+        backend = self._backends.get(server_id)
+        if backend is not None:
+            if backend.connection.usable:
+                return backend
+            self._drop(backend)
+        making = self._making.get(server_id)
+        if making is None:
+            self._make_room()
+            # A task of its own: a caller that gives up takes nobody else's connection away.
+            making = asyncio.get_running_loop().create_task(self._make(target, candidate))
+            self._making[server_id] = making
+            making.add_done_callback(lambda task: self._made(server_id, task))
+        return await asyncio.shield(making)
+
+    def _make_room(self) -> None:
+        if len(self._backends) + len(self._making) < self._limit:
+            return
+        idle = next((backend for backend in self._backends.values() if not backend.calls), None)
+        if idle is None:
+            raise limits.LimitReached(f"the limit of {self._limit} connections of the gateway with servers is reached")
+        self._drop(idle)
+
+    def _made(self, server_id: str, task: asyncio.Task[Backend]) -> None:
+        del self._making[server_id]
+        if not task.cancelled():
+            task.exception()  # those who wait for it have it
+
+    async def _make(self, target: node_pb2.ResolveRequest, candidate: node_pb2.Candidate) -> Backend:
+        reply, fds = await self._broker.introduce_to(self._attached, target, candidate)
+        server = reply.choice.server
+        existing = self._backends.get(server.id)
+        if existing is not None and existing.connection.usable:
+            # Its node chose one that we know; the token goes out of date.
+            close_all(fds)
+            return existing
+        peer = introduction.name_of(server)
+        if fds:
+            wire = introduction.granted(fds, peer, reply.choice.transport)
+        else:
+            sock = await dial.tcp(reply.address, introduction.DIAL_TIMEOUT, introduction.dialing(reply))
+            wire = TcpWire(sock, peer=peer)
+        connection = Connection(wire, SETTINGS, dialer=True, hello_timeout=HELLO_TIMEOUT)
+        try:
+            await connection.handshake()
+        except BaseException:
+            connection.fail(WireClosed("nobody waits for it any more"))
+            raise
+        backend = Backend(connection, server)
+        connection.on_closed = lambda error: self._ended(backend, error)
+        self._backends[server.id] = backend
+        self._log.debug("gateway connected", server=server.id, pid=server.process.pid, over=wire.kind)
+        return backend
+
+    def _ended(self, backend: Backend, error: IpcdError) -> None:
+        self._forget(backend)
+        self._log.debug("gateway disconnected", server=backend.server.id, reason=error)
+
+    def _drop(self, backend: Backend) -> None:
+        """Makes no further calls on it; those under way go on."""
+        self._forget(backend)
+        backend.connection.retire()
+
+    def _forget(self, backend: Backend) -> None:
+        if self._backends.get(backend.server.id) is backend:
+            del self._backends[backend.server.id]
+            self._turns.pop(backend.server.id, None)
+
+    async def _forget_candidates(self) -> None:
+        while True:
+            await self._broker.changed.wait()
+            self._candidates.clear()
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        tasks = [self._watching, *self._making.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for backend in list(self._backends.values()):
+            backend.connection.fail(WireClosed("the gateway has stopped"))
