@@ -72,7 +72,13 @@ class Method:
         credentials: grpc.CallCredentials | None,
         wait_for_ready: bool | None,
     ) -> Any:
-        """Begins a call, of this method or of what interceptors made of it."""
+        """Begins a call, of this method or of what interceptors made of it.
+
+        Raises:
+            grpc.aio.UsageError: there are credentials; as of grpc.aio on a channel that is not secure.
+        """
+        if credentials is not None:
+            raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
         channel = self._channel
         service = self._service if method is self.method else method.removeprefix("/").rpartition("/")[0]
         broken: Exception | None = None
@@ -94,8 +100,6 @@ class Method:
         except Exception as error:  # noqa: BLE001  # the program's own, told to whoever waits for the call
             broken = error
             failure = grpc.StatusCode.INTERNAL, str(error)
-        if credentials is not None:
-            failure = grpc.StatusCode.UNAUTHENTICATED, status.NO_CREDENTIALS
         exchange = Exchange(channel, method, service, data, timeout, sent, bool(wait_for_ready))
         call: Any = self.kind(exchange, self._serialize, self._deserialize, broken)
         if failure is not None:

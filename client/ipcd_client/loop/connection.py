@@ -24,7 +24,7 @@ from ipcd_client.errors import (
 )
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
-from ipcd_client.frame.codec import Buffer, Frame, Metadata
+from ipcd_client.frame.codec import HEADER_SIZE, Buffer, Frame, Metadata
 from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.connection import StreamsExhausted
 from ipcd_client.frame.settings import Settings
@@ -44,6 +44,9 @@ BACKLOG_MOST: Final = 64 << 20
 HELLO_TIMEOUT: Final = 5.0
 # Frames taken in before other callbacks of the loop get their turn.
 _TURN: Final = 64
+# What is sent while several calls run is held until the loop's next turn, and goes as one piece up to this size, in
+# bytes.
+_TOGETHER: Final = 32 << 10
 # The socket is writable and yet takes nothing: too many descriptors of this user are in flight (ETOOMANYREFS).
 # Seconds until it is tried again; the loop would spin otherwise.
 _STUCK: Final = 0.02
@@ -95,6 +98,8 @@ class Connection:
         self._pings = 0
         self._again: asyncio.Handle | None = None
         self._writing = False
+        self._held: list[Buffer] = []  # to be sent in the loop's next turn
+        self._held_size = 0
         self._fd = wire.fileno()
         self._loop.add_reader(self._fd, self._on_readable)
         self._hello_timer: asyncio.TimerHandle | None = self._loop.call_later(
@@ -190,6 +195,14 @@ class Connection:
             code = self.error.code if isinstance(self.error, WireError) else grpc.StatusCode.UNAVAILABLE
             call.fail(code, str(self.error))
             return
+        if end and message is not None and not metadata:
+            opened = self.core.open_plain(call.method, bytes(message), timeout)
+            if opened is not None:
+                call.stream, frame = opened
+                self._calls[call.stream] = call
+                self._put(frame)
+                call.sent_at = self.wire.sent + self._held_size
+                return
         try:
             call.stream, buffers = self.core.open(
                 call.method, timeout=timeout, metadata=metadata, message=message, end=end
@@ -201,7 +214,7 @@ class Connection:
             return
         self._calls[call.stream] = call
         self._send(buffers)
-        call.sent_at = self.wire.sent
+        call.sent_at = self.wire.sent + self._held_size
 
     def end(self, call: ClientCall, code: grpc.StatusCode, details: str, reset: int = limits.RESET_CANCEL) -> bool:
         """Ends a call from this side, and tells the peer. False if it has ended already."""
@@ -225,7 +238,7 @@ class Connection:
 
     def has_room(self, call: ClientCall | ServerCall) -> bool:
         """A message of the call could be sent now."""
-        return self.core.credit(call.stream) > 0 and self.wire.backlog < BACKLOG_HIGH
+        return self.core.credit(call.stream) > 0 and self.wire.backlog + self._held_size < BACKLOG_HIGH
 
     def send_now(
         self, call: ClientCall | ServerCall, message: Buffer, *, end: bool = False, fds: Sequence[Fd] = ()
@@ -252,7 +265,9 @@ class Connection:
                 if self.core.credit(call.stream) <= 0:
                     await call.user.wait()
                 else:
-                    await self._news.wait()
+                    self._release()
+                    if not self.has_room(call):
+                        await self._news.wait()
         except BaseException:
             close_all(fds)
             raise
@@ -294,6 +309,12 @@ class Connection:
             close_all(fds)
             return False
         call.finished = True
+        if not code and message is not None and not (details or headers or trailing or fds):
+            answer = self.core.answer_plain(call.stream, bytes(message))
+            if answer is not None:
+                self._put(answer)
+                self._forget(call.stream)
+                return True
         self._forget(call.stream)
         self._send(
             self.core.status(
@@ -362,6 +383,7 @@ class Connection:
     async def close(self, why: str = "the connection was closed on this side", timeout: float = 1.0) -> None:
         """Sends what is queued, for at most `timeout` seconds, and ends the connection."""
         try:
+            self._release()
             async with asyncio.timeout(timeout):
                 while self.error is None and self.wire.backlog:
                     await self._news.wait()
@@ -375,6 +397,7 @@ class Connection:
         the text first, if it takes them at once."""
         if self.error is not None:
             return
+        self._release()
         self.error = without_frames(error)
         self.retired = True
         if self._hello_timer is not None:
@@ -454,6 +477,13 @@ class Connection:
     def _read(self) -> None:
         """Takes in what has arrived, up to a bound."""
         recv, wire = self.wire.recv, self.wire
+        if self._settled:
+            received = wire.glance()
+            if received is not None:
+                rest = self._take_plain(received)
+                if not rest or self.error is not None:
+                    return
+                wire.put_back(rest)
         for _ in range(_TURN):
             frame = recv()
             if frame is None:
@@ -463,6 +493,37 @@ class Connection:
                 return
         # What is left may be in the wire's own buffer, of which the loop knows nothing.
         self._again = self._loop.call_soon(self._on_readable)
+
+    def _take_plain(self, data: bytes) -> bytes:
+        """Takes in whole frames that open or answer calls of the plainest sort, up to the first that is anything else:
+        what is left."""
+        at, size = 0, len(data)
+        while size - at >= HEADER_SIZE:
+            end = at + HEADER_SIZE + int.from_bytes(data[at : at + 4], "little")
+            if end > size or not self._take_one(data[at:end]) or self.error is not None:
+                break
+            at = end
+        return data[at:]
+
+    def _take_one(self, frame: bytes) -> bool:
+        core = self.core
+        stream = int.from_bytes(frame[4:8], "little")
+        call = self._calls.get(stream)
+        if isinstance(call, ClientCall):
+            answer = core.take_answer(frame, stream)
+            if answer is None:
+                return False
+            call.succeed(answer)
+            self._forget(stream)
+            _progressed(call)
+        else:
+            opened = core.take_open(frame) if call is None and self.on_call is not None else None
+            if opened is None:
+                return False
+            assert self.on_call is not None
+            self.on_call(events.CallOpened._make(opened), [])
+        self.heard = self._loop.time()
+        return True
 
     def _take_in(self, frame: Frame) -> None:
         core = self.core
@@ -536,11 +597,47 @@ class Connection:
             if self._closes_idle:
                 self._loop.call_soon(self._close_idle)
 
+    def _put(self, frame: bytes) -> None:
+        """Sends one small whole frame: at once while this is the only call, else with what others send in this turn of
+        the loop. So the peer is woken once for all of it."""
+        if self._held or len(self._calls) > 1:
+            self._hold((frame,))
+            return
+        quick = self.wire.quick
+        try:
+            if quick is not None and quick.put(frame):
+                return
+        except ProtocolError as error:
+            self._loop.call_soon(self.fail, error)
+            return
+        self._write((frame,))
+
+    def _hold(self, buffers: Sequence[Buffer]) -> None:
+        if not self._held:
+            self._loop.call_soon(self._release)
+        self._held += buffers
+        self._held_size += sum(map(len, buffers))
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        size, self._held_size = self._held_size, 0
+        if held and self.error is None:
+            self._write((b"".join(held),) if size <= _TOGETHER else held)
+
     def _send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> None:
         """Queues and sends what goes. A failure is left for the reader to find, as the wire is then readable."""
         if self.error is not None or not buffers:
             close_all(fds)
             return
+        if fds:
+            self._release()
+            self._write(buffers, fds)
+        elif self._held or len(self._calls) > 1:
+            self._hold(buffers)
+        else:
+            self._write(buffers)
+
+    def _write(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> None:
         try:
             sent = self.wire.send(buffers, fds)
         except WireClosed:
