@@ -9,14 +9,17 @@ from typing import Any, Self
 import grpc
 
 from ipcd_client.facade import introspection
+from ipcd_client.facade.callbacks import Callbacks
 from ipcd_client.facade.connectivity import Callback, Connectivity
+from ipcd_client.facade.exchange import Exchange
 from ipcd_client.facade.multicallable import StreamStream, StreamUnary, UnaryStream, UnaryUnary
-from ipcd_client.rpc.options import Options
 from ipcd_client.node import attach
 from ipcd_client.node import target as targets
 from ipcd_client.node.paths import default_socket
 from ipcd_client.node.router import NodeRouter, Route, Router
 from ipcd_client.pb.ipcd.v1 import wire_pb2
+from ipcd_client.rpc import status
+from ipcd_client.rpc.options import Options
 
 Serializer = Callable[[Any], bytes] | None
 Deserializer = Callable[[bytes], Any] | None
@@ -42,6 +45,8 @@ class Channel(grpc.Channel):
         kind = router or (NodeRouter if target == targets.NODE_API else Router)
         parsed = targets.Target("", "") if target == targets.NODE_API else targets.parse(target)
         self.router = kind(path, parsed, transport, settings)
+        self.callbacks = Callbacks()
+        self.seeking: set[Exchange] = set()
         self._connectivity = Connectivity(self.router.attachment())
         self._closed = False
 
@@ -96,6 +101,9 @@ class Channel(grpc.Channel):
         self._closed = True
         self._connectivity.close()
         self.router.close()
+        # Those on a connection have ended with it.
+        for exchange in list(self.seeking):
+            exchange.end(grpc.StatusCode.CANCELLED, status.CHANNEL_CLOSED)
 
     def __enter__(self) -> Self:
         return self

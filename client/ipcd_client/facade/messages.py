@@ -1,7 +1,8 @@
-"""From a message's bytes to what the program sees."""
+"""Between a message's bytes and what the program sees."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import BuiltinMethodType
 from typing import Any
@@ -9,7 +10,26 @@ from typing import Any
 from google.protobuf.message import Message
 
 from ipcd_client.frame.codec import Payload
+from ipcd_client.rpc import status
 from ipcd_client.wire import buffers
+
+log = logging.getLogger("ipcd_client")
+
+
+def serialized(message: Any, serialize: Callable[[Any], bytes] | None) -> bytes | None:
+    """A request's bytes; None where the program's serializer raises or gives None, which is logged.
+
+    Raises:
+        TypeError: it gives something else than bytes; as grpcio does.
+    """
+    try:
+        data = message if serialize is None else serialize(message)
+    except Exception:
+        log.exception(status.SERIALIZE_REQUEST_FAILED)
+        return None
+    if data is not None and not isinstance(data, bytes):
+        raise TypeError(f"a message has to be serialized to bytes, not to {type(data).__name__}")
+    return data
 
 
 def parsed(data: Payload, deserialize: Callable[[bytes], Any] | None) -> Any:

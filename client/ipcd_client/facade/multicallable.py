@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 
 from ipcd_client.errors import IpcdError, UsageError
-from ipcd_client.facade.call import Call, Deserializer, StreamCall, response, send_requests, serialized, unparsed
+from ipcd_client.facade.call import Call, Deserializer, StreamCall, response
+from ipcd_client.facade.exchange import ATTEMPTS, Exchange, Failed, Plan
+from ipcd_client.facade.feeder import Feeder
+from ipcd_client.facade.messages import serialized
 from ipcd_client.facade.shapes import StreamStreamBase, StreamUnaryBase, UnaryStreamBase, UnaryUnaryBase
 from ipcd_client.frame.codec import JOIN_BELOW
 from ipcd_client.frame.settings import RESET_DEADLINE
@@ -22,18 +25,9 @@ from ipcd_client.sync.connection import Connection
 if TYPE_CHECKING:
     from ipcd_client.facade.channel import Channel
 
-# A call that no server has seen is tried again elsewhere, so often at most.
-_ATTEMPTS: Final = 3
+log = logging.getLogger("ipcd_client")
+
 _NO_METADATA: Final[tuple[tuple[str, str | bytes], ...]] = ()
-
-
-class Failed(Exception):
-    """The call has failed before it was sent: code and details."""
-
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(details)
-        self.code = code
-        self.details = details
 
 
 class _Method:
@@ -77,22 +71,45 @@ class _Method:
     def _request(self, request: Any) -> bytes:
         data = serialized(request, self._serialize)
         if data is None:
-            raise Failed(grpc.StatusCode.INTERNAL, status.SERIALIZE_REQUEST_FAILED)
-        if 0 <= self._max_send < len(data):
-            raise Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, status.sent_too_large(len(data), self._max_send))
+            # Raised whatever the way of calling, as grpcio does: there is no call yet.
+            raise self._failed(Failed(grpc.StatusCode.INTERNAL, status.SERIALIZE_REQUEST_FAILED))
         return data
 
-    def _connection(self, deadline: float | None, wait: bool) -> Connection:
+    def _sendable(self, data: bytes | None, timeout: float | None) -> None:
+        if data is not None and 0 <= self._max_send < len(data):
+            raise Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, status.sent_too_large(len(data), self._max_send))
+        if timeout is not None and not timeout > 0:
+            raise Failed(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED)
+
+    def _usable(self) -> Connection | None:
+        """The connection in use, if it takes calls."""
         route = self._routes.get(self._service)
         if route is not None:
             route.connection.refresh()
             if route.connection.usable:
                 return route.connection
+        return None
+
+    def _connection(self, deadline: float | None, wait: bool) -> Connection:
+        connection = self._usable()
+        if connection is not None:
+            return connection
         self._channel.check_open()
         try:
             return self._router.connect(self._service, deadline, wait).connection
         except IpcdError as error:
             raise Failed(error.code, str(error)) from error
+
+    def _connection_later(self, wait: bool) -> Callable[[float | None], Connection]:
+        """How a thread of the call's own gets a connection."""
+
+        def connect(deadline: float | None) -> Connection:
+            try:
+                return self._connection(deadline, wait)
+            except ValueError as error:
+                raise Failed(grpc.StatusCode.CANCELLED, status.CHANNEL_CLOSED) from error
+
+        return connect
 
     def _begin(
         self,
@@ -110,93 +127,50 @@ class _Method:
             connection = self._connection(deadline, wait)
             left = timeout if attempt == 1 or deadline is None else max(0.0, deadline - monotonic())
             connection.start(state, timeout=left, metadata=metadata, message=data, end=data is not None)
-            if not state.refused or attempt >= _ATTEMPTS or state.code is not grpc.StatusCode.UNAVAILABLE:
+            if not state.refused or attempt >= ATTEMPTS or state.code is not grpc.StatusCode.UNAVAILABLE:
                 return connection
             state.code, state.refused, state.initial_metadata = None, False, None
 
     def _state(self) -> ClientCall:
         return ClientCall(self._method, self._max_receive)
 
+    def _failed(self, error: Failed) -> Call:
+        """A call that has failed before it began."""
+        state = self._state()
+        state.fail(error.code, error.details)
+        return Call(Exchange(state), self._deserialize)
+
     def _launch(
         self,
         kind: type[Call],
         request: Any,
-        requests: Iterator[Any] | None,
+        requests: Feeder | None,
         timeout: float | None,
         metadata: Any,
         credentials: Any,
         wait_for_ready: bool | None,
     ) -> Any:
-        """Starts a call without waiting for its end."""
+        """Starts a call without waiting for its end, nor for a server."""
         self._channel.check_open()
         deadline = None if timeout is None else monotonic() + timeout
+        data = None if requests is not None else self._request(request)
         state = self._state()
-        wait = bool(wait_for_ready)
         try:
             sent = self._checked(metadata, credentials)
-            data = None if requests is not None else self._request(request)
-            if timeout is not None and timeout <= 0:
-                raise Failed(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED)
+            self._sendable(data, timeout)
         except Failed as error:
             state.fail(error.code, error.details)
-            return kind(state, None, deadline, self._deserialize)
-        route = self._routes.get(self._service)
-        if wait and (route is None or not route.connection.usable):
-            call = kind(state, None, deadline, self._deserialize)
-            arguments = (call, state, data, deadline, sent, requests)
-            threading.Thread(target=self._launch_later, args=arguments, name="ipcd-connect", daemon=True).start()
-            return call
-        try:
-            connection = self._begin(state, data, timeout, deadline, sent, False)
-        except Failed as error:
-            state.fail(error.code, error.details)
-            return kind(state, None, deadline, self._deserialize)
-        call = kind(state, connection, deadline, self._deserialize)
-        self._feed(call, connection, requests, deadline)
+            return kind(Exchange(state, deadline=deadline), self._deserialize)
+        connect = self._connection_later(bool(wait_for_ready))
+        plan = Plan(self._state, connect, sent, data, requests, self._channel.callbacks, self._channel.seeking)
+        streams = issubclass(kind, StreamCall)
+        exchange = Exchange(state, self._usable(), deadline, streams=streams, plan=plan)
+        call = kind(exchange, self._deserialize)
+        exchange.begin(timeout)
         return call
 
-    def _launch_later(
-        self,
-        call: Call,
-        state: ClientCall,
-        data: bytes | None,
-        deadline: float | None,
-        metadata: tuple[tuple[str, str | bytes], ...],
-        requests: Iterator[Any] | None,
-    ) -> None:
-        try:
-            timeout = None if deadline is None else max(0.0, deadline - monotonic())
-            connection = self._connection(deadline, True)
-            if state.code is not None:
-                return
-            timeout = None if deadline is None else max(0.0, deadline - monotonic())
-            connection.start(state, timeout=timeout, metadata=metadata, message=data, end=data is not None)
-        except Failed as error:
-            call.failed(error.code, error.details)
-            return
-        except ValueError as error:
-            call.failed(grpc.StatusCode.CANCELLED, str(error))
-            return
-        call.connected(connection)
-        self._feed(call, connection, requests, deadline)
-
-    def _feed(self, call: Call, connection: Connection, requests: Iterator[Any] | None, deadline: float | None) -> None:
-        if requests is None or call.state.code is not None:
-            return
-        arguments = (call.state, connection, requests, self._serialize, deadline, self._max_send)
-        threading.Thread(target=send_requests, args=arguments, name="ipcd-requests", daemon=True).start()
-
-    def _iterator(self, requests: Any) -> Iterator[Any]:
-        try:
-            return iter(requests)
-        except TypeError:
-            return _broken(requests)
-
-
-def _broken(requests: Any) -> Iterator[Any]:
-    if requests is not None:
-        raise TypeError(f"{type(requests).__name__} is not an iterator of requests")
-    yield from ()
+    def _feeder(self, requests: Any) -> Feeder:
+        return Feeder(requests, self._serialize, self._max_send)
 
 
 class UnaryUnary(_Method, UnaryUnaryBase):
@@ -222,15 +196,18 @@ class UnaryUnary(_Method, UnaryUnaryBase):
                 answer = connection.ask(self._method, data, timeout, self._max_receive)
                 if isinstance(answer, bytes):
                     try:
-                        return answer if self._deserialize is None else self._deserialize(answer)
-                    except Exception:  # noqa: BLE001  # whatever the program's code raises; it is logged
-                        raise self._ended(unparsed(self._state()), connection) from None
+                        message = answer if self._deserialize is None else self._deserialize(answer)
+                    except Exception:
+                        log.exception(status.DESERIALIZE_RESPONSE_FAILED)
+                        message = None
+                    if message is not None:
+                        return message
+                    raise self._failed(Failed(grpc.StatusCode.INTERNAL, status.DESERIALIZE_RESPONSE_FAILED))
                 begun = _Begun(connection, answer, data, deadline)
         state, last = self._blocking(request, timeout, metadata, credentials, wait_for_ready, begun)
-        if state.code is grpc.StatusCode.OK and state.messages:
-            result = response(state, self._deserialize)
-            if state.code is grpc.StatusCode.OK:
-                return result
+        message = response(state, self._deserialize)
+        if message is not None:
+            return message
         raise self._ended(state, last)
 
     def with_call(
@@ -257,8 +234,7 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         return self._launch(Call, request, None, timeout, metadata, credentials, wait_for_ready)
 
     def _ended(self, state: ClientCall, connection: Connection | None) -> Call:
-        _answerless(state)
-        return Call(state, connection, None, self._deserialize)
+        return Call(Exchange(state, connection), self._deserialize)
 
     def _blocking(
         self,
@@ -279,12 +255,9 @@ class UnaryUnary(_Method, UnaryUnaryBase):
                 self._channel.check_open()
                 data = self._request(request)
                 sent = self._checked(metadata, credentials) if metadata or credentials else _NO_METADATA
-                deadline = None
-                if timeout is not None:
-                    if timeout <= 0:
-                        raise Failed(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED)
-                    deadline = monotonic() + timeout
-            for attempt in range(_ATTEMPTS):
+                self._sendable(data, timeout)
+                deadline = None if timeout is None else monotonic() + timeout
+            for attempt in range(ATTEMPTS):
                 if begun is not None and begun.call is not None and attempt == 0:
                     connection, state = begun.connection, begun.call
                 else:
@@ -332,13 +305,6 @@ def finish(connection: Connection, state: ClientCall, deadline: float | None) ->
         # Ctrl-C: nobody waits for the answer any more.
         connection.end(state, grpc.StatusCode.CANCELLED, status.LOCALLY_CANCELLED)
         raise
-
-
-def _answerless(state: ClientCall) -> None:
-    """A unary call that ended well without a response has not ended well."""
-    if state.code is grpc.StatusCode.OK and not state.messages:
-        state.code = grpc.StatusCode.INTERNAL
-        state.details = "the server sent no response"
 
 
 class UnaryStream(_Method, UnaryStreamBase):
@@ -395,7 +361,7 @@ class StreamUnary(_Method, StreamUnaryBase):
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> Any:
-        requests = self._iterator(request_iterator)
+        requests = self._feeder(request_iterator)
         return self._launch(Call, None, requests, timeout, metadata, credentials, wait_for_ready)
 
 
@@ -411,5 +377,5 @@ class StreamStream(_Method, StreamStreamBase):
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> Any:
-        requests = self._iterator(request_iterator)
+        requests = self._feeder(request_iterator)
         return self._launch(StreamCall, None, requests, timeout, metadata, credentials, wait_for_ready)

@@ -33,6 +33,7 @@ class ClientCall:
     trailing_metadata: md.Metadata = ()
     sent_at = 0  # what the wire had been given when the call was opened, in bytes
     refused = False  # never reached a handler: may be tried elsewhere
+    cut = False  # ended in another way than by the server's status
     user: Any = None  # whoever drives this call
     ungiven = 0  # credit of messages that were taken, not yet given back
 
@@ -112,9 +113,17 @@ class ClientCall:
             return False
         if self.initial_metadata is None:
             self.initial_metadata = ()
+        self.cut = True
         self.details = details
         self.code = code
         return True
+
+    def spoil(self, code: grpc.StatusCode, details: str) -> None:
+        """Fails a call that the server has ended, because of what the caller makes of its answer."""
+        self.messages.clear()
+        self.cut = True
+        self.details = details
+        self.code = code
 
 
 class ServerCall:

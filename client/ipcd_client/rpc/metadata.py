@@ -39,25 +39,16 @@ def checked(
     bytes.
 
     Raises:
-        TypeError: a value that is no text, or text for a -bin key; as grpcio does.
+        TypeError: a key or value that is no text, or text for a -bin key; as grpcio does.
         InvalidMetadata: a key that is not lower-case ASCII letters, digits, `_`, `.`, `-`; a value with
             control or non-ASCII characters.
         UsageError: over the limit.
     """
     if not entries:
         return ()
-    result: list[tuple[str, str | bytes]] = []
+    result = [_converted(key, value) for key, value in entries]
     total = 0
-    for raw_key, given in entries:
-        value = given
-        key = raw_key.decode("latin-1") if isinstance(raw_key, bytes) else raw_key
-        if key.endswith("-bin"):
-            if not isinstance(value, bytes):
-                raise TypeError(f"Expected bytes, got {type(value)}")
-        elif isinstance(value, bytes):
-            value = value.decode("latin-1")
-        elif not isinstance(value, str):
-            raise TypeError(f"Expected str, got {type(value)}")
+    for key, value in result:
         if not _KEY.match(key):
             raise InvalidMetadata(f"metadata was invalid: key {key!r} is not made of a-z 0-9 _ . -")
         if isinstance(value, str) and not (value.isascii() and (value.isprintable() or not value)):
@@ -65,7 +56,26 @@ def checked(
                 f"metadata was invalid: the value of {key!r} has other than printable ASCII characters"
             )
         total += len(key) + len(value) + ENTRY_COST
-        result.append((key, value))
     if total > limit:
         raise UsageError(f"metadata of {total} bytes, the limit is {limit}")
     return tuple(result)
+
+
+def _converted(key: object, value: object) -> tuple[str, str | bytes]:
+    """Text from bytes, and from None, as grpcio makes it."""
+    key = _text(key)
+    if not key.endswith("-bin"):
+        return key, _text(value)
+    if not isinstance(value, bytes):
+        raise TypeError(f"the value of {key!r} has to be bytes, not {type(value).__name__}")
+    return key, value
+
+
+def _text(given: object) -> str:
+    if isinstance(given, str):
+        return given
+    if isinstance(given, bytes):
+        return given.decode("latin-1")
+    if given is None:
+        return ""
+    raise TypeError(f"metadata has to be text or bytes, not {type(given).__name__}")

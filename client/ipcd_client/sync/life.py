@@ -89,6 +89,11 @@ class Life:
         return self.error is None and not self.retired
 
     @property
+    def locked(self) -> bool:
+        """A thread is changing it: perhaps this one, where a destructor asks."""
+        return self._lock.locked()
+
+    @property
     def idle(self) -> bool:
         """No call is open."""
         return not self._calls and not self._asked

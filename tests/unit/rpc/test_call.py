@@ -114,10 +114,15 @@ def test_values_that_grpc_does_not_allow(value: str) -> None:
         md.checked([("k", value)], 1000)
 
 
-@pytest.mark.parametrize(("key", "value"), [("k", 5), ("k", None), ("k-bin", "text"), ("k-bin", 5)])
-def test_values_of_the_wrong_type(key: str, value: object) -> None:
+@pytest.mark.parametrize(("key", "value"), [(5, "v"), ("k", 5), ("k-bin", "text"), ("k-bin", 5), ("k-bin", None)])
+def test_keys_and_values_of_the_wrong_type(key: str, value: object) -> None:
     with pytest.raises(TypeError):
         md.checked([(key, value)], 1000)  # type: ignore[list-item]
+
+
+def test_bytes_and_none_are_text() -> None:
+    entries = [(b"b", b"v"), ("n", None)]
+    assert md.checked(entries, 1000) == (("b", "v"), ("n", ""))  # type: ignore[arg-type]
 
 
 def test_the_limit_counts_keys_values_and_entries() -> None:
