@@ -22,6 +22,7 @@ class Side:
     server: grpc.Server
     channel: grpc.Channel
     start: Callable[..., Side]
+    service: str = SERVICE
     cleanups: list[Callable[[], Any]] = field(default_factory=list)
 
     def unary(self, method: str) -> Any:
@@ -35,6 +36,12 @@ class Side:
 
     def both(self, method: str) -> Any:
         return self.channel.stream_stream(f"/{SERVICE}/{method}")
+
+    def serve(self, kind: str, behavior: Callable[..., Any], method: str = f"/{SERVICE}/Served", **codecs: Any) -> Any:
+        """Serves `method` by this, and gives the way to call it. `kind`: unary_unary and so on."""
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        self.echo.handlers[method] = make(behavior, **codecs)
+        return getattr(self.channel, kind)(method)
 
 
 Register = Callable[[grpc.Server], None] | None

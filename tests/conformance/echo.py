@@ -20,11 +20,15 @@ class Echo(grpc.GenericRpcHandler):
         self.release = threading.Event()
         self.cancelled = threading.Event()
         self.entered = threading.Semaphore(0)
+        # A test's own, by the method's full name.
+        self.handlers: dict[str, Any] = {}
 
     def service_name(self) -> str:
         return SERVICE
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
+        if details.method in self.handlers:
+            return self.handlers[details.method]
         name = details.method.rpartition("/")[2]
         behavior: Callable[..., Any] | None = getattr(self, name, None)
         if not details.method.startswith(f"/{SERVICE}/") or behavior is None:

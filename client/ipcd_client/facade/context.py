@@ -159,8 +159,9 @@ class ServicerContext(grpc.ServicerContext):
         self._send_status(self._number(), self._call.details, message)
 
     def fail(self, code: grpc.StatusCode, details: str) -> None:
-        """Ends the call with an error. Code and details that the handler has set go before these, as in grpcio."""
-        number = status.to_int(code) if self._call.code is None else self._number()
+        """Ends the call with an error. Code and details that the handler has set go before these, as in grpcio; but an
+        error it is, where grpcio lets an OK stand."""
+        number = self._number() or status.to_int(code)
         self._send_status(number, details if self._details is None else self._call.details, None)
 
     def _number(self) -> int:

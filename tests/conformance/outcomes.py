@@ -1,0 +1,28 @@
+"""What became of a call, in a form to compare."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+LONG = 20.0  # seconds: far more than anything here takes
+
+
+def unary(call: Callable[..., Any], request: Any = b"", **arguments: Any) -> tuple[Any, ...]:
+    """Of a call with one answer: (answer,), or (code, details)."""
+    try:
+        return (call(request, timeout=LONG, **arguments),)
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+
+
+def stream(call: Callable[..., Any], request: Any = b"", **arguments: Any) -> tuple[Any, ...]:
+    """Of a call with many answers: the answers, code, details."""
+    got = []
+    answers = call(request, timeout=LONG, **arguments)
+    with contextlib.suppress(grpc.RpcError):
+        got.extend(answers)
+    return got, answers.code(), answers.details()
