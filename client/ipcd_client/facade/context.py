@@ -62,10 +62,7 @@ class ServicerContext(grpc.ServicerContext):
         return deadlines.FOREVER if left is None else left
 
     def cancel(self) -> bool:
-        if not self._connection.finish(self._call, status.to_int(grpc.StatusCode.CANCELLED), status.CANCELLED):
-            return False
-        self._end()
-        return True
+        return self._break_off(grpc.StatusCode.CANCELLED, status.CANCELLED)
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         with _callbacks_lock:
@@ -206,8 +203,15 @@ class ServicerContext(grpc.ServicerContext):
 
     def shut_down(self) -> None:
         """The server stops without waiting for the handler."""
-        if self._connection.finish(self._call, status.to_int(grpc.StatusCode.UNAVAILABLE), "the server has stopped"):
-            self._end()
+        self._break_off(grpc.StatusCode.UNAVAILABLE, "the server has stopped")
+
+    def _break_off(self, code: grpc.StatusCode, details: str) -> bool:
+        """Ends the call while its handler runs, which finds it cancelled."""
+        if not self._connection.finish(self._call, status.to_int(code), details):
+            return False
+        self._call.cancelled = details
+        self._end()
+        return True
 
     @property
     def deadline(self) -> float | None:
