@@ -641,7 +641,6 @@ class Connection:
         try:
             sent = self.wire.send(buffers, fds)
         except WireClosed:
-            close_all(fds)
             return
         if sent or self._writing:
             if self.wire.backlog > self._backlog_most:

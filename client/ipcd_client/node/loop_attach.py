@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import weakref
+from typing import Final
 
 from ipcd_client.errors import IpcdError, WireClosed, WireError
 from ipcd_client.loop import dial
@@ -14,6 +15,9 @@ from ipcd_client.node import introduction
 from ipcd_client.node.attach import SETTINGS
 from ipcd_client.node.introduction import RETRY_FIRST, RETRY_MOST
 from ipcd_client.wire import unix
+
+# Introductions asked for at one time; the others wait. The daemon takes 512 calls of one connection.
+OPENING: Final = 128
 
 
 async def connect(path: str, timeout: float = HELLO_TIMEOUT) -> Connection:
@@ -46,6 +50,7 @@ class Attachment:
         self.path = path
         self.users = 0
         self.failed = False  # the last try
+        self.opening = asyncio.Semaphore(OPENING)
         self.changed = Waiters()  # it is there, or was lost, or could not be made
         self._connection: Connection | None = None
         self._making: asyncio.Task[Connection] | None = None

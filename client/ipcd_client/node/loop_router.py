@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -20,6 +20,9 @@ from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire import tcp
+
+
+_OPEN: Final = attach.API + "Open"
 
 
 class Route(NamedTuple):
@@ -114,7 +117,11 @@ class LoopRouter:
         request = node_pb2.OpenRequest(
             target=introduction.wanted(service, self.target, self.transport), wait=wait
         ).SerializeToString()
-        data, fds = await daemon.call(attach.API + "Open", request, timeout=None if wait else DIAL_TIMEOUT)
+        if wait:
+            data, fds = await daemon.call(_OPEN, request)
+        else:
+            async with self.attachment().opening:
+                data, fds = await daemon.call(_OPEN, request, timeout=DIAL_TIMEOUT)
         try:
             reply = node_pb2.OpenReply.FromString(data)
         except DecodeError as error:
