@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import time
 from collections import deque
@@ -16,8 +15,8 @@ from ipcd_client.errors import WireClosed, WireTimeout
 from ipcd_client.frame import codec
 from ipcd_client.frame.codec import HEADER_SIZE
 from ipcd_client.testing.shm_hand import CAPACITY, Hand, RawSegment, begun, sending
-from ipcd_client.testing.wire_factories import FACTORIES, ShmFactory
-from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, Worker, message, pass_on, soon, transfer
+from ipcd_client.testing.wire_factories import FACTORIES, ShmFactory, agree
+from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, Worker, message, pass_on, raw, ready, soon, transfer
 from ipcd_client.wire import segment
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.shm import ShmWire
@@ -29,19 +28,14 @@ Wires = tuple[ShmWire, ShmWire]
 def pair(first: int = CAPACITY) -> Wires:
     """Two ends that have agreed."""
     one, other = (ShmWire(sock, peer="the other end", first=first) for sock in ShmFactory().sockets())
-    while not (one.agreed and other.agreed):
-        assert one.recv() is None
-        assert other.recv() is None
-    one.max_frame = other.max_frame = MAX_FRAME
+    agree(one, other)
     return one, other
 
 
 @pytest.fixture
 def wires() -> Iterator[Wires]:
-    one, other = pair()
-    yield one, other
-    one.abort()
-    other.abort()
+    with ready(pair()) as ends:
+        yield ends
 
 
 def capacity(wire: ShmWire) -> int:
@@ -71,9 +65,8 @@ class Model:
     def send(self, side: int, size: int, *, pieces: bool) -> None:
         self.count += 1
         payload = self.count.to_bytes(4, "little") * (size // 4 + 1)
-        frame = message(payload[:size])
         # One buffer goes another way than several.
-        self.wires[side].send([b"".join(bytes(buffer) for buffer in frame)] if not pieces else [*frame, b""])
+        self.wires[side].send([*message(payload[:size]), b""] if pieces else [raw(payload[:size])])
         self.under_way[side].append(payload[:size])
 
     def receive(self, side: int) -> None:
@@ -110,20 +103,18 @@ steps = st.one_of(
 @given(script=st.lists(steps, max_size=80))
 def test_frames_under_way_survive_growing_and_shrinking(script: list[tuple[str, int, int, bool]]) -> None:
     """Both directions, each switching when it likes, also at once."""
-    wires = pair()
-    model = Model(wires)
-    for what, side, size, pieces in script:
-        if what == "send":
-            model.send(side, size, pieces=pieces)
-        elif what == "receive":
-            model.receive(side)
-        elif what == "flush":
-            wires[side].flush()
-        else:
-            wires[side].shrink()
-    model.finish()
-    for wire in wires:
-        wire.abort()
+    with ready(pair()) as wires:
+        model = Model(wires)
+        for what, side, size, pieces in script:
+            if what == "send":
+                model.send(side, size, pieces=pieces)
+            elif what == "receive":
+                model.receive(side)
+            elif what == "flush":
+                wires[side].flush()
+            else:
+                wires[side].shrink()
+        model.finish()
 
 
 def carry(sender: ShmWire, receiver: ShmWire, payloads: list[bytes]) -> None:
@@ -202,14 +193,11 @@ def test_what_comes_along_with_a_switch(ends: Ends) -> None:
     ours = RawSegment()
     hand.offer(1, CAPACITY, ours.parts)
     hand.heard()
-    data = b"".join(bytes(buffer) for buffer in message(b"in the segment"))
+    data = raw(b"in the segment")
     ours.write(data)
     ours.publish(len(data))
-    assert hand.offered is not None
-    _, _, fds = hand.offered
-    nonce = os.pread(fds[0].fileno(), segment.NONCE_SIZE, 0)
-    frames = codec.encode(codec.SWITCH, 0, b"", 0, 1) + codec.encode(codec.ACCEPT, 0, nonce, 0, 1)
-    hand.send_with(b"".join(bytes(frame) for frame in frames), [])
+    frames = codec.encode(codec.SWITCH, 0, b"", 0, 1) + codec.encode(codec.ACCEPT, 0, hand.nonce, 0, 1)
+    hand.send_with(b"".join(frames), [])
     assert wire.poll(None)
     frame = wire.recv()
     assert frame is not None
@@ -324,16 +312,14 @@ def send_until_late(wire: Wire) -> None:
 def test_a_reader_that_does_not_read(wires: Wires) -> None:
     """Its writer waits to its deadline; another connection of the same process is none the worse."""
     one, _ = wires
-    others = pair()
-    with pytest.raises(WireTimeout):
-        send_until_late(one)
-    for _ in range(100):
-        assert transfer(*others, [b"x"])[0].payload == b"x"
+    with ready(pair()) as others:
+        with pytest.raises(WireTimeout):
+            send_until_late(one)
+        for _ in range(100):
+            assert transfer(*others, [b"x"])[0].payload == b"x"
     backlog = one.backlog
     assert 0 < backlog <= 500 + HEADER_SIZE
     assert not one.poll_write(0.01)
     for _ in range(CAPACITY // 500):
         pass_on(*wires)
     assert one.flush()
-    for wire in others:
-        wire.abort()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 import pytest
-from ipcd_client.errors import ProtocolError, WireClosed
+from ipcd_client.errors import WireClosed
 from ipcd_client.frame import codec
 from ipcd_client.testing.shm_hand import (
     CAPACITY,
@@ -27,7 +27,7 @@ from ipcd_client.testing.shm_hand import (
     memory,
     receiving,
 )
-from ipcd_client.testing.wire_tools import message, soon
+from ipcd_client.testing.wire_tools import message, soon, violation
 from ipcd_client.wire import fds as fdlib
 from ipcd_client.wire import segment
 from ipcd_client.wire.fds import Fd
@@ -43,13 +43,6 @@ SEALS: Final = {
     "future write": 0x10,
     "seal": fcntl.F_SEAL_SEAL,
 }
-
-
-def violation(wire: ShmWire) -> str:
-    """The name of what the peer did."""
-    with pytest.raises(ProtocolError) as caught:
-        wire.recv_by(soon())
-    return caught.value.violation
 
 
 # -- segments -------------------------------------------------------------------------------------
@@ -311,7 +304,7 @@ def in_ring(*frames: list[codec.Buffer], also: int = 0, capacity: int = CAPACITY
         if also:
             hand.offer(also)
             hand.heard()
-        data = b"".join(bytes(buffer) for frame in frames for buffer in frame)
+        data = b"".join(buffer for frame in frames for buffer in frame)
         ours.write(data)
         ours.publish(len(data))
         ours.close()
@@ -332,9 +325,7 @@ def answer(type_: int, by: int = 0, payload: bytes | None = None) -> Callable[[H
 
     def script(hand: Hand) -> None:
         assert hand.offered is not None
-        number, _, fds = hand.offered
-        nonce = os.pread(fds[0].fileno(), segment.NONCE_SIZE, 0)
-        hand.say(type_, number + by, nonce if payload is None else payload)
+        hand.say(type_, hand.offered[0] + by, hand.nonce if payload is None else payload)
 
     return script
 

@@ -34,24 +34,21 @@ NAMES = {
 }
 
 
-def until_the_end(wire: Wire) -> End:
-    """The frames that come, and why no more do. Nothing but the end can end the last wait."""
-    frames = []
-    try:
-        while True:
-            frame = wire.recv()
-            if frame is not None:
-                frames.append(frame)
-            else:
-                wire.poll(None)
-    except WireClosed as error:
-        return frames, str(error)
+def by_poll(wire: Wire) -> Callable[[], object]:
+    """How threads wait."""
+    return lambda: wire.poll(None)
 
 
-def by_epoll(wire: Wire) -> End:
-    """The same for one who waits as event loops do."""
+def by_fileno(wire: Wire) -> Callable[[], object]:
+    """How event loops wait."""
     watching = select.poll()
     watching.register(wire.fileno(), select.POLLIN)
+    return watching.poll
+
+
+def until_the_end(wire: Wire, waiting: Callable[[Wire], Callable[[], object]] = by_poll) -> End:
+    """The frames that come, and why no more do. Nothing but the end can end the last wait."""
+    wait = waiting(wire)
     frames = []
     try:
         while True:
@@ -59,19 +56,19 @@ def by_epoll(wire: Wire) -> End:
             if frame is not None:
                 frames.append(frame)
             else:
-                watching.poll()
+                wait()
     except WireClosed as error:
         return frames, str(error)
 
 
-@pytest.mark.parametrize("wait", [until_the_end, by_epoll])
+@pytest.mark.parametrize("how", [by_poll, by_fileno])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_killed_at_a_step(behaviour: str, wait: Callable[[Wire], End]) -> None:
+def test_killed_at_a_step(behaviour: str, how: Callable[[Wire], Callable[[], object]]) -> None:
     """It is seen without any timeout, what was published before is received, and nothing is left (the leak check
     looks)."""
     with spawned(behaviour) as ((wire,), process):
         early = reached(wire, process, talking=behaviour in ("taking nothing", "giving nothing back"))
-        with Worker(lambda: wait(wire)) as waiting:
+        with Worker(lambda: until_the_end(wire, how)) as waiting:
             process.kill()
         late, why = cast(End, waiting.join())
     whole = WHOLE if behaviour in ("in a header", "in a message", "unpublished") else 0

@@ -14,7 +14,7 @@ from ipcd_client.testing.faulty import Corrupt, Cut, Delay, Fault, FaultyWire, H
 from ipcd_client.testing.fd_contract import FdContract
 from ipcd_client.testing.wire_contract import WireContract
 from ipcd_client.testing.wire_factories import MemoryFactory, UnixFactory, WireFactory
-from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, Worker, drain, message, soon
+from ipcd_client.testing.wire_tools import LIMIT, Worker, drain, message, ready, soon
 from ipcd_client.wire import memory
 from ipcd_client.wire.base import Wire
 
@@ -43,11 +43,8 @@ class TestInOddPiecesOverASocket(FdContract):
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Wire, Wire]]:
-    one, other = memory.pair()
-    one.max_frame = other.max_frame = MAX_FRAME
-    yield one, other
-    one.abort()
-    other.abort()
+    with ready(memory.pair()) as wires:
+        yield wires
 
 
 def test_hold_and_release(ends: tuple[Wire, Wire]) -> None:

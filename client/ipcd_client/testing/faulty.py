@@ -17,7 +17,7 @@ from typing import Final
 
 from ipcd_client.errors import WireClosed
 from ipcd_client.frame.codec import Buffer, Frame
-from ipcd_client.wire.base import Wire
+from ipcd_client.wire.base import Wire, pieces
 from ipcd_client.wire.fds import Fd, close_all
 
 _SLICE: Final = 0.002
@@ -91,12 +91,7 @@ class FaultyWire(Wire):
         if self.closed:
             close_all(fds)
             raise WireClosed("the connection was closed on this side")
-        for buffer in buffers:
-            view = memoryview(buffer)
-            if view:
-                self._queue.append((view, fds))
-                self.backlog += len(view)
-                fds = ()
+        self._queue.extend(pieces(buffers, fds))
         return self.flush()
 
     def flush(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from ipcd_client.errors import ProtocolError, UsageError, WireClosed
 from ipcd_client.testing.wire_factories import WireFactory
-from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, drain, fill, message, open_fds, pass_on, soon
+from ipcd_client.testing.wire_tools import LIMIT, drain, fill, message, open_fds, pass_on, ready, soon
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import MAX_FDS, Fd
 
@@ -43,12 +43,9 @@ class FdContract:
     def ends(self) -> Iterator[Ends]:
         """Two ends that take descriptors. Nothing is left open of them."""
         before = open_fds()
-        one, other = self.factory.pair(accept_fds=True)
-        one.max_frame = other.max_frame = MAX_FRAME
-        yield one, other
-        one.abort()
-        other.abort()
-        del one, other
+        with ready(self.factory.pair(accept_fds=True)) as ends:
+            yield ends
+        del ends
         assert open_fds() - before == set()
 
     def test_a_glance_does_not_part_them_from_their_frame(self, ends: Ends) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from ipcd_client.frame import codec
 from ipcd_client.testing.shm_hand import CAPACITY, Hand, RawSegment
-from ipcd_client.testing.wire_tools import MAX_FRAME, message
+from ipcd_client.testing.wire_tools import MAX_FRAME, message, raw
 from ipcd_client.wire import segment
 from ipcd_client.wire.segment import Incoming
 from ipcd_client.wire.shm import ShmWire
@@ -30,7 +30,7 @@ FLIPPED: Final = 1000
 
 
 def _frames(count: int) -> bytes:
-    return b"".join(bytes(buffer) for number in range(count) for buffer in message(b"whole", number + 1))
+    return b"".join(raw(b"whole", number + 1) for number in range(count))
 
 
 def silent(hand: Hand) -> None:
@@ -75,12 +75,12 @@ def offered_another(hand: Hand) -> None:
 
 def in_a_header(hand: Hand) -> None:
     """Has published whole frames, and half a header."""
-    _sending(hand, _frames(WHOLE) + b"".join(bytes(buffer) for buffer in message(b"half"))[:7])
+    _sending(hand, _frames(WHOLE) + raw(b"half")[:7])
 
 
 def in_a_message(hand: Hand) -> None:
     """Has published whole frames, and half a message."""
-    _sending(hand, _frames(WHOLE) + b"".join(bytes(buffer) for buffer in message(b"half" * 100))[:200])
+    _sending(hand, _frames(WHOLE) + raw(b"half" * 100)[:200])
 
 
 def unpublished(hand: Hand) -> None:
@@ -106,7 +106,7 @@ def flip(hand: Hand, *, everywhere: bool = False) -> None:
     """Sends frames of FLIPPED bytes, and goes on to change what it has sent, until the peer closes."""
     chance = random.Random(FLIPPED)
     ours = _sending(hand, b"")
-    frame = b"".join(bytes(buffer) for buffer in message(bytes(FLIPPED)))
+    frame = raw(bytes(FLIPPED))
     size = len(frame)
     at, room = 0, CAPACITY
     while not hand.socket.poll(0):

@@ -164,6 +164,12 @@ class Hand:
         (_, capacity, fds), self.offered = self.offered, None
         return segment.take(fds, capacity)
 
+    @property
+    def nonce(self) -> bytes:
+        """What is at the beginning of what was offered."""
+        assert self.offered is not None
+        return os.pread(self.offered[2][0].fileno(), segment.NONCE_SIZE, 0)
+
     def accept(self, nonce: bytes | None = None) -> Incoming:
         """ACCEPT of what was offered: our end of it."""
         assert self.offered is not None

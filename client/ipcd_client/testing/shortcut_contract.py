@@ -15,7 +15,7 @@ import pytest
 from ipcd_client.errors import ProtocolError, WireClosed
 from ipcd_client.frame.codec import HEADER_SIZE, LARGE, Frame
 from ipcd_client.testing.wire_factories import WireFactory
-from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, Worker, fill, message, pass_on, soon, transfer
+from ipcd_client.testing.wire_tools import LIMIT, Worker, fill, message, pass_on, raw, ready, soon, transfer
 from ipcd_client.wire.base import Wire
 
 Ends = tuple[Wire, Wire]
@@ -61,14 +61,11 @@ class ShortcutContract:
     @pytest.fixture
     def at_rest(self) -> Iterator[Ends]:
         """Two ends over which a frame has gone each way, so that they are where they stay."""
-        one, other = self.factory.pair()
-        one.max_frame = other.max_frame = MAX_FRAME
-        for wires in ((one, other), (other, one)):
-            transfer(*wires, [b"first"])
-            assert wires[1].recv() is None
-        yield one, other
-        one.abort()
-        other.abort()
+        with ready(self.factory.pair()) as ends:
+            for wires in (ends, ends[::-1]):
+                transfer(*wires, [b"first"])
+                assert wires[1].recv() is None
+            yield ends
 
     # -- peek -------------------------------------------------------------------------------------
 
@@ -97,10 +94,9 @@ class ShortcutContract:
     def test_a_glance_gives_what_has_come(self, at_rest: Ends) -> None:
         one, other = at_rest
         for size in (0, 1, 1000):
-            sent = message(bytes(size), 7)
-            one.send(sent)
+            one.send(message(bytes(size), 7))
             seen = glanced(other)
-            assert seen == (b"".join(sent) if "glance" in self.factory.shortcuts else None)
+            assert seen == (raw(bytes(size), 7) if "glance" in self.factory.shortcuts else None)
             if seen is not None:
                 assert other.recv() is None  # it was taken
                 other.put_back(seen)
@@ -119,12 +115,12 @@ class ShortcutContract:
 
     def test_a_glance_passes_nothing_that_is_held(self, at_rest: Ends) -> None:
         one, other = at_rest
-        raw = b"".join(message(b"halves", 1))
-        for at in (3, HEADER_SIZE, len(raw) - 1):
-            one.send([raw[:at]])
+        halves = raw(b"halves", 1)
+        for at in (3, HEADER_SIZE, len(halves) - 1):
+            one.send([halves[:at]])
             assert other.poll(LIMIT)
             assert other.recv() is None
-            one.send([raw[at:], *message(b"behind", 2)])
+            one.send([halves[at:], *message(b"behind", 2)])
             assert other.poll(LIMIT)
             assert other.glance() is None
             assert other.recv_by(soon()).payload == b"halves"
@@ -238,7 +234,7 @@ class ShortcutContract:
         if quick is None:
             assert "quick" not in self.factory.shortcuts
             return
-        frame = b"".join(message(bytes(1000)))
+        frame = raw(bytes(1000))
         count = 0
         while size := quick.put(frame):
             assert size == len(frame)

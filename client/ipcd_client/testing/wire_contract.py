@@ -37,6 +37,8 @@ from ipcd_client.testing.wire_tools import (
     fill,
     message,
     pass_on,
+    raw,
+    ready,
     send_until_closed,
     soon,
     transfer,
@@ -52,11 +54,8 @@ class _Contract:
     @pytest.fixture
     def ends(self) -> Iterator[Ends]:
         """Two ends that take large frames."""
-        one, other = self.factory.pair()
-        one.max_frame = other.max_frame = MAX_FRAME
-        yield one, other
-        one.abort()
-        other.abort()
+        with ready(self.factory.pair()) as ends:
+            yield ends
 
 
 class FlowContract(_Contract):
@@ -201,13 +200,13 @@ class FlowContract(_Contract):
 
     def test_half_a_frame_is_not_received(self, ends: Ends) -> None:
         one, other = ends
-        raw = b"".join(message(b"abcdef"))
-        for at in (3, HEADER_SIZE, len(raw) - 1):
-            one.send([raw[:at]])
+        frame = raw(b"abcdef")
+        for at in (3, HEADER_SIZE, len(frame) - 1):
+            one.send([frame[:at]])
             other.poll(LIMIT)
             assert other.recv() is None
             assert not other.poll(0) or other.recv() is None
-            one.send([raw[at:]])
+            one.send([frame[at:]])
             assert other.recv_by(soon()).payload == b"abcdef"
 
     def test_an_event_loop_can_watch_it(self, ends: Ends) -> None:
@@ -393,9 +392,9 @@ class EndContract(_Contract):
     @pytest.mark.parametrize("missing", ["most of the header", "the payload", "the last byte"])
     def test_an_end_in_the_middle_of_a_frame(self, ends: Ends, size: int, missing: str) -> None:
         one, other = ends
-        raw = b"".join(message(bytes(size), 2))
-        cut = {"most of the header": 5, "the payload": HEADER_SIZE, "the last byte": len(raw) - 1}[missing]
-        one.send([*message(b"whole"), raw[:cut]])
+        frame = raw(bytes(size), 2)
+        cut = {"most of the header": 5, "the payload": HEADER_SIZE, "the last byte": len(frame) - 1}[missing]
+        one.send([*message(b"whole"), frame[:cut]])
         with Worker(lambda: one.close(LIMIT)):
             assert other.recv_by(soon()).payload == b"whole"
             with pytest.raises(WireClosed, match="in the middle of a frame"):

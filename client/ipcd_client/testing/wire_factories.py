@@ -119,6 +119,14 @@ class TcpFactory(SocketFactory):
         return one, other
 
 
+def agree(one: Wire, other: Wire) -> None:
+    """Lets both ends take part until each sends through shared memory."""
+    while not (one.agreed and other.agreed):
+        for wire in (one, other):
+            assert wire.recv() is None
+    assert (one.kind, other.kind) == ("shm", "shm"), f"{one.why_not} {other.why_not}"
+
+
 class ShmFactory(SocketFactory):
     """Shared memory, agreed on over a socketpair."""
 
@@ -133,10 +141,7 @@ class ShmFactory(SocketFactory):
 
     def pair(self, *, accept_fds: bool = False) -> tuple[Wire, Wire]:
         one, other = super().pair(accept_fds=accept_fds)
-        while not (one.agreed and other.agreed):
-            for wire in (one, other):
-                assert wire.recv() is None
-        assert (one.kind, other.kind) == ("shm", "shm"), f"{one.why_not} {other.why_not}"
+        agree(one, other)
         return one, other
 
 

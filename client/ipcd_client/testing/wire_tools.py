@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
-from ipcd_client.errors import WireClosed
+from ipcd_client.errors import ProtocolError, WireClosed
 from ipcd_client.frame import codec
 from ipcd_client.frame.codec import Buffer, Frame
 from ipcd_client.wire.base import Wire
+
+W = TypeVar("W", bound=Wire)
 
 # Seconds that nothing here may take. Far beyond what it does take: to be reached only if something hangs.
 LIMIT: Final = 30.0
@@ -28,6 +31,23 @@ def soon() -> float:
 def message(payload: Buffer, stream: int = 1, *, fds: int = 0) -> list[Buffer]:
     """A frame."""
     return codec.encode(codec.MESSAGE, stream, payload, fds=fds)
+
+
+def raw(payload: Buffer, stream: int = 1) -> bytes:
+    """The bytes of a frame."""
+    return b"".join(message(payload, stream))
+
+
+@contextmanager
+def ready(wires: tuple[W, W]) -> Iterator[tuple[W, W]]:
+    """Two ends, which take large frames until both are aborted."""
+    for wire in wires:
+        wire.max_frame = MAX_FRAME
+    try:
+        yield wires
+    finally:
+        for wire in wires:
+            wire.abort()
 
 
 def transfer(sender: Wire, receiver: Wire, payloads: Iterable[Buffer]) -> list[Frame]:
@@ -78,6 +98,15 @@ def send_until_closed(sender: Wire) -> None:
     deadline = soon()
     while time.monotonic() < deadline:
         sender.send(message(bytes(1000)))
+
+
+def violation(receiver: Wire) -> str:
+    """The name of what the peer has done, which comes in place of the next frame."""
+    try:
+        frame = receiver.recv_by(soon())
+    except ProtocolError as error:
+        return error.violation
+    raise AssertionError(f"{frame} came")
 
 
 def drain(receiver: Wire) -> list[Frame]:

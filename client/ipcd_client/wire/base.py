@@ -221,6 +221,12 @@ class Wire(abc.ABC):
                 raise WireTimeout(f"{self.peer()} sent no frame before the deadline")
 
 
+def pieces(buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> list[tuple[memoryview, Sequence[Fd]]]:
+    """What has to be queued of these: the ones that are not empty, `fds` with the first."""
+    views = [memoryview(buffer) for buffer in buffers if buffer]
+    return [(view, () if number else fds) for number, view in enumerate(views)]
+
+
 def millis(timeout: float | None) -> float | None:
     """Seconds as select.poll takes them: milliseconds, rounded up so that a short wait does not become a
     spin."""

@@ -6,11 +6,12 @@ import array
 import contextlib
 import os
 import socket
+from collections import deque
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from ipcd_client.errors import ProtocolError
+from ipcd_client.errors import ProtocolError, UsageError
 
 # Descriptors in one message. The kernel's own limit is 253 (SCM_MAX_FD); no frame of ours needs more than a
 # few.
@@ -61,6 +62,39 @@ def close_all(fds: Iterable[Fd]) -> None:
     """Closes those that are still owned."""
     for fd in fds:
         fd.close()
+
+
+def check_count(fds: Sequence[Fd]) -> None:
+    """For descriptors that are to travel with one frame.
+
+    Raises:
+        UsageError: they are more than may. They are closed.
+    """
+    if len(fds) > MAX_FDS:
+        close_all(fds)
+        raise UsageError(f"{len(fds)} descriptors with one frame, the limit is {MAX_FDS}")
+
+
+def pop(came: deque[Fd], count: int) -> list[Fd]:
+    """The first `count` of those that came, for the frame that names so many.
+
+    Raises:
+        ProtocolError: `missing-fds`.
+        IndexError: another thread has taken them meanwhile.
+    """
+    if count > len(came):
+        raise ProtocolError("missing-fds", f"a frame names {count} descriptors, {len(came)} came")
+    return [came.popleft() for _ in range(count)]
+
+
+def check_named(came: deque[Fd]) -> None:
+    """To be called when every frame so far was taken, with its own.
+
+    Raises:
+        ProtocolError: `unexpected-fds`: there are more.
+    """
+    if came:
+        raise ProtocolError("unexpected-fds", f"{len(came)} descriptors came that no frame named")
 
 
 def ancillary(fds: Sequence[Fd]) -> list[tuple[int, int, array.array[int]]]:

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from ipcd_client.errors import ProtocolError, UsageError, WireClosed
+from ipcd_client.errors import WireClosed
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
 from ipcd_client.wire import buffers
-from ipcd_client.wire.base import Wire, millis
-from ipcd_client.wire.fds import MAX_FDS, Fd, close_all
+from ipcd_client.wire import fds as fdlib
+from ipcd_client.wire.base import Wire, millis, pieces
+from ipcd_client.wire.fds import Fd
 
 CAPACITY: Final = 256 * 1024
 
@@ -63,7 +64,7 @@ class _Pipe:
     def drop(self) -> None:
         """What nobody will receive any more."""
         for _, fds in self.data:
-            close_all(fds)
+            fdlib.close_all(fds)
         self.data.clear()
 
 
@@ -107,18 +108,13 @@ class MemoryWire(Wire):
         self._decoder.max_frame = size
 
     def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
-        if len(fds) > MAX_FDS:
-            close_all(fds)
-            raise UsageError(f"{len(fds)} descriptors with one frame, the limit is {MAX_FDS}")
+        fdlib.check_count(fds)
         if self.closed:
-            close_all(fds)
+            fdlib.close_all(fds)
             raise WireClosed("the connection was closed on this side")
-        for buffer in buffers:
-            view = memoryview(buffer)
-            if view:
-                self._queue.append((view, fds))
-                self.backlog += len(view)
-                fds = ()
+        queued = pieces(buffers, fds)
+        self._queue.extend(queued)
+        self.backlog += sum(len(view) for view, _ in queued)
         return self.flush()
 
     def flush(self) -> bool:
@@ -144,8 +140,8 @@ class MemoryWire(Wire):
             frame = self._decoder.next()
             if frame is not None:
                 return frame
-            if self._fds and not self._decoder.partial:
-                raise ProtocolError("unexpected-fds", f"{len(self._fds)} descriptors came that no frame named")
+            if not self._decoder.partial:
+                fdlib.check_named(self._fds)
             pipe = self._in
             with pipe.lock:
                 if self.closed:
@@ -171,9 +167,7 @@ class MemoryWire(Wire):
 
     def take_fds(self, count: int) -> list[Fd]:
         with self._in.lock:
-            if count > len(self._fds):
-                raise ProtocolError("missing-fds", f"a frame names {count} descriptors, {len(self._fds)} came")
-            return [self._fds.popleft() for _ in range(count)]
+            return fdlib.pop(self._fds, count)
 
     def poll(self, timeout: float | None, *, write: bool = False, also: int = -1) -> bool:
         return self._poll(timeout, True, write, also)
@@ -216,10 +210,10 @@ class MemoryWire(Wire):
         with self._out.lock:
             self.backlog = 0
             for _, fds in self._queue:
-                close_all(fds)
+                fdlib.close_all(fds)
             self._queue.clear()
         with self._in.lock:
-            close_all(self._fds)
+            fdlib.close_all(self._fds)
             self._fds.clear()
         self._in.leave()
         self._out.leave()

@@ -29,7 +29,7 @@ from ipcd_client.frame.settings import MAX_HELLO
 from ipcd_client.wire import agreement, buffers, segment
 from ipcd_client.wire import fds as fdlib
 from ipcd_client.wire.agreement import Agreement
-from ipcd_client.wire.base import Quick, Wire, millis
+from ipcd_client.wire.base import Quick, Wire, millis, pieces
 from ipcd_client.wire.control import Control
 from ipcd_client.wire.fds import Fd
 from ipcd_client.wire.segment import Incoming, Outgoing
@@ -136,18 +136,17 @@ class ShmWire(Wire):
             self._count()
             return not self.backlog
         self.quick = None
-        size = 0
-        for buffer in buffers:
-            view = memoryview(buffer)
-            if view:
-                self._queue.append(view)
-                size += len(view)
-        self._queued += size
+        self._enqueue(buffers)
         # What waits counts like one large message: many small ones, faster than they are taken, need room as well.
         self._largest = max(self._largest, self._queued)
         if self._out is not None and self._queued > self._out.capacity // 2:
             self._grow(self._queued)
         return self.flush()
+
+    def _enqueue(self, buffers: Sequence[Buffer]) -> None:
+        for view, _ in pieces(buffers):
+            self._queue.append(view)
+            self._queued += len(view)
 
     def _move(self) -> None:
         """Goes over to the segment that the peer has accepted: behind what is queued, all of which is whole frames."""
@@ -161,9 +160,7 @@ class ShmWire(Wire):
             self._out = outgoing
             self._count()
         else:
-            for buffer in frame:
-                self._queue.append(memoryview(buffer))
-                self._queued += len(buffer)
+            self._enqueue(frame)
             self._queue.append(outgoing)
 
     def _grow(self, size: int) -> None:

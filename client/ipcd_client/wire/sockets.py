@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from ipcd_client.errors import ProtocolError, UsageError, WireClosed
+from ipcd_client.errors import ProtocolError, WireClosed
 from ipcd_client.frame import codec
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
 from ipcd_client.wire import buffers
 from ipcd_client.wire import fds as fdlib
-from ipcd_client.wire.base import Wire, millis
+from ipcd_client.wire.base import Wire, millis, pieces
 from ipcd_client.wire.fds import Fd
 
 READ_SIZE: Final = 64 * 1024
@@ -102,15 +102,11 @@ class SocketWire(Wire):
 
     def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
         if self.backlog or fds or len(buffers) > MAX_BUFFERS:
-            if len(fds) > fdlib.MAX_FDS:
-                fdlib.close_all(fds)
-                raise UsageError(f"{len(fds)} descriptors with one frame, the limit is {fdlib.MAX_FDS}")
+            fdlib.check_count(fds)
             if self.closed:
                 fdlib.close_all(fds)
                 raise WireClosed(self._why_gone())
-            for buffer in buffers:
-                self._enqueue(memoryview(buffer), fds)
-                fds = ()
+            self._enqueue(buffers, fds)
             return self.flush()
         try:
             sent = self._socket.send(buffers[0]) if len(buffers) == 1 else self._socket.sendmsg(buffers)
@@ -122,16 +118,16 @@ class SocketWire(Wire):
         for buffer in buffers:
             size = len(buffer)
             if sent < size:
-                self._enqueue(memoryview(buffer)[sent:], ())
+                self._enqueue((memoryview(buffer)[sent:],), ())
                 sent = 0
             else:
                 sent -= size
         return not self.backlog
 
-    def _enqueue(self, view: memoryview, fds: Sequence[Fd]) -> None:
-        if len(view):
-            self._queue.append((view, fds))
-            self.backlog += len(view)
+    def _enqueue(self, buffers: Sequence[Buffer], fds: Sequence[Fd]) -> None:
+        queued = pieces(buffers, fds)
+        self._queue.extend(queued)
+        self.backlog += sum(len(view) for view, _ in queued)
 
     def flush(self) -> bool:
         if self.closed:
@@ -181,8 +177,8 @@ class SocketWire(Wire):
             self.drained = self._short and not decoder.partial
             return frame
         if self._fds and not decoder.partial:
-            # All frames so far were taken, with theirs, and what comes next brings its own.
-            raise ProtocolError("unexpected-fds", f"{len(self._fds)} descriptors came that no frame named")
+            # What comes next brings its own.
+            fdlib.check_named(self._fds)
         if self._gone is not None:
             raise WireClosed(self._gone)
         while frame is None:
@@ -254,10 +250,8 @@ class SocketWire(Wire):
             raise ProtocolError("too-many-fds", f"{len(self._fds)} descriptors came without a frame that names them")
 
     def take_fds(self, count: int) -> list[Fd]:
-        if count > len(self._fds):
-            raise ProtocolError("missing-fds", f"a frame names {count} descriptors, {len(self._fds)} came")
         try:
-            return [self._fds.popleft() for _ in range(count)]
+            return fdlib.pop(self._fds, count)
         except IndexError:
             raise WireClosed(self._why_gone()) from None  # an abort has closed them meanwhile
 
