@@ -22,6 +22,7 @@ class Side:
     server: grpc.Server
     channel: grpc.Channel
     start: Callable[..., Side]
+    executor: futures.Executor
     service: str = SERVICE
     cleanups: list[Callable[[], Any]] = field(default_factory=list)
 
@@ -111,7 +112,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., Side]]:
         pool = futures.ThreadPoolExecutor(threads)
         pools.append(pool)
         server, channel = SIDES[request.param](echo, pool, server_arguments, channel_options, register)
-        side = Side(request.param, echo, server, channel, begin)
+        side = Side(request.param, echo, server, channel, begin, pool)
         sides.append(side)
         return side
 
