@@ -33,6 +33,7 @@ from ipcd_client.loop.waiters import Waiters
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.rpc.failure import CallFailed
+from ipcd_client.wire import tidy
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
 
@@ -89,6 +90,7 @@ class Connection:
         self.retired = False  # the peer takes no new calls, or no stream id is left
         self._settled = False  # the peer has said hello, and what the wire goes over is agreed
         self._closes_idle = False
+        self._shrinks = True  # as far as is known, there is memory to give back
         self._loop = asyncio.get_running_loop()
         self.heard = self._loop.time()  # when the last frame came
         self._backlog_most = backlog_most
@@ -416,6 +418,7 @@ class Connection:
                 pass
         seen = self.wire.sent - (self.wire.untaken() if isinstance(error, WireClosed) else 0)
         self.wire.abort()
+        tidy.gone(self)
         code = error.code if isinstance(error, ChannelClosed) else grpc.StatusCode.UNAVAILABLE
         calls = list(self._calls.values())
         self._calls.clear()
@@ -529,6 +532,8 @@ class Connection:
         core = self.core
         self.heard = self._loop.time()
         event = core.receive(frame)
+        if len(frame.payload) >= tidy.LARGE:
+            self._large()
         fds = self.wire.take_fds(frame.fds) if frame.fds else []
         if core.outbox:
             answers, core.outbox = core.outbox, []
@@ -629,6 +634,9 @@ class Connection:
         if self.error is not None or not buffers:
             close_all(fds)
             return
+        # Large payloads are buffers of their own.
+        if len(buffers) > 1 and any(len(buffer) >= tidy.LARGE for buffer in buffers):
+            self._large()
         if fds:
             self._release()
             self._write(buffers, fds)
@@ -647,8 +655,31 @@ class Connection:
                 # Not from inside whoever sends: they do not expect the end of the connection there.
                 self._loop.call_soon(self._too_far_behind)
             return
+        if self.wire.grown:
+            tidy.grown(self)
         self._writing = True
         self._loop.add_writer(self._fd, self._on_writable)
+
+    def _large(self) -> None:
+        self._shrinks = True
+        tidy.large(self)
+
+    def tidy(self) -> bool:
+        """Gives memory back that large messages have needed. True while there is more. (`tidy.Grown`, in its thread)"""
+        if self.error is not None:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(self._shrink)
+        except RuntimeError:
+            return False  # the loop is closed
+        return self._shrinks
+
+    def _shrink(self) -> None:
+        if self.error is None:
+            try:
+                self._shrinks = self.wire.shrink()
+            except WireClosed:
+                self._shrinks = False  # the reader finds out
 
     def _too_far_behind(self) -> None:
         if self.error is None and self.wire.backlog > self._backlog_most:

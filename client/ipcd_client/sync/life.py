@@ -26,11 +26,12 @@ from ipcd_client.frame.codec import Buffer
 from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.settings import Settings
 from ipcd_client.rpc.call import ClientCall, ServerCall
-from ipcd_client.sync import spin, tidy
+from ipcd_client.sync import spin
 from ipcd_client.sync.host import Host, User
 from ipcd_client.sync.pump import Pump
 from ipcd_client.sync.waiting import Waiters
 from ipcd_client.sync.waker import Waker
+from ipcd_client.wire import tidy
 from ipcd_client.wire.base import Wire
 
 # A connection that was used within this many seconds is believed to live.

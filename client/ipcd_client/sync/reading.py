@@ -19,9 +19,10 @@ from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Frame
 from ipcd_client.rpc.call import ClientCall, ServerCall
-from ipcd_client.sync import tidy, waker
+from ipcd_client.sync import waker
 from ipcd_client.sync.life import FRESH, Life
 from ipcd_client.sync.waiting import Waiter
+from ipcd_client.wire import tidy
 
 # What may wait to be sent, in bytes: for a peer that reads less the connection is ended.
 BACKLOG_MOST: Final = 64 << 20
