@@ -18,6 +18,8 @@ from conformance.pb.interop.v1 import interop_pb2, interop_pb2_grpc
 
 LONG: Final = 20.0  # seconds: far more than anything here takes
 
+SERVICE: Final = "interop.v1.Test"
+
 ECHO_INITIAL: Final = "x-grpc-test-echo-initial"
 ECHO_TRAILING: Final = "x-grpc-test-echo-trailing-bin"
 # Beyond what may stand in a header: white space, and characters of two to four bytes.

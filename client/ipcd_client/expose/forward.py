@@ -15,6 +15,7 @@ import grpc
 
 from ipcd_client.expose.reflection import Reflection
 from ipcd_client.facade import introspection
+from ipcd_client.facade.requests import RequestIterator
 from ipcd_client.pb.ipcd.v1 import wire_pb2
 from ipcd_client.rpc import deadline as deadlines
 from ipcd_client.rpc.failure import CallFailed
@@ -48,17 +49,19 @@ class Forwarder:
             self._free.release()
 
     def _forwarded(self, method: str, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        source = _Requests(requests)
         left = context.time_remaining()
+        timeout = None if left == deadlines.FOREVER else left
+        metadata = [entry for entry in context.invocation_metadata() if entry[0] not in _RESERVED]
         try:
-            call = self._channel.stream_stream(method)(
-                source,
-                timeout=None if left == deadlines.FOREVER else left,
-                metadata=[entry for entry in context.invocation_metadata() if entry[0] not in _RESERVED],
-            )
+            if isinstance(requests, RequestIterator) and requests.only_one:
+                # To the server it is the same; here, grpcio needs no thread to take requests from an iterator.
+                call = self._channel.unary_stream(method)(next(requests), timeout=timeout, metadata=metadata)
+            else:
+                source = _Requests(requests)
+                call = self._channel.stream_stream(method)(source, timeout=timeout, metadata=metadata)
+                source.begun(call)
         except ValueError:  # from grpcio, for a channel that is closed
             context.abort(grpc.StatusCode.UNAVAILABLE, "this server is no longer exposed")
-        source.begun(call)
         if not context.add_callback(call.cancel):
             call.cancel()
         try:

@@ -97,6 +97,12 @@ class RequestIterator:
 
     next = __next__
 
+    @property
+    def only_one(self) -> bool:
+        """There is one request, which is here, and no other comes: as if the method took one only."""
+        call = self._call
+        return call.requests_ended and len(call.messages) == 1
+
 
 def _too_large(context: ServicerContext, call: ServerCall) -> None:
     context.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, status.received_too_large(call.oversize, call.limit))
