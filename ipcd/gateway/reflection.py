@@ -61,7 +61,16 @@ class Files:
 
     def containing(self, symbol: str) -> list[bytes]:
         """Likewise the file of a service, method, message, field, enum or extension."""
-        return self._with_imports(self._pool.FindFileContainingSymbol(symbol))
+        try:
+            found = self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            # The pool knows methods by their services alone.
+            service, _, method = symbol.rpartition(".")
+            described = self._pool.FindServiceByName(service)
+            if method not in described.methods_by_name:
+                raise
+            found = described.file
+        return self._with_imports(found)
 
     def extending(self, message: str, number: int) -> list[bytes]:
         """Likewise the file of an extension of a message."""

@@ -49,6 +49,10 @@ _OPTIONS: Final = (
     ("grpc.max_metadata_size", SETTINGS.max_metadata),
     ("grpc.absolute_max_metadata_size", SETTINGS.max_metadata),
     ("grpc.max_allowed_incoming_connections", limits.ATTACHED),
+    # Of calls that have come and are not looked at yet. Past these it cancels some, by chance; the gateway's own limit
+    # has words.
+    ("grpc.server.max_pending_requests", 2 * limits.GATEWAY_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", 4 * limits.GATEWAY_CALLS),
 )
 
 
