@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 from benchmarks.peers import streams
-from benchmarks.peers.base import DOWN, PATIENCE, Sustained, Taken, WrongAnswerError, check
+from benchmarks.peers.base import DOWN, PATIENCE, Sustained, check
+from benchmarks.peers.grpc_client import ChannelClient, check_count
 from ipcd.demo.pb.lab.v1 import lab_pb2, lab_pb2_grpc
 
 
@@ -34,24 +34,8 @@ class AioServer:
         await self._server.stop(1.0)
 
 
-class AioClient:
+class AioClient(ChannelClient):
     """`benchmarks.peers.base.Client` for a `grpc.aio.Channel`."""
-
-    def __init__(self, channel: Any, taken: Taken) -> None:
-        self.taken = taken
-        self._channel = channel
-        self._echo: Any = lab_pb2_grpc.LabStub(channel).Echo
-        codecs: tuple[Any, Any] = (lab_pb2.Payload.SerializeToString, lab_pb2.Payload.FromString)
-        self._down: Any = channel.unary_stream(streams.SENT, *codecs)
-        self._up: Any = channel.stream_unary(streams.RECEIVED, *codecs)
-        self.call: Callable[[Any], Any] = self._echo
-
-    def request(self, payload: bytes) -> lab_pb2.Payload:
-        return lab_pb2.Payload(data=payload)
-
-    def payload(self, answer: Any) -> bytes:
-        data: bytes = answer.data
-        return data
 
     async def sustain(self, _way: str, request: Any, in_flight: int, seconds: float, size: int) -> Sustained:
         echo = self._echo
@@ -84,9 +68,8 @@ class AioClient:
                 for _ in range(count):
                     yield message
 
-            got = int.from_bytes((await self._up(messages(), timeout=PATIENCE)).data, "little")
-        if got != count:
-            raise WrongAnswerError(f"{count} messages were sent, {got} came")
+            got = streams.count_of(await self._up(messages(), timeout=PATIENCE))
+        check_count(count, got)
 
     async def close(self) -> None:
         await self._channel.close()

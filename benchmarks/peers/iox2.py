@@ -8,15 +8,15 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections import deque
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import iceoryx2 as iox2
 
 from benchmarks.peers import pairs
-from benchmarks.peers.base import PATIENCE, Place, Sustained, Taken, check
+from benchmarks.peers.base import PATIENCE, Place, Sustained, Taken
+from benchmarks.peers.plain import PlainClient
+from benchmarks.peers.sustaining import oldest_first
 
 _IN_FLIGHT = 32
 _BUFFER = 64  # messages of a stream that are on their way
@@ -147,17 +147,13 @@ def _answer(request: Any) -> None:
     request.delete()
 
 
-class _Client(_Node):
+class _Client(_Node, PlainClient):
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self.taken = Taken(place.socket, "request/response, polled")
         self._calls = self.calls()
         builder = self._calls.client_builder().initial_max_slice_len(1).max_active_requests(_IN_FLIGHT)
         self._client = builder.allocation_strategy(iox2.AllocationStrategy.PowerOfTwo).create()
-        self._streams: _Streams | None = None
-
-    def request(self, payload: bytes) -> bytes:
-        return payload
 
     def _send(self, request: bytes) -> Any:
         return _filled(self._client.loan_slice_uninit(len(request)), request).send()
@@ -170,28 +166,18 @@ class _Client(_Node):
     def call(self, request: bytes) -> Any:
         return self._received(self._send(request))
 
-    def payload(self, answer: bytes) -> bytes:
-        return answer
-
     def sustain(self, _way: str, request: bytes, in_flight: int, seconds: float, size: int) -> Sustained:
-        began = perf_counter()
-        until = began + seconds
-        flying = deque(self._send(request) for _ in range(in_flight))
-        calls = 0
-        while flying:
-            check(size, len(self._received(flying.popleft())))
-            calls += 1
-            if perf_counter() < until:
-                flying.append(self._send(request))
-        return Sustained(calls, perf_counter() - began)
+        return oldest_first(
+            lambda: self._send(request), lambda pending: len(self._received(pending)), in_flight, seconds, size
+        )
 
-    def stream(self, direction: str, count: int, payload: bytes) -> None:
-        if self._streams is None:
-            self._streams = _Streams(self, "up", "down")
-        pairs.stream(self._streams.send, self._streams.receive, direction, count, payload)
+    def _open_streams(self) -> tuple[pairs.Send, pairs.Receive]:
+        streams = _Streams(self, "up", "down")
+        return streams.send, streams.receive
 
     def close(self) -> None:
-        del self._streams, self._client, self._calls, self.node
+        self._streaming = None
+        del self._client, self._calls, self.node
 
 
 def serve(place: Place) -> _Server:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from multiprocessing import connection
-from time import perf_counter
 from typing import Any
 
 from benchmarks.peers import pairs
-from benchmarks.peers.base import PATIENCE, Place, Sustained, Taken, check
+from benchmarks.peers.base import PATIENCE, Place, Sustained, Taken
+from benchmarks.peers.plain import PlainClient
+from benchmarks.peers.sustaining import any_order
 
 _ECHO, _STREAM = b"e", b"s"
 _BACKLOG = 64
@@ -46,7 +47,7 @@ def _serve_one(pipe: Any) -> None:
         pipe.close()
 
 
-class _Client:
+class _Client(PlainClient):
     def __init__(self, place: Place) -> None:
         self.taken = Taken(place.socket, "AF_UNIX")
         self._address = place.address
@@ -58,38 +59,23 @@ class _Client:
         pipe.send_bytes(purpose)
         return pipe
 
-    def request(self, payload: bytes) -> bytes:
-        return payload
-
     def call(self, request: bytes) -> Any:
         self._pipe.send_bytes(request)
         return self._pipe.recv_bytes()
 
-    def payload(self, answer: bytes) -> bytes:
-        return answer
-
     def sustain(self, _way: str, request: bytes, in_flight: int, seconds: float, size: int) -> Sustained:
         pipe = self._pipe
-        began = perf_counter()
-        until = began + seconds
-        for _ in range(in_flight):
-            pipe.send_bytes(request)
-        flying, calls = in_flight, 0
-        while flying:
+
+        def received() -> int:
             if not pipe.poll(PATIENCE):
                 raise TimeoutError(f"no answer for {PATIENCE:.0f} s")
-            check(size, len(pipe.recv_bytes()))
-            calls += 1
-            if perf_counter() < until:
-                pipe.send_bytes(request)
-            else:
-                flying -= 1
-        return Sustained(calls, perf_counter() - began)
+            return len(pipe.recv_bytes())
 
-    def stream(self, direction: str, count: int, payload: bytes) -> None:
-        if self._streams is None:
-            self._streams = self._connected(_STREAM)
-        pairs.stream(self._streams.send_bytes, self._streams.recv_bytes, direction, count, payload)
+        return any_order(lambda: pipe.send_bytes(request), received, in_flight, seconds, size)
+
+    def _open_streams(self) -> tuple[pairs.Send, pairs.Receive]:
+        self._streams = self._connected(_STREAM)
+        return self._streams.send_bytes, self._streams.recv_bytes
 
     def close(self) -> None:
         for pipe in (self._pipe, self._streams):

@@ -36,6 +36,11 @@ def counted(count: int) -> lab_pb2.Payload:
     return lab_pb2.Payload(data=count.to_bytes(_COUNT_SIZE, "little"))
 
 
+def count_of(answer: lab_pb2.Payload) -> int:
+    """What `counted` says."""
+    return int.from_bytes(answer.data, "little")
+
+
 def _down(request: lab_pb2.Payload, _context: grpc.ServicerContext) -> Iterator[lab_pb2.Payload]:
     count, message = _ordered(request)
     return itertools.repeat(message, count)

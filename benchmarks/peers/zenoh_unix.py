@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import deque
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import zenoh
 
 from benchmarks.peers import pairs
-from benchmarks.peers.base import PATIENCE, Place, Sustained, Taken, check
+from benchmarks.peers.base import PATIENCE, Place, Sustained, Taken
+from benchmarks.peers.plain import PlainClient
+from benchmarks.peers.sustaining import oldest_first
 
 _ECHO, _UP, _DOWN = "bench/echo", "bench/up", "bench/down"
 # Nothing dropped, nothing gathered into larger pieces: a caller waits for each.
@@ -83,48 +83,37 @@ def _echo(query: Any) -> None:
     query.reply(_ECHO, query.payload, express=True)
 
 
-class _Client(_Session):
+class _Client(_Session, PlainClient):
     def __init__(self, place: Place) -> None:
         super().__init__(place.address, "connect")
         self.taken = Taken(place.socket, "unixsock-stream")
         self._querier: Any = self.session.declare_querier(
             _ECHO, consolidation=zenoh.ConsolidationMode.NONE, timeout=PATIENCE, **_PROMPT
         )
-        self._streams: _Streams | None = None
         until = time.monotonic() + PATIENCE
         while not self._querier.matching_status.matching:
             if time.monotonic() > until:
                 raise TimeoutError("the server's queryable is not seen")
             time.sleep(0.01)
 
-    def request(self, payload: bytes) -> bytes:
-        return payload
-
     def call(self, request: bytes) -> Any:
         return self._querier.get(payload=request).recv().ok.payload.to_bytes()
 
-    def payload(self, answer: bytes) -> bytes:
-        return answer
-
     def sustain(self, _way: str, request: bytes, in_flight: int, seconds: float, size: int) -> Sustained:
         get = self._querier.get
-        began = perf_counter()
-        until = began + seconds
-        flying = deque(get(payload=request) for _ in range(in_flight))
-        calls = 0
-        while flying:
-            check(size, len(flying.popleft().recv().ok.payload.to_bytes()))
-            calls += 1
-            if perf_counter() < until:
-                flying.append(get(payload=request))
-        return Sustained(calls, perf_counter() - began)
+        return oldest_first(
+            lambda: get(payload=request),
+            lambda replies: len(replies.recv().ok.payload.to_bytes()),
+            in_flight,
+            seconds,
+            size,
+        )
 
-    def stream(self, direction: str, count: int, payload: bytes) -> None:
-        if self._streams is None:
-            self._streams = _Streams(self.session, _UP, _DOWN)
-            self._streams.wait_for_reader()
-            time.sleep(0.1)  # the other way is declared at the same time, but nothing here says when it has arrived
-        pairs.stream(self._streams.send, self._streams.receive, direction, count, payload)
+    def _open_streams(self) -> tuple[pairs.Send, pairs.Receive]:
+        streams = _Streams(self.session, _UP, _DOWN)
+        streams.wait_for_reader()
+        time.sleep(0.1)  # the other way is declared at the same time, but nothing here says when it has arrived
+        return streams.send, streams.receive
 
 
 def serve(place: Place) -> _Server:
