@@ -155,12 +155,12 @@ class Backends:
     def _forget(self, backend: Backend) -> None:
         if self._backends.get(backend.server.id) is backend:
             del self._backends[backend.server.id]
-            self._turns.pop(backend.server.id, None)
 
     async def _forget_candidates(self) -> None:
         while True:
             await self._broker.changed.wait()
             self._candidates.clear()
+            self._turns = {server: turn for server, turn in self._turns.items() if server in self._backends}
 
     async def close(self) -> None:
         """Ends all connections."""

@@ -75,10 +75,9 @@ class Requests:
             connection.close_send(call)
 
     async def _read(self) -> bytes | None:
-        kept = self._kept
-        if kept is not None and self._next < len(kept):
+        if self._kept is not None and self._next < len(self._kept):
             self._next += 1
-            return kept[self._next - 1]
+            return self._kept[self._next - 1]
         # A read that is under way belongs to the call, not to whoever waits for it.
         reading = self._begin()
         await asyncio.wait({reading})
@@ -87,19 +86,20 @@ class Requests:
             await self._check_end()
             return None
         self._reading = None
-        if kept is not None:
-            self._keep(kept, message)
+        self._keep(message)
         data: bytes = message
         return data
 
-    def _keep(self, kept: list[bytes], message: bytes) -> None:
-        if kept and self._size + len(message) > _KEPT:
+    def _keep(self, message: bytes) -> None:
+        if self._kept is None:
+            return
+        if self._kept and self._size + len(message) > _KEPT:
             self.forget()
             return
         self._held.take(len(message))
         self._size += len(message)
         self._next += 1
-        kept.append(message)
+        self._kept.append(message)
 
     async def _check_end(self) -> None:
         """grpcio tells of the end of the requests in the same way when the caller has cancelled or is gone, before it

@@ -20,6 +20,8 @@ from integration.exposing import PROTO, tell
 from integration.gateway import address_of, channel_to, fact, front_and_back, serving, until_served
 from integration.nodejs.node import Node
 
+from ipcd import limits
+
 LIMIT = 4 << 20  # bytes of a message: grpcio's and the gateway's
 NOTHING = interop_pb2.Empty()
 
@@ -195,6 +197,18 @@ def test_a_thousand_calls_at_once(road: Road) -> None:
             assert [len(answer.payload.body) for answer in answers] == list(range(1000))
 
     run(main)
+
+
+def test_much_data_leaves_nothing_behind(channel: grpc.Channel) -> None:
+    """More than may wait in the gateway at one time has gone through it then, each way."""
+    unary: Any = channel.unary_unary("/conformance.v1.Echo/UnaryEcho")
+    both: Any = channel.stream_stream("/conformance.v1.Echo/BothEcho")
+    large, small = bytes(LIMIT - 1), bytes(LIMIT // 4)
+    count = limits.GATEWAY_BYTES // len(large) + 8
+    for _ in range(count):
+        assert len(unary(large, timeout=LONG)) == len(large)
+    answers = both(iter([small] * 4 * count), timeout=5 * LONG)
+    assert sum(map(len, answers)) == 4 * count * len(small)
 
 
 # -- pace -------------------------------------------------------------------------------------------

@@ -266,6 +266,7 @@ def test_a_cancelled_upload_is_broken_off_and_not_ended(node: Daemon, stub: Any)
         # A whole one, so that the words above are known to tell the difference.
         assert stub.Upload(iter([request(10)]), timeout=LONG).size == 10
         assert {line_of(server) for _ in range(3)} == {"begun", "ended", "whole"}
+    assert "Traceback" not in node.text()
 
 
 def test_a_caller_whose_connection_breaks(node: Daemon) -> None:
@@ -283,6 +284,7 @@ def test_a_caller_whose_connection_breaks(node: Daemon) -> None:
         with Through(address_of(node)) as through:
             run(main)
         assert {line_of(server), line_of(server)} == {"ended", "broken"}
+    assert "Traceback" not in node.text()
 
 
 class Through:
