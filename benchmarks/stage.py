@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import nodes
 from benchmarks.peers.base import Place
 from benchmarks.peers.registry import Peer
+from ipcd.demo.nodes import Node
 from ipcd.demo.processes import Children, StageError, Talker
 
 START = 30.0  # seconds for a process to be up: an interpreter and its imports, on a busy machine
@@ -112,7 +113,7 @@ class Stage:
     directory: Path
     tell: Tell
     entries: list[Entry] = field(default_factory=list)
-    nodes: list[nodes.Node] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
 
     @property
     def present(self) -> list[Entry]:
@@ -151,8 +152,8 @@ class Stage:
         place = Place(socket=socket or peer.socket, name=f"{prefix}{peer.name}", directory=str(self.directory))
         if not peer.ours:
             return place
-        own = self.nodes[0].socket
-        return replace(place, node=own, caller_node=self.nodes[1].socket if peer.socket == "tcp" else own)
+        own = str(self.nodes[0].socket)
+        return replace(place, node=own, caller_node=str(self.nodes[1].socket) if peer.socket == "tcp" else own)
 
 
 def one_line(error: BaseException) -> str:

@@ -9,8 +9,6 @@ from typing import Any
 
 import grpc
 
-from benchmarks.peers.base import UnsupportedError
-
 LONGEST = 300  # characters of an error that are told
 
 
@@ -30,7 +28,7 @@ def error_text(error: BaseException) -> str:
         text = f"{error.code().name}: {error.details()}"
     elif isinstance(error, ImportError):
         text = f"cannot be imported ({error})"
-    elif isinstance(error, (UnsupportedError, ToldError)):
+    elif isinstance(error, ToldError):
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}" if str(error) else repr(error)

@@ -90,10 +90,6 @@ class WrongAnswerError(Exception):
     """An answer is not what was sent; figures of it would be worth nothing."""
 
 
-class UnsupportedError(Exception):
-    """This peer cannot do that."""
-
-
 def check(expected: int, got: int) -> None:
     """Raises `WrongAnswerError` unless an answer is as long as what was sent."""
     if got != expected:

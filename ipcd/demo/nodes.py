@@ -1,4 +1,4 @@
-"""The demo's two nodes: real `ipcd run` processes on this machine that find each other."""
+"""Nodes: real `ipcd run` processes on this machine, and the demo's two, which find each other."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ def start_pair(children: Children, directory: Path, tell: Callable[[str], None])
 
     Raises StageError where one does not come up, or they don't find each other though one was told of the other.
     """
-    started = {name: _start(children, name, directory) for name in ("a", "b")}
-    a, b = (_up(name, directory, process) for name, process in started.items())
+    # Of its own: the user's own node, or another demo, may be found on the same interface.
+    cluster = f"demo-{os.getpid()}"
+    started = {name: begin(children, name, directory, cluster) for name in ("a", "b")}
+    a, b = (up(name, directory, process) for name, process in started.items())
     for node in (a, b):
         tell(f"node {node.name}: process {node.process.pid}, listening on {node.listen}")
     began = time.monotonic()
@@ -57,19 +59,18 @@ def start_pair(children: Children, directory: Path, tell: Callable[[str], None])
     tell(f"they have not found each other by zeroconf in {FOUND:.0f} s: starting b again with --peer {a.listen}")
     children.stop(b.process)
     began = time.monotonic()
-    b = _up(b.name, directory, _start(children, b.name, directory, "--peer", a.listen))
+    b = up(b.name, directory, begin(children, b.name, directory, cluster, "--peer", a.listen))
     if not _know_each_other(a, b, FOUND):
         raise StageError(f"node {b.name} has not reached node {a.name} at {a.listen} in {FOUND:.0f} s")
     return NodePair(a, b, "--peer", time.monotonic() - began)
 
 
-def _start(children: Children, name: str, directory: Path, *more: str) -> Child:
+def begin(children: Children, name: str, directory: Path, cluster: str, *more: str) -> Child:
+    """The process of a node, started but not waited for. `more` are further arguments of `ipcd run`."""
     return children.start(
         f"node {name}",
-        *("-m", "ipcd", "run", "--node", name),
+        *("-m", "ipcd", "run", "--node", name, "--cluster", cluster),
         *("--socket", str(_socket(name, directory)), "--listen", "127.0.0.1:0"),
-        # Of its own: the user's own node, or another demo, may be found on the same interface.
-        *("--cluster", f"demo-{os.getpid()}"),
         *more,
     )
 
@@ -78,8 +79,8 @@ def _socket(name: str, directory: Path) -> Path:
     return directory / f"{name}.sock"
 
 
-def _up(name: str, directory: Path, process: Child) -> Node:
-    """The node, once it answers."""
+def up(name: str, directory: Path, process: Child) -> Node:
+    """The node that `begin` has started, once it answers; raises StageError where it does not come to that."""
     until = time.monotonic() + UP
     socket = _socket(name, directory)
     with ipcd_client.channel("ipcd-node:", node=str(socket)) as channel:
@@ -97,11 +98,12 @@ def _up(name: str, directory: Path, process: Child) -> Node:
 
 def _know_each_other(a: Node, b: Node, seconds: float) -> bool:
     until = time.monotonic() + seconds
-    return _knows(a, b, until) and _knows(b, a, until)
+    return knows(a, b, until) and knows(b, a, until)
 
 
-def _knows(node: Node, other: Node, until: float) -> bool:
-    """Whether `node` has a link with `other` before then, a time of time.monotonic()."""
+def knows(node: Node, other: Node, until: float) -> bool:
+    """Whether `node` has a link with `other` before then, a time of time.monotonic(); raises StageError where it ends
+    meanwhile."""
     with ipcd_client.channel("ipcd-node:", node=str(node.socket)) as channel:
         stub = node_pb2_grpc.NodeStub(channel)
         while True:
