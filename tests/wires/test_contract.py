@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ipcd_client.testing.fd_contract import FdContract
-from ipcd_client.testing.wire_contract import ProcessContract, WireContract
+from ipcd_client.testing.process_contract import ProcessContract
+from ipcd_client.testing.wire_contract import WireContract
 from ipcd_client.testing.wire_factories import MemoryFactory, ShmFactory, TcpFactory, UnixFactory
 
 

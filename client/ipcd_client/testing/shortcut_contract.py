@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from typing import ClassVar
+from collections.abc import Callable
 
 import pytest
 
 from ipcd_client.errors import ProtocolError, WireClosed
 from ipcd_client.frame.codec import HEADER_SIZE, LARGE, Frame
-from ipcd_client.testing.wire_factories import WireFactory
-from ipcd_client.testing.wire_tools import LIMIT, Worker, fill, message, pass_on, raw, ready, soon, transfer
+from ipcd_client.testing.pair_contract import Ends, PairContract
+from ipcd_client.testing.wire_tools import LIMIT, Worker, fill, message, pass_on, raw, soon, transfer
 from ipcd_client.wire.base import Wire
-
-Ends = tuple[Wire, Wire]
 
 
 def glanced(wire: Wire) -> bytes | None:
@@ -53,19 +50,16 @@ def bunches(chance: random.Random) -> list[list[bytes]]:
     return [[chance.randbytes(chance.choice(sizes)) for _ in range(chance.choice([1, 1, 2, 5]))] for _ in range(100)]
 
 
-class ShortcutContract:
+class ShortcutContract(PairContract):
     """`peek`, `glance`, `put_back`, `drained` and `quick`."""
 
-    factory: ClassVar[WireFactory]
-
     @pytest.fixture
-    def at_rest(self) -> Iterator[Ends]:
+    def at_rest(self, ends: Ends) -> Ends:
         """Two ends over which a frame has gone each way, so that they are where they stay."""
-        with ready(self.factory.pair()) as ends:
-            for wires in (ends, ends[::-1]):
-                transfer(*wires, [b"first"])
-                assert wires[1].recv() is None
-            yield ends
+        for wires in (ends, ends[::-1]):
+            transfer(*wires, [b"first"])
+            assert wires[1].recv() is None
+        return ends
 
     # -- peek -------------------------------------------------------------------------------------
 
