@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -96,7 +97,8 @@ class Server(grpc.Server):
 
     def __del__(self) -> None:
         serving: Serving | None = getattr(self, "_serving", None)
-        if serving is not None:
+        # At the interpreter's end, threads that will never run again may hold any lock.
+        if serving is not None and not sys.is_finalizing():
             serving.dropped()
 
     # -- facts ------------------------------------------------------------------------------------
