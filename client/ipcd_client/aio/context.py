@@ -325,8 +325,9 @@ class ServicerContext(Base):
             close_all(call.fds)
         if self._news is not None:
             self._news.progressed()
-        # The two refer to each other: what is no cycle is freed at once, and not by the collector.
+        # These refer back to this: what is no cycle is freed at once, and not by the collector.
         call.user = None
+        self._abort = None
         self._over = True
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():

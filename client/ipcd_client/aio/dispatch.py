@@ -119,7 +119,7 @@ class Server:
         method = None
         if not self._interceptors:
             try:
-                method = self._known(call.method, call.metadata)
+                method = self._known(call)
             except Exception as error:
                 log.exception("a generic handler failed to look up %s", call.method)
                 connection.finish(call, status.to_int(grpc.StatusCode.UNKNOWN), _unexpected(error))
@@ -142,13 +142,13 @@ class Server:
         if not self._running:
             self._idle.set()
 
-    def _known(self, name: str, metadata: Iterable[tuple[str, str | bytes]]) -> Method | None:
+    def _known(self, call: ServerCall) -> Method | None:
         """What is known of the method; None if there is none. Generic handlers are asked for each call anew, as they
         may answer differently."""
-        handler = self.handlers.find(CallDetails(name, md.received(metadata)))
-        return None if handler is None else self._of(name, handler)
-
-    def _of(self, name: str, handler: Handler) -> Method:
+        name = call.method
+        handler = self.handlers.registered.get(name) or self.handlers.find(_details(call))
+        if handler is None:
+            return None
         method = self._methods.get(name)
         if method is None or method.handler is not handler:
             # Only names that have a handler: those that peers made up must not fill the memory.
@@ -163,7 +163,7 @@ class Server:
                 return self.handlers.find(details)
             return await self._interceptors[index].intercept_service(lambda d: chain(index + 1, d), details)
 
-        handler = await chain(0, CallDetails(call.method, md.received(call.metadata)))
+        handler = await chain(0, _details(call))
         if handler is None:
             raise Unfit(grpc.StatusCode.UNIMPLEMENTED, status.METHOD_NOT_FOUND)
         return Method(handler, self._max_send)
@@ -196,6 +196,9 @@ class Server:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a handler raises becomes a status
             self._failed(call, error, context)
+        except BaseException:
+            call.code, call.details = grpc.StatusCode.UNKNOWN, "the server was interrupted"
+            raise
         finally:
             if call.active:
                 context.finish(message)
@@ -226,9 +229,16 @@ class Server:
         call.details = _unexpected(error)
 
 
-_WELL: Final = (None, grpc.StatusCode.OK)
+_WELL: Final = (None, grpc.StatusCode.OK, status.OK)
+
+
+def _details(call: ServerCall) -> CallDetails:
+    return CallDetails(call.method, md.received(call.metadata))
 
 
 def _unexpected(error: Exception) -> str:
     """grpc.aio's text for a handler that raised."""
-    return f"Unexpected {type(error)}: {error}"
+    try:
+        return f"Unexpected {type(error)}: {error}"
+    except Exception:  # noqa: BLE001  # of the program's own __str__
+        return f"Unexpected {type(error)}"

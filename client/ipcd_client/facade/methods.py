@@ -47,7 +47,7 @@ class Methods:
         # What is known of methods that stay as they are.
         self.fixed: dict[str, Method] = {}
         self.interceptors = tuple(interceptors)
-        self._registered: dict[str, Handler] = {}
+        self.registered: dict[str, Handler] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
         self._found: dict[str, Method] = {}
         self.add_generic(handlers)
@@ -72,16 +72,16 @@ class Methods:
 
     def register(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """These are the service's methods."""
-        self._registered.update({f"/{service}/{method}": handler for method, handler in handlers.items()})
+        self.registered.update({f"/{service}/{method}": handler for method, handler in handlers.items()})
         self.services.add(service)
 
     def register_own(self, handlers: Mapping[str, Handler]) -> None:
         """Full names of methods that every server has; those of the program go before them."""
-        self._registered = {**handlers, **self._registered}
+        self.registered = {**handlers, **self.registered}
 
     def find(self, details: grpc.HandlerCallDetails) -> Handler | None:
         """The handler without any interceptor; None if there is none."""
-        handler = self._registered.get(details.method)
+        handler = self.registered.get(details.method)
         if handler is not None:
             return handler
         for generic in self._generic:
@@ -109,7 +109,7 @@ class Methods:
         """What is known of the method of a call that is not in `fixed`; None if there is no such method. Generic
         handlers are asked for each call anew, as they may answer differently."""
         name = call.method
-        registered = self._registered.get(name)
+        registered = self.registered.get(name)
         if registered is not None:
             method = self.fixed[name] = Method(None if self.interceptors else registered)
             return method

@@ -25,6 +25,11 @@ def broken(message: Any) -> Any:
     raise ZeroDivisionError("broken")
 
 
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
 class Echo(grpc.GenericRpcHandler):
     """Methods by name, of the kind that it begins with; bytes in and bytes out. Those with Sync in their name are for
     threads."""
@@ -218,6 +223,27 @@ class Echo(grpc.GenericRpcHandler):
             self.ended.set()
         return request
 
+    async def UnaryWaitAndTell(self, request: bytes, context: Any) -> bytes:
+        self.entered.set()
+        try:
+            await self.release.wait()
+        finally:
+            self.events.append((context.done(), context.cancelled(), context.why_cancelled()))
+            self.ended.set()
+        return b""
+
+    # where grpcio leaves the caller waiting
+
+    async def UnaryUnprintable(self, request: bytes, context: Any) -> bytes:
+        raise Unprintable
+
+    async def UnaryCancelled(self, request: bytes, context: Any) -> bytes:
+        raise asyncio.CancelledError
+
+    async def UnaryAbortOk(self, request: bytes, context: Any) -> bytes:
+        await context.abort(grpc.StatusCode.OK, "well")
+        return b""
+
     # unary-stream
 
     async def DownCount(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
@@ -346,6 +372,32 @@ class Echo(grpc.GenericRpcHandler):
     def UnarySyncWait(self, request: bytes, context: Any) -> bytes:
         self.released.wait(20)
         return request
+
+    def UnarySyncAbout(self, request: bytes, context: Any) -> bytes:
+        self.events.append((isinstance(context, grpc.ServicerContext), context.is_active()))
+        context.set_code(grpc.StatusCode.NOT_FOUND)
+        context.set_details("mine")
+        context.set_trailing_metadata((("x-key", "1"),))
+        self.events.append((context.code(), context.details(), context.trailing_metadata()))
+        context.set_code(grpc.StatusCode.OK)
+        context.set_compression(grpc.Compression.Gzip)
+        context.disable_next_message_compression()
+        self.events.append(context.add_callback(lambda: self.events.append("called back")))
+        return request
+
+    def UnarySyncCancel(self, request: bytes, context: Any) -> bytes:
+        self.events.append((context.cancel(), context.is_active(), context.cancel()))
+        self.events.append(context.add_callback(lambda: None))
+        return request
+
+    def BothSyncBroken(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        try:
+            yield from requests
+        except grpc.RpcError as error:
+            self.events.append(str(error))
+            raise
+        finally:
+            self.released.set()
 
     def DownSync(self, request: bytes, context: Any) -> Iterator[bytes]:
         for number in range(int(request)):
