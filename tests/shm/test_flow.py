@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from ipcd_client.errors import WireClosed, WireTimeout
 from ipcd_client.frame import codec
 from ipcd_client.frame.codec import HEADER_SIZE
-from ipcd_client.testing.shm_hand import CAPACITY, Hand, RawSegment, begun, sending
+from ipcd_client.testing.shm_hand import CAPACITY, Ends, RawSegment, begun, sending
 from ipcd_client.testing.wire_factories import FACTORIES, ShmFactory, agree
 from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, Worker, message, pass_on, raw, ready, soon, transfer
 from ipcd_client.wire import segment
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.shm import ShmWire
 
-Ends = tuple[ShmWire, Hand]
 Wires = tuple[ShmWire, ShmWire]
 
 

@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ipcd_client.errors import WireClosed
 from ipcd_client.frame.codec import HEADER_SIZE, Decoder, Frame
-from ipcd_client.testing.shm_hand import CAPACITY, Hand, receiving, sending
+from ipcd_client.testing.shm_hand import CAPACITY, Ends, Hand, receiving, sending
 from ipcd_client.testing.wire_tools import MAX_FRAME, Worker, message, raw, soon, violation
 from ipcd_client.wire import segment
 from ipcd_client.wire.segment import Incoming, Outgoing
 from ipcd_client.wire.shm import ShmWire
 
-Ends = tuple[ShmWire, Hand]
 MOST: Final = 2**64 - 2  # that an eventfd holds
 
 

@@ -179,7 +179,10 @@ class Hand:
         return incoming
 
 
-def wire_and_hand(first: int = CAPACITY) -> tuple[ShmWire, Hand]:
+Ends = tuple[ShmWire, Hand]
+
+
+def wire_and_hand(first: int = CAPACITY) -> Ends:
     """A wire, and its peer by hand: nothing was said yet."""
     one, other = socket.socketpair()
     wire = ShmWire(one, peer="the hand", first=first)
