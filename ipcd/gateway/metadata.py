@@ -8,13 +8,10 @@ from typing import Final
 from ipcd_client.errors import ConfigError
 from ipcd_client.frame.codec import Metadata
 from ipcd_client.node.target import Target, parse
+from ipcd_client.rpc.metadata import travels
 
 # Pins a call as a channel's target does. Not passed on.
 TARGET: Final = "ipcd-target"
-# The one key of gRPC's own that programs set, by grpcio-status and its like.
-_STATUS_DETAILS: Final = "grpc-status-details-bin"
-# They describe one HTTP/2 connection, or are made anew from what the call has: its deadline, status and method.
-_OF_A_HOP: Final = {"te", "content-type", "content-length", "host", "connection"}
 
 _ANY: Final = Target("", "")
 
@@ -33,15 +30,11 @@ def inbound(entries: Iterable[tuple[str, str | bytes]]) -> tuple[Metadata, Targe
             if target is not None:
                 raise ConfigError(f"{TARGET} is given more than once")
             target = parse(str(value))
-        elif not _reserved(key):
+        elif travels(key):
             kept.append((key, value))
     return tuple(kept), target or _ANY
 
 
 def outbound(entries: Iterable[tuple[str, str | bytes]]) -> Metadata:
     """What a caller gets of a server's initial or trailing metadata."""
-    return tuple((key, value) for key, value in entries if key == _STATUS_DETAILS or not _reserved(key))
-
-
-def _reserved(key: str) -> bool:
-    return key.startswith(("grpc-", ":")) or key in _OF_A_HOP
+    return tuple((key, value) for key, value in entries if travels(key))

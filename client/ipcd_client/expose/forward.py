@@ -7,7 +7,7 @@ direction, some of which have one message only.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -19,12 +19,9 @@ from ipcd_client.facade.requests import RequestIterator
 from ipcd_client.pb.ipcd.v1 import wire_pb2
 from ipcd_client.rpc import deadline as deadlines
 from ipcd_client.rpc.failure import CallFailed
+from ipcd_client.rpc.metadata import travels
 
-# What gRPC over HTTP/2 says of each call by itself.
-_RESERVED: Final = frozenset(
-    {"te", "content-type", "user-agent", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding"}
-)
-
+_USER_AGENT: Final = "user-agent"  # grpcio sends its own
 _DESCRIBE_TIMEOUT: Final = 5.0  # seconds
 
 
@@ -51,7 +48,7 @@ class Forwarder:
     def _forwarded(self, method: str, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         left = context.time_remaining()
         timeout = None if left == deadlines.FOREVER else left
-        metadata = [entry for entry in context.invocation_metadata() if entry[0] not in _RESERVED]
+        metadata = tuple(each for each in _own(context.invocation_metadata()) if each[0] != _USER_AGENT)
         try:
             if isinstance(requests, RequestIterator) and requests.only_one:
                 # To the server it is the same; here, grpcio needs no thread to take requests from an iterator.
@@ -68,18 +65,23 @@ class Forwarder:
             initial = call.initial_metadata()
             # An answer that fails at once has none; to others, none may be news too.
             if initial or call.is_active():
-                context.send_initial_metadata(initial)
+                context.send_initial_metadata(_own(initial))
             try:
                 for response in call:  # noqa: UP028  grpcio's call is no generator: nothing is delegated to it
                     yield response
             except grpc.RpcError:
                 pass  # it is the call itself, which has ended; how, is told below
-            context.set_trailing_metadata(call.trailing_metadata())
+            context.set_trailing_metadata(_own(call.trailing_metadata()))
             context.set_details(call.details())
             context.set_code(call.code())
         finally:
             # Where nobody reads on, this handler is closed at one of the messages.
             call.cancel()
+
+
+def _own(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[tuple[str, str | bytes], ...]:
+    """Those entries that the programs sent."""
+    return tuple((key, value) for key, value in metadata if travels(key))
 
 
 class _Requests:

@@ -11,6 +11,11 @@ from ipcd_client.frame.codec import ENTRY_COST
 
 _KEY: Final = re.compile(r"[0-9a-z_.-]+\Z")
 
+# The one key of gRPC's own that programs set, by grpcio-status and its like.
+_STATUS_DETAILS: Final = "grpc-status-details-bin"
+# They describe one HTTP/2 connection, or are made anew from what the call has: its deadline, status and method.
+_OF_A_HOP: Final = frozenset({"te", "content-type", "content-length", "host", "connection"})
+
 
 class Metadatum(NamedTuple):
     """One entry. Values of keys ending in -bin are bytes, others text."""
@@ -30,6 +35,11 @@ class InvalidMetadata(IpcdError):
 def received(entries: Iterable[tuple[str, str | bytes]]) -> Metadata:
     """What came over a wire, as users see it."""
     return tuple([Metadatum(key, value) for key, value in entries])
+
+
+def travels(key: str) -> bool:
+    """Whether an entry is the programs' own, so that who makes a call again somewhere else passes it on."""
+    return key == _STATUS_DETAILS or not (key.startswith(("grpc-", ":")) or key in _OF_A_HOP)
 
 
 def checked(
