@@ -165,6 +165,7 @@ class Serving:
         self._reactor.stop()
         if self.ports is not None:
             self.ports.wait()
+            self.ports = None
         if self._owns_executor:
             self.executor.shutdown(wait=False)
         with self._lock:
