@@ -48,6 +48,12 @@ class FdContract:
         del ends
         assert open_fds() - before == set()
 
+    def test_they_go_with_the_first_byte_though_an_empty_buffer_is_before_it(self, ends: Ends) -> None:
+        one, other = ends
+        one.send([b"", *message(b"with one", fds=1)], [marked("it")])
+        assert pass_on(one, other).payload == b"with one"
+        assert marks(other.take_fds(1)) == ["it"]
+
     def test_a_glance_does_not_part_them_from_their_frame(self, ends: Ends) -> None:
         one, other = ends
         one.send(message(b"with one", fds=1), [marked("it")])
