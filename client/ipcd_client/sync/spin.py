@@ -1,8 +1,8 @@
 """Waiting for a wire: spin a little, then park.
 
-A wake-up from another core costs 30-40 us, a spin finds the answer within one. So: spin only while recent answers
-came within the budget, less and less often after misses, at most one spinner in a process, and never where only one
-CPU is usable or a quota would be spent. `IPCD_SPIN_US` sets the budget in microseconds; 0 turns it off.
+A wake-up from another core costs tens of microseconds, a spin finds the answer within one. So: spin only while recent
+answers came within the budget, less and less often after misses, at most one spinner in a process, and never where only
+one CPU is usable or a quota would be spent. `IPCD_SPIN_US` sets the budget in microseconds; 0 turns it off.
 """
 
 from __future__ import annotations
