@@ -135,7 +135,7 @@ class Server:
         context = self._context(loop, connection, call, method, identity, self._ended)
         self._running.add(context)
         self._idle.clear()
-        context.task = loop.create_task(self._run(connection, call, context), context=self.variables.copy())
+        context.task = loop.create_task(self._run(call, context), context=self.variables.copy())
 
     def _ended(self, context: ServicerContext) -> None:
         self._running.discard(context)
@@ -168,7 +168,7 @@ class Server:
             raise Unfit(grpc.StatusCode.UNIMPLEMENTED, status.METHOD_NOT_FOUND)
         return Method(handler, self._max_send)
 
-    async def _run(self, connection: Connection, call: ServerCall, context: ServicerContext) -> None:
+    async def _run(self, call: ServerCall, context: ServicerContext) -> None:
         context.started = True
         message: bytes | None = None
         try:
@@ -184,8 +184,11 @@ class Server:
             elif method.request_streaming:
                 response = await method.behavior(Requests(context), context)
             else:
-                # Most requests came with their call.
-                request = method.parsed(connection.take(call)) if call.messages else await context.only_request()
+                if call.messages and call.messages[0][1] < 0:
+                    # As most do, it came with its call, and nothing waits for its credit.
+                    request = method.parsed(call.messages.popleft()[0])
+                else:
+                    request = await context.only_request()
                 response = await method.behavior(request, context)
             if not method.response_streaming and call.active and call.code in _WELL:
                 message = method.serialized(response)
