@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import grpc
 from google.protobuf.message import DecodeError
 
-from ipcd_client.errors import ChannelClosed, NoDaemon, ProtocolError, WireClosed, WireError
+from ipcd_client.errors import ChannelClosed, NoDaemon, NodeError, ProtocolError, WireClosed, WireError
 from ipcd_client.frame.settings import Settings
 from ipcd_client.loop import dial
 from ipcd_client.loop.connection import HELLO_TIMEOUT, Connection
@@ -127,7 +127,7 @@ class LoopRouter:
         except DecodeError as error:
             for fd in fds:
                 fd.close()
-            raise ProtocolError("bad-reply", f"the daemon's introduction does not parse: {error}") from error
+            raise NodeError(f"the introduction by the daemon at {self.path} does not parse: {error}") from error
         choice = reply.choice
         peer = introduction.name_of(choice.server)
         if fds:
