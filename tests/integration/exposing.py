@@ -58,13 +58,14 @@ def tell(process: subprocess.Popen[str], line: str) -> None:
 class Exposing:
     """One process, whose lines are JSON. A context manager: killed at the end, if it has not ended."""
 
-    def __init__(self, node: Daemon, to: str, *arguments: str) -> None:
+    def __init__(self, node: Daemon, to: str, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
             [*CTL, "-s", node.socket, "-o", "json", "expose", "--to", to, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             bufsize=1,
+            env=os.environ | environment,
         )
 
     def __enter__(self) -> Self:

@@ -157,6 +157,19 @@ def test_a_reader_that_stops_stops_the_server(node: Daemon, address: str) -> Non
         assert made() == count
 
 
+def test_how_large_a_message_may_be_is_for_the_two_programs_to_say(node: Daemon, address: str) -> None:
+    with exposed(node, address) as (_, _, stub):
+        with ipcd_client.channel(node=node.socket, options=[("grpc.max_receive_message_length", -1)]) as channel:
+            large = interop_pb2_grpc.TestStub(channel)
+            assert large.Unary(request(0, 16 << 20), timeout=LONG) == interop.reply(16 << 20)
+        for call in (
+            stub.Unary.future(request(0, 16 << 20), timeout=LONG),  # more than the caller takes
+            stub.Unary.future(request(16 << 20), timeout=LONG),  # more than the server takes
+        ):
+            assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "larger than max" in str(call.details())
+
+
 def test_one_call_too_many_is_told_the_limit(node: Daemon, address: str) -> None:
     with exposed(node, address, "--max-calls", "2") as (_, _, stub):
         pipes = [Pipe(), Pipe()]
@@ -260,6 +273,14 @@ def test_what_the_health_service_says_counts(node: Daemon, address: str, kind: s
             assert stub.Nothing(NOTHING, timeout=LONG) == NOTHING
 
 
+def test_who_waits_for_it_gets_it(node: Daemon, address: str) -> None:
+    with stub_at(node) as stub, Exposing(node, address, interop.SERVICE) as exposing:
+        exposing.serves_not(words="UNAVAILABLE")
+        call = stub.Nothing.future(NOTHING, timeout=2 * LONG, wait_for_ready=True)
+        with grpcio_server(address):
+            assert call.result() == NOTHING
+
+
 def test_each_service_has_its_own_health(node: Daemon, address: str) -> None:
     with grpcio_server(address, "--health", "watch") as server:
         line_of(server)
@@ -280,6 +301,22 @@ def test_it_registers_again_with_a_new_daemon(cluster: Daemons, node: Daemon, ad
         eventually(lambda: interop.SERVICE in listed(again), "it is registered")
         with stub_at(again) as other:
             assert other.Nothing(NOTHING, timeout=LONG) == NOTHING
+
+
+def test_what_cannot_be_registered_is_as_soon_as_it_can(cluster: Daemons, node: Daemon, address: str) -> None:
+    with (
+        grpcio_server(address, "--health", "watch") as server,
+        Exposing(node, address, interop.SERVICE, IPCD_ATTACH_TIMEOUT="0.1") as exposing,
+    ):
+        exposing.serves()
+        node.kill()
+        tell(server, f"{interop.SERVICE} NOT_SERVING")
+        exposing.serves_not(words="NOT_SERVING")
+        tell(server, f"{interop.SERVICE} SERVING")
+        exposing.serves_not(words="cannot be registered: no ipcd daemon")
+        again = cluster.run()
+        exposing.serves(words="SERVING")
+        assert listed(again) == [interop.SERVICE]
 
 
 # -- the end ----------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Final
 
 import grpc
-from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError
 
@@ -19,6 +20,11 @@ from ipcd_client.rpc.failure import CallFailed
 _ABOUT_SERVERS: Final = ("grpc.reflection.", "grpc.health.", "grpc.channelz.", "ipcd.v1.")
 _METHODS: Final = tuple(
     f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
+)
+
+# They come with protobuf, and some servers leave them out.
+_WELL_KNOWN: Final = re.compile(
+    "google/protobuf/(any|api|descriptor|duration|empty|field_mask|source_context|struct|timestamp|type|wrappers).proto"
 )
 
 Request = reflection_pb2.ServerReflectionRequest
@@ -57,7 +63,6 @@ class Reflection:
                 found.update({file.name: file for file in files})
                 roots = roots or [file.name for file in files]
             missing = {name for file in found.values() for name in file.dependency} - found.keys()
-            # Some servers leave out what protobuf itself has.
             known = {name: file for name in missing if (file := _well_known(name)) is not None}
             found.update(known)
             wanted = [Request(file_by_filename=name) for name in sorted(missing - known.keys())]
@@ -100,14 +105,11 @@ def _parsed(data: bytes) -> FileDescriptorProto:
 
 
 def _well_known(name: str) -> FileDescriptorProto | None:
-    if not name.startswith("google/protobuf/"):
-        return None
-    try:
-        file = descriptor_pool.Default().FindFileByName(name)
-    except KeyError:
+    match = _WELL_KNOWN.fullmatch(name)
+    if match is None:
         return None
     proto = FileDescriptorProto()
-    file.CopyToProto(proto)
+    importlib.import_module(f"google.protobuf.{match[1]}_pb2").DESCRIPTOR.CopyToProto(proto)
     return proto
 
 
