@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -386,10 +387,30 @@ def test_loops_in_several_threads(run: Run, make: Callable[..., Any]) -> None:
     assert not failures
 
 
-@pytest.mark.skipif(uvloop is None, reason="uvloop is not installed")
-def test_on_uvloop(run: Run) -> None:
+def eager() -> asyncio.AbstractEventLoop:
+    """A loop whose tasks begin when they are made."""
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+    return loop
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        pytest.param(
+            getattr(uvloop, "new_event_loop", None),
+            id="uvloop",
+            marks=pytest.mark.skipif(uvloop is None, reason="uvloop is not installed"),
+        ),
+        pytest.param(
+            eager,
+            id="eager tasks",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has had eager tasks since 3.12"),
+        ),
+    ],
+)
+def test_on_other_loops(run: Run, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def main(side: Side) -> None:
-        assert "uvloop" in type(asyncio.get_running_loop()).__module__
         assert await side.unary("UnaryEcho")(b"x") == b"x"
         assert await side.unary("UnarySync")(b"x") == b"x"
         assert [part async for part in side.down("DownCount")(b"200")] == PARTS
@@ -400,4 +421,4 @@ def test_on_uvloop(run: Run) -> None:
         await side.server.stop(0.05)
         assert (await running)[1] is Code.UNAVAILABLE
 
-    run(main, uvloop.new_event_loop)
+    run(main, factory)
