@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Self
@@ -52,7 +53,7 @@ class Channel(grpc.Channel):
 
     # -- grpc.Channel -----------------------------------------------------------------------------
 
-    def subscribe(self, callback: Callback, try_to_connect: bool | None = False) -> None:
+    def subscribe(self, callback: Callback, try_to_connect: bool | None = None) -> None:
         self._connectivity.subscribe(callback, try_to_connect)
 
     def unsubscribe(self, callback: Callback) -> None:
@@ -112,7 +113,9 @@ class Channel(grpc.Channel):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        # At the interpreter's end, threads that will never run again may hold any lock.
+        if not sys.is_finalizing():
+            self.close()
 
     # -- more than grpc's -------------------------------------------------------------------------
 

@@ -42,15 +42,19 @@ class Connectivity:
                 return
             self._callbacks.append((callback, []))
             self._connect = self._connect or bool(try_to_connect)
-            if self._thread is None:
+            # After a fork the object is there, its thread is not.
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="ipcd-connectivity", daemon=True)
                 self._thread.start()
         self._changed.set()
 
     def unsubscribe(self, callback: Callback) -> None:
-        """No more calls of this callback."""
+        """Takes back one subscription of a callback that equals this one: a bound method is another object each time."""
         with self._lock:
-            self._callbacks = [entry for entry in self._callbacks if entry[0] is not callback]
+            for index, (subscribed, _) in enumerate(self._callbacks):
+                if subscribed == callback:
+                    del self._callbacks[index]
+                    break
         self._changed.set()
 
     def close(self) -> None:

@@ -197,7 +197,7 @@ class Exchange:
             if connection is None or state.code is not None:
                 with self._changed:
                     if self.link[1] is state and not self._finished(state):
-                        self._changed.wait(deadlines.left(until, monotonic()))
+                        self._changed.wait(_left(until))
             else:
                 connection.wait(state.stream, partial(_stirred, state, ready), until)
             if until is not None and monotonic() >= until:
@@ -211,7 +211,7 @@ class Exchange:
                 connection, current = self.link
                 if current is state or connection is not None:
                     return current is not state
-                self._changed.wait(deadlines.left(self.deadline, monotonic()))
+                self._changed.wait(_left(self.deadline))
             self.expire()
         return False
 
@@ -316,6 +316,11 @@ class Exchange:
             callbacks, self._callbacks = self._callbacks, []
         if self._runner is not None:
             self._runner.run(callbacks)
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds, no more than Python's locks take."""
+    return None if deadline is None else min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX)
 
 
 def _stirred(state: ClientCall, ready: Ready | None) -> bool:

@@ -35,6 +35,7 @@ from ipcd_client.wire.fds import Fd
 # Seconds.
 WATCH: Final = 0.0025
 IDLE: Final = 0.05
+_WAIT_MOST: Final = 86400.0  # epoll takes no more than some weeks
 _READ: Final = select.EPOLLIN | select.EPOLLRDHUP
 _READY_MOST: Final = 64
 
@@ -332,7 +333,7 @@ class Reactor:
         soonest = min([*list(self._deadlines.values()), *list(self._hellos.values())], default=None)
         if soonest is None:
             return timeout
-        left = max(0.0, soonest - monotonic())
+        left = min(max(0.0, soonest - monotonic()), _WAIT_MOST)
         return left if timeout is None or left < timeout else timeout
 
     def _expire(self) -> None:
