@@ -56,8 +56,9 @@ def front_and_back(cluster: Daemons, nodes: int) -> tuple[Daemon, Daemon]:
 
 @contextlib.contextmanager
 def channel_to(daemon: Daemon) -> Iterator[grpc.Channel]:
-    """grpcio's, with none of its other channels' connections."""
+    """grpcio's, connected, with none of its other channels' connections."""
     with grpc.insecure_channel(address_of(daemon), [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        grpc.channel_ready_future(channel).result(LONG)
         yield channel
 
 

@@ -24,7 +24,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from integration.daemons import LONG, Daemon, Daemons, eventually, run, until
+from integration.daemons import LONG, Daemon, Daemons, eventually, run
 from integration.exposing import line_of
 from integration.gateway import LISTEN, address_of, channel_to, fact, front_and_back, serving, until_served
 from ipcd_client.pb.ipcd.grpc import reflection_pb2
@@ -390,31 +390,27 @@ def test_whoever_does_not_speak_http_is_dropped(node: Daemon, stub: Any) -> None
 # -- bounds -----------------------------------------------------------------------------------------
 
 
-def test_calls_past_the_limit(node: Daemon) -> None:
-    async def main() -> None:
-        async with grpc.aio.insecure_channel(address_of(node)) as channel:
-            watch = node_pb2_grpc.NodeStub(channel).WatchCatalog
-            calls = [watch(node_pb2.ListCatalogRequest()) for _ in range(limits.GATEWAY_CALLS)]
-            for call in calls:
-                await call.read()
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await watch(node_pb2.ListCatalogRequest()).read()
-            assert caught.value.code() is Code.RESOURCE_EXHAUSTED
-            assert caught.value.details() == "the limit of 4096 calls of the gateway at once is reached"
-            calls.pop().cancel()
+def test_calls_past_the_limit(channel: grpc.Channel) -> None:
+    stub: Any = node_pb2_grpc.NodeStub(channel)
+    calls = [stub.WatchCatalog(node_pb2.ListCatalogRequest()) for _ in range(limits.GATEWAY_CALLS)]
+    for call in calls:
+        next(call)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stub.WatchCatalog(node_pb2.ListCatalogRequest(), timeout=LONG))
+    assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+    assert caught.value.details() == "the limit of 4096 calls of the gateway at once is reached"
+    calls.pop().cancel()
 
-            async def let_in() -> bool:
-                try:
-                    await node_pb2_grpc.NodeStub(channel).Status(node_pb2.StatusRequest(), timeout=LONG)
-                except grpc.aio.AioRpcError:
-                    return False
-                return True
+    def let_in() -> bool:
+        try:
+            stub.Status(node_pb2.StatusRequest(), timeout=LONG)
+        except grpc.RpcError:
+            return False
+        return True
 
-            await until(let_in, "there is room for another")
-            for call in calls:
-                call.cancel()
-
-    run(main)
+    eventually(let_in, "there is room for another")
+    for call in calls:
+        call.cancel()
 
 
 # -- its end ----------------------------------------------------------------------------------------

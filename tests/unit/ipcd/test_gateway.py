@@ -1,0 +1,93 @@
+"""The gateway's pure parts; the rest is tested with real clients, in tests/integration."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf import descriptor_pb2
+from ipcd_client.errors import ConfigError
+from ipcd_client.node.target import Target
+
+from ipcd import limits
+from ipcd.gateway import metadata
+from ipcd.gateway.budget import Budget
+from ipcd.gateway.reflection import Files, NotFound
+from ipcd.gateway.relay import service_of
+
+OF_A_HOP: list[tuple[str, str | bytes]] = [
+    (key, "x") for key in (":authority", "te", "content-type", "host", "grpc-timeout", "grpc-encoding")
+]
+PASSED_ON: list[tuple[str, str | bytes]] = [
+    ("user-agent", "grpc-node-js/1"),
+    ("x-a", "1"),
+    ("x-a", "2"),
+    ("x-b-bin", b"\0\xff"),
+]
+PASSED_ON += [("grpc-status-details-bin", b"\1")]
+
+
+def test_what_is_of_a_hop_or_ours_is_not_passed_on() -> None:
+    given = [*OF_A_HOP, *PASSED_ON, ("ipcd-target", "ipcd://b/canary")]
+    assert metadata.inbound(given) == (tuple(PASSED_ON), Target("b", "canary"))
+    assert metadata.inbound([]) == ((), Target("", ""))
+    assert metadata.outbound([*OF_A_HOP, *PASSED_ON]) == tuple(PASSED_ON)
+
+
+@pytest.mark.parametrize("targets", [["b"], ["ipcd:b"], [""], ["ipcd:", "ipcd:"]])
+def test_a_target_that_is_none(targets: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        metadata.inbound([("ipcd-target", target) for target in targets])
+
+
+@pytest.mark.parametrize(
+    ("method", "service"), [("/a.b.C/D", "a.b.C"), ("/C/D", "C"), ("//D", ""), ("/D", ""), ("/a/b/C", "a/b")]
+)
+def test_the_service_of_a_method(method: str, service: str) -> None:
+    assert service_of(method) == service
+
+
+def test_a_budget_is_never_overdrawn() -> None:
+    budget = Budget("things", 10)
+    budget.take(10)
+    with pytest.raises(limits.LimitReached, match=r"^the limit of 10 things is reached$"):
+        budget.take(1)
+    budget.give(3)
+    budget.take(3)
+    assert budget.used == 10
+
+
+def file(name: str, *dependencies: str, message: str = "M", extends: str = "") -> bytes:
+    """A file of proto2 with a message, or with an extension 100 of another one."""
+    result = descriptor_pb2.FileDescriptorProto(name=name, package=name[0], dependency=dependencies)
+    if extends:
+        field = result.extension.add(name="e", number=100, extendee=extends)
+        field.type = descriptor_pb2.FieldDescriptorProto.TYPE_INT32
+        field.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
+    else:
+        result.message_type.add(name=message).extension_range.add(start=100, end=200)
+    return result.SerializeToString()
+
+
+def test_files_come_with_what_they_import() -> None:
+    a, b, c = file("a.proto"), file("b.proto", "a.proto"), file("c.proto", "a.proto", extends=".a.M")
+    files = Files([a, b, c])
+    assert files.named("a.proto") == [a]
+    assert files.containing("b.M") == [b, a]
+    assert files.extending("a.M", 100) == [c, a]
+    assert (files.extensions("a.M"), files.extensions("b.M")) == ([100], [])
+    for missing in (
+        lambda: files.named("d.proto"),
+        lambda: files.containing("d.M"),
+        lambda: files.containing("M"),
+        lambda: files.extending("a.M", 101),
+        lambda: files.extensions("d.M"),
+    ):
+        with pytest.raises(KeyError):
+            missing()
+
+
+@pytest.mark.parametrize(
+    "data", [[b"\xff"], [file("b.proto", "a.proto")], [file("a.proto"), file("a.proto", message="N")]]
+)
+def test_what_are_no_descriptors(data: list[bytes]) -> None:
+    with pytest.raises(NotFound, match="the server's descriptors are none"):
+        Files(data)
