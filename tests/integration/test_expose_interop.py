@@ -1,4 +1,5 @@
-"""gRPC's interoperability tests, by our stubs, through `ipcctl expose`, of servers that know nothing of ipcd."""
+"""gRPC's interoperability tests, of servers that know nothing of ipcd, through `ipcctl expose`: called by stubs of ours,
+and by grpcio's through the gateway."""
 
 from __future__ import annotations
 
@@ -10,26 +11,29 @@ import pytest
 from conformance import interop
 from integration import daemons
 from integration.exposing import PROTO, Exposing, grpcio_server, line_of
+from integration.gateway import LISTEN, channel_to
 
 
 @pytest.fixture(scope="module", params=["grpcio", "nodejs"])
 def node(request: pytest.FixtureRequest) -> Iterator[daemons.Daemon]:
     """At which a server in the language is exposed."""
     with daemons.daemons() as all_of_them:
-        daemon = all_of_them.run()
+        daemon = all_of_them.run("a", *LISTEN)
         if request.param == "grpcio":
             server = grpcio_server("127.0.0.1:0")
         else:
             server = request.getfixturevalue("nodejs").running("interop_server.js", str(PROTO), "127.0.0.1:0")
         with server as process, Exposing(daemon, f"127.0.0.1:{line_of(process)}", interop.SERVICE) as exposing:
             exposing.serves()
-            yield daemon
+            # As long as it lives, so do grpcio's pollers.
+            with channel_to(daemon):
+                yield daemon
 
 
-@pytest.fixture
-def channel(node: daemons.Daemon) -> Iterator[grpc.Channel]:
+@pytest.fixture(params=["ours", "gateway"])
+def channel(node: daemons.Daemon, request: pytest.FixtureRequest) -> Iterator[grpc.Channel]:
     """Of one test."""
-    with ipcd_client.channel(node=node.socket) as made:
+    with ipcd_client.channel(node=node.socket) if request.param == "ours" else channel_to(node) as made:
         yield made
 
 
