@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from ipcd_client.errors import IpcdError, NodeError, ProtocolError, UsageError, WireError
+from ipcd_client.errors import IpcdError, NodeError, ProtocolError, UsageError, WireError, WireTimeout
 from ipcd_client.frame.codec import Metadata
 from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE
 from ipcd_client.loop.connection import Connection
@@ -71,11 +71,14 @@ class Relay:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 backend = await self._find(service, target, tried)
-            except (NodeError, WireError, ProtocolError):
+            except (NodeError, WireError, ProtocolError) as error:
                 # The server is gone, and nobody has noticed yet.
-                if attempt == ATTEMPTS or not tried:
-                    raise
-                continue
+                if attempt < ATTEMPTS and tried:
+                    continue
+                if isinstance(error, WireTimeout):
+                    # Of our own; the caller's deadline is another.
+                    raise NodeError(str(error)) from error
+                raise
             call = await self._tried(backend, metadata, requests, first)
             if not call.refused or not requests.replayable or attempt == ATTEMPTS:
                 return call

@@ -24,12 +24,17 @@ def address_of(daemon: Daemon) -> str:
     return str(daemon.events("started")[0]["grpc"]).rpartition(",")[2]
 
 
+def serving(daemon: Daemon, name: str = "first") -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """gateway_server.py at a daemon."""
+    return serving_at(daemon.socket, name)
+
+
 @contextlib.contextmanager
-def serving(daemon: Daemon, name: str = "first") -> Iterator[subprocess.Popen[str]]:
+def serving_at(node_socket: str, name: str) -> Iterator[subprocess.Popen[str]]:
     """gateway_server.py at a node, registered. Killed at the end, if it has not ended."""
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     with subprocess.Popen(
-        [sys.executable, SERVER, daemon.socket, name],
+        [sys.executable, SERVER, node_socket, name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
