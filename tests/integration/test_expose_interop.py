@@ -1,5 +1,5 @@
-"""gRPC's interoperability tests, of servers that know nothing of ipcd, through `ipcctl expose`: called by stubs of ours,
-and by grpcio's through the gateway."""
+"""gRPC's interoperability tests, of servers that know nothing of ipcd, through `ipcctl expose`: called by stubs of
+ours, and by grpcio's through the gateway."""
 
 from __future__ import annotations
 
