@@ -122,7 +122,7 @@ class Relay:
                     await context.send_initial_metadata(outbound(call.initial_metadata))
             if call.messages:
                 self._counted -= 1
-                message = connection.take(call)
+                message = bytes(connection.take(call))
                 try:
                     await context.write(message)
                 finally:

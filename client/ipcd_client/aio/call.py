@@ -13,6 +13,7 @@ import grpc
 from grpc.aio import EOF, AioRpcError, Metadata, UsageError
 
 from ipcd_client.aio.exchange import Exchange
+from ipcd_client.facade.messages import parsed
 from ipcd_client.frame.codec import Payload
 from ipcd_client.rpc import status
 
@@ -121,11 +122,8 @@ class Call(grpc.aio.Call):
 
     def _parsed(self, data: Payload) -> Any:
         # A message that does not parse is logged, and comes as None: as of grpc.aio.
-        message = bytes(data) if data.__class__ is not bytes else data
-        if self._deserialize is None:
-            return message
         try:
-            return self._deserialize(message)
+            return parsed(data, self._deserialize)
         except Exception:
             log.exception(status.DESERIALIZE_RESPONSE_FAILED)
             return None

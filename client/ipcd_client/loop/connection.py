@@ -24,7 +24,7 @@ from ipcd_client.errors import (
 )
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
-from ipcd_client.frame.codec import HEADER_SIZE, Buffer, Frame, Metadata
+from ipcd_client.frame.codec import HEADER_SIZE, Buffer, Frame, Metadata, Payload
 from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.connection import StreamsExhausted
 from ipcd_client.frame.settings import Settings
@@ -275,12 +275,12 @@ class Connection:
             raise
         return self.send_now(call, message, end=end, fds=fds)
 
-    def take(self, call: ClientCall | ServerCall) -> bytes:
+    def take(self, call: ClientCall | ServerCall) -> Payload:
         """The next message of the call, of which there must be one. Gives the credit back."""
         message, cost = call.messages.popleft()
         if cost >= 0:
             self._send(self.core.consumed(call.stream, cost))
-        return bytes(message)
+        return message
 
     # -- the callee's end -------------------------------------------------------------------------
 
@@ -306,7 +306,8 @@ class Connection:
     ) -> bool:
         """Sends the status, and the answer of a unary call with it. False if nobody waits for it; `fds`, owned by the
         connection from here on, are then closed."""
-        close_all(call.fds)
+        if "fds" in call.__dict__:
+            close_all(call.fds)
         if call.stream not in self._calls:
             close_all(fds)
             return False

@@ -55,7 +55,7 @@ class ClientStream:
             self.cancel()
             raise
         if call.messages:
-            return self._connection.take(call)
+            return bytes(self._connection.take(call))
         self._stop_timer()
         if call.code is not grpc.StatusCode.OK:
             raise CallFailed.of(call)

@@ -21,7 +21,6 @@ from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire import tcp
 
-
 _OPEN: Final = attach.API + "Open"
 
 
