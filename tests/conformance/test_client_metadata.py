@@ -140,7 +140,8 @@ ASK_GRPCIO = """
 import sys
 sys.path[:0] = [sys.argv[1]]
 import grpc
-from conformance.test_client_metadata import WAYS, WRONG, check_raised
+from conformance.test_client_metadata import WRONG, check_raised
+from conformance.ways import WAYS
 with grpc.insecure_channel("127.0.0.1:1") as channel:
     for way in WAYS:
         for name in WRONG:

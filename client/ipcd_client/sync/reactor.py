@@ -122,14 +122,17 @@ class Reactor:
     def add(self, connection: Connection) -> None:
         """Reads the connection from now on, until it ends."""
         with self._changed:
-            if self._stopping or connection.error is not None:
-                return
-            fd = connection.wire.fileno()
-            self._connections[fd] = connection
-            if not connection.core.ready:
-                self._hellos[connection] = monotonic() + HELLO_TIMEOUT
-            self._epoll.register(fd, _READ)
-        self.wake()
+            stopping = self._stopping
+            if not stopping and connection.error is None:
+                fd = connection.wire.fileno()
+                self._connections[fd] = connection
+                if not connection.core.ready:
+                    self._hellos[connection] = monotonic() + HELLO_TIMEOUT
+                self._epoll.register(fd, _READ)
+        if stopping:
+            connection.close("the server has stopped")
+        else:
+            self.wake()
 
     def pause(self, connection: Connection) -> None:
         """A waiting thread reads from now on. (Host)"""
