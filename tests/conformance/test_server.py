@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from conformance.conftest import Side
-from conformance.outcomes import LONG, stream, unary
+from conformance.outcomes import LONG, OLD_GRPCIO, stream, unary
 from grpc import StatusCode
 
 KINDS = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
@@ -71,7 +71,8 @@ def test_late_generic_handlers_are_found(side: Side) -> None:
 def test_late_registered_handlers_are_ignored(side: Side, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         side.server.add_registered_method_handlers(side.service, {"Late": answers("unary_unary", b"late")})
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    silent = side.name == "grpcio" and OLD_GRPCIO
+    assert [record.levelname for record in caplog.records] == ([] if silent else ["WARNING"])
     assert unary(side.unary("Late")) == NOT_FOUND
 
 

@@ -261,12 +261,11 @@ def test_request_that_does_not_parse(side: Side, kind: str, deserialize: Callabl
     assert not called
 
 
-@pytest.mark.usefixtures("leaky")
 @pytest.mark.parametrize("data", [b"bad", bytes(5 << 20)], ids=["does not parse", "too large"])
 def test_request_in_a_stream_that_cannot_be_had(side: Side, data: bytes) -> None:
     """The call is over; to the handler, a request that does not parse looks like the end."""
-    if side.name == "grpcio" and data != b"bad":
-        pytest.skip("now and then, grpcio's handler takes it for the end, or waits for ever (seen with 1.85.1)")
+    if side.name == "grpcio":
+        pytest.skip("now and then, grpcio's handler waits for ever (seen with 1.72.1 and 1.85.1)")
     got: list[Any] = []
     ended = threading.Event()
 
