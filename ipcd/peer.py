@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
-from grpc.aio import EOF
+from grpc.aio import EOF, UsageError
 from ipcd_client.aio.context import ServicerContext
-from ipcd_client.errors import IpcdError
+from ipcd_client.errors import IpcdError, WireClosed
 from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.stream import ClientStream
 from ipcd_client.loop.waiters import Waiters
@@ -70,11 +70,21 @@ class Served:
         self._context = context
 
     async def send(self, message: peer_pb2.LinkMessage) -> None:
-        await self._context.write(message)
+        try:
+            await self._context.write(message)
+        except UsageError:
+            raise self._over() from None
 
     async def receive(self) -> peer_pb2.LinkMessage | None:
-        message = await self._context.read()
+        try:
+            message = await self._context.read()
+        except UsageError:
+            raise self._over() from None
         return None if message is EOF else message
+
+    def _over(self) -> WireClosed:
+        """The call ended while a task waited that is not its handler's, and so was not cancelled with it."""
+        return WireClosed(self._context.why_cancelled() or "the link's call is over")
 
 
 class Peer:

@@ -306,7 +306,7 @@ def test_it_registers_again_with_a_new_daemon(cluster: Daemons, node: Daemon, ad
 def test_what_cannot_be_registered_is_as_soon_as_it_can(cluster: Daemons, node: Daemon, address: str) -> None:
     with (
         grpcio_server(address, "--health", "watch") as server,
-        Exposing(node, address, interop.SERVICE, IPCD_ATTACH_TIMEOUT="0.1") as exposing,
+        Exposing(node, address, interop.SERVICE, IPCD_ATTACH_TIMEOUT="2") as exposing,
     ):
         exposing.serves()
         node.kill()

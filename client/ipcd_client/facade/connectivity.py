@@ -49,7 +49,7 @@ class Connectivity:
         self._changed.set()
 
     def unsubscribe(self, callback: Callback) -> None:
-        """Takes back one subscription of a callback that equals this one: a bound method is another object each time."""
+        """Takes back one subscription of an equal callback: a bound method is another object each time."""
         with self._lock:
             for index, (subscribed, _) in enumerate(self._callbacks):
                 if subscribed == callback:

@@ -48,3 +48,23 @@ def test_a_node_that_was_given_up_is_told_of_again(tmp_path: Path, monkeypatch: 
                 await node.stop()
 
     asyncio.run(story())
+
+
+def test_an_accepted_link_that_breaks_is_no_failure_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        accepting = Node(Config("accepting", str(tmp_path / "accepting"), discovery=False))
+        await accepting.start()
+        dialing = Node(Config("dialing", str(tmp_path / "dialing"), discovery=False, peers=(accepting.listen,)))
+        await dialing.start()
+        try:
+            for _ in range(5):
+                await until(lambda: accepting._links.names() and dialing._links.names())
+                link = dialing._links.members.links["accepting"]
+                dialing._links._peers[link].connection.fail(WireClosed("cut"))
+                await until(lambda: not accepting._links.names())
+        finally:
+            await dialing.stop()
+            await accepting.stop()
+
+    asyncio.run(story())
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
