@@ -304,19 +304,18 @@ def test_it_registers_again_with_a_new_daemon(cluster: Daemons, node: Daemon, ad
 
 
 def test_what_cannot_be_registered_is_as_soon_as_it_can(cluster: Daemons, node: Daemon, address: str) -> None:
-    with (
-        grpcio_server(address, "--health", "watch") as server,
-        Exposing(node, address, interop.SERVICE, IPCD_ATTACH_TIMEOUT="2") as exposing,
-    ):
-        exposing.serves()
-        node.kill()
-        tell(server, f"{interop.SERVICE} NOT_SERVING")
-        exposing.serves_not(words="NOT_SERVING")
-        tell(server, f"{interop.SERVICE} SERVING")
-        exposing.serves_not(words="cannot be registered: no ipcd daemon")
-        again = cluster.run()
-        exposing.serves(words="SERVING")
-        assert listed(again) == [interop.SERVICE]
+    with grpcio_server(address, "--health", "watch") as server:
+        line_of(server)
+        with Exposing(node, address, interop.SERVICE, IPCD_ATTACH_TIMEOUT="2") as exposing:
+            exposing.serves()
+            node.kill()
+            tell(server, f"{interop.SERVICE} NOT_SERVING")
+            exposing.serves_not(words="NOT_SERVING")
+            tell(server, f"{interop.SERVICE} SERVING")
+            exposing.serves_not(words="cannot be registered: no ipcd daemon")
+            again = cluster.run()
+            exposing.serves(words="SERVING")
+            assert listed(again) == [interop.SERVICE]
 
 
 # -- the end ----------------------------------------------------------------------------------------

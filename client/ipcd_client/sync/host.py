@@ -39,4 +39,5 @@ class Host(Protocol):
         """This thread is going to wait: it may be the one that reads for the others."""
 
     def closed(self, connection: Connection) -> None:
-        """The connection has ended; its descriptor is still open."""
+        """The connection has ended; its descriptor is still open. Called under the connection's lock, so that it stays
+        so until this returns."""

@@ -169,8 +169,9 @@ class Life:
                 self._close_fds(call)
             self._waiting.wake_all()
             reading = self._reading
-        if self._host is not None:
-            self._host.closed(self)
+            # Before the lock is free: a thread that reads closes the descriptor as soon as it sees the error.
+            if self._host is not None:
+                self._host.closed(self)
         if reading:
             self.wire.shutdown()
         else:

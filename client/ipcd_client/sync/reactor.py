@@ -166,7 +166,8 @@ class Reactor:
             self._epoll.modify(fd, wanted | (select.EPOLLOUT if connection.wire.backlog else 0))
 
     def closed(self, connection: Connection) -> None:
-        """The connection has ended; its descriptor is still open. (Host)"""
+        """The connection has ended; its descriptor is still open. Under the connection's lock, and so never the other
+        way round. (Host)"""
         with self._changed:
             fd = connection.wire.fileno()
             self._hellos.pop(connection, None)
