@@ -31,16 +31,20 @@ class Process(_message.Message):
     def __init__(self, node: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
 
 class Server(_message.Message):
-    __slots__ = ("id", "name", "process", "services")
+    __slots__ = ("id", "name", "process", "services", "weight", "spillover")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROCESS_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SPILLOVER_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     process: Process
     services: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., process: _Optional[_Union[Process, _Mapping]] = ..., services: _Optional[_Iterable[str]] = ...) -> None: ...
+    weight: int
+    spillover: int
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., process: _Optional[_Union[Process, _Mapping]] = ..., services: _Optional[_Iterable[str]] = ..., weight: _Optional[int] = ..., spillover: _Optional[int] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()
@@ -132,31 +136,43 @@ class ListCatalogReply(_message.Message):
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ...) -> None: ...
 
+class WatchChangesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Changed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ResolveRequest(_message.Message):
-    __slots__ = ("service", "node", "server", "transport")
+    __slots__ = ("service", "node", "server", "transport", "server_id")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     service: str
     node: str
     server: str
     transport: Transport
-    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., server: _Optional[str] = ..., transport: _Optional[_Union[Transport, str]] = ...) -> None: ...
+    server_id: str
+    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., server: _Optional[str] = ..., transport: _Optional[_Union[Transport, str]] = ..., server_id: _Optional[str] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("server", "transport", "connections", "chosen", "reason")
+    __slots__ = ("server", "transport", "connections", "chosen", "reason", "preferred")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     CHOSEN_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    PREFERRED_FIELD_NUMBER: _ClassVar[int]
     server: Server
     transport: Transport
     connections: int
     chosen: bool
     reason: str
-    def __init__(self, server: _Optional[_Union[Server, _Mapping]] = ..., transport: _Optional[_Union[Transport, str]] = ..., connections: _Optional[int] = ..., chosen: bool = ..., reason: _Optional[str] = ...) -> None: ...
+    preferred: bool
+    def __init__(self, server: _Optional[_Union[Server, _Mapping]] = ..., transport: _Optional[_Union[Transport, str]] = ..., connections: _Optional[int] = ..., chosen: bool = ..., reason: _Optional[str] = ..., preferred: bool = ...) -> None: ...
 
 class ResolveReply(_message.Message):
     __slots__ = ("candidates",)
@@ -173,22 +189,28 @@ class OpenRequest(_message.Message):
     def __init__(self, target: _Optional[_Union[ResolveRequest, _Mapping]] = ..., wait: bool = ...) -> None: ...
 
 class OpenReply(_message.Message):
-    __slots__ = ("choice", "address", "token")
+    __slots__ = ("choice", "address", "token", "preferred")
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PREFERRED_FIELD_NUMBER: _ClassVar[int]
     choice: Candidate
     address: str
     token: bytes
-    def __init__(self, choice: _Optional[_Union[Candidate, _Mapping]] = ..., address: _Optional[str] = ..., token: _Optional[bytes] = ...) -> None: ...
+    preferred: int
+    def __init__(self, choice: _Optional[_Union[Candidate, _Mapping]] = ..., address: _Optional[str] = ..., token: _Optional[bytes] = ..., preferred: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("name", "services")
+    __slots__ = ("name", "services", "weight", "spillover")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SPILLOVER_FIELD_NUMBER: _ClassVar[int]
     name: str
     services: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[str]] = ...) -> None: ...
+    weight: int
+    spillover: int
+    def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[str]] = ..., weight: _Optional[int] = ..., spillover: _Optional[int] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("registered", "grant")

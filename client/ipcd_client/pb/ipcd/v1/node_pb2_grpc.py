@@ -56,6 +56,11 @@ class NodeStub(object):
                 request_serializer=ipcd_dot_v1_dot_node__pb2.ListCatalogRequest.SerializeToString,
                 response_deserializer=ipcd_dot_v1_dot_node__pb2.ListCatalogReply.FromString,
                 _registered_method=True)
+        self.WatchChanges = channel.unary_stream(
+                '/ipcd.v1.Node/WatchChanges',
+                request_serializer=ipcd_dot_v1_dot_node__pb2.WatchChangesRequest.SerializeToString,
+                response_deserializer=ipcd_dot_v1_dot_node__pb2.Changed.FromString,
+                _registered_method=True)
         self.Resolve = channel.unary_unary(
                 '/ipcd.v1.Node/Resolve',
                 request_serializer=ipcd_dot_v1_dot_node__pb2.ResolveRequest.SerializeToString,
@@ -106,6 +111,13 @@ class NodeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchChanges(self, request, context):
+        """A message now, and whenever the catalog or the nodes have changed. Changes in quick succession come as one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Resolve(self, request, context):
         """Where a call would go, and why. Nothing is opened.
         """
@@ -149,6 +161,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.WatchCatalog,
                     request_deserializer=ipcd_dot_v1_dot_node__pb2.ListCatalogRequest.FromString,
                     response_serializer=ipcd_dot_v1_dot_node__pb2.ListCatalogReply.SerializeToString,
+            ),
+            'WatchChanges': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchChanges,
+                    request_deserializer=ipcd_dot_v1_dot_node__pb2.WatchChangesRequest.FromString,
+                    response_serializer=ipcd_dot_v1_dot_node__pb2.Changed.SerializeToString,
             ),
             'Resolve': grpc.unary_unary_rpc_method_handler(
                     servicer.Resolve,
@@ -276,6 +293,33 @@ class Node(object):
             '/ipcd.v1.Node/WatchCatalog',
             ipcd_dot_v1_dot_node__pb2.ListCatalogRequest.SerializeToString,
             ipcd_dot_v1_dot_node__pb2.ListCatalogReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ipcd.v1.Node/WatchChanges',
+            ipcd_dot_v1_dot_node__pb2.WatchChangesRequest.SerializeToString,
+            ipcd_dot_v1_dot_node__pb2.Changed.FromString,
             options,
             channel_credentials,
             insecure,
