@@ -1,7 +1,6 @@
 """Links with the other nodes: dialed and accepted, watched by heartbeat, and what is told over them.
 
-Over each link both ends tell of their own servers, whole at first and then change by change, and of the nodes they
-know. What a slow link has not taken is not queued without bound: it gets the whole again instead.
+What is said there and what it means: state/exchange.py.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ from ipcd.peer import Called, Peer, Served, Talk, hello_of, reachable
 from ipcd.servicer import status_of
 from ipcd.state import members as state
 from ipcd.state.catalog import BadUpdate
+from ipcd.state.exchange import Exchange, Outbox
 from ipcd.state.members import Address, Link, Members
 
 # Seconds.
@@ -99,6 +99,7 @@ class PeerLinks:
         self._log = log
         self._address = address
         self._loop = asyncio.get_running_loop()
+        self._exchange = Exchange(members, broker.catalog, split_address)
         self._peers: dict[Link, Peer] = {}
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,8 +118,7 @@ class PeerLinks:
 
     def tell(self, update: peer_pb2.CatalogUpdate) -> None:
         """Tells every node of a change of our own servers."""
-        for peer in self._peers.values():
-            peer.tell(update)
+        self._exchange.tell(update)
 
     async def introduce(self, node: str, request: peer_pb2.IntroduceRequest) -> tuple[peer_pb2.IntroduceReply, str]:
         """Asks a node for an introduction: its answer, and the HOST:PORT at which its token is good.
@@ -325,7 +325,7 @@ class PeerLinks:
             heard=now,
             source=state.INBOUND if entry is None else (min(entry.sources, key=_rank) if entry.sources else ""),
         )
-        self.members.linked(link)
+        outbox = self._exchange.linked(link, peer.hurried.progressed)
         self._peers[link] = peer
         self._complaints.pop(link.node, None)
         if replaced is not None:
@@ -341,13 +341,12 @@ class PeerLinks:
         if entry is None and address:
             # To be dialed when this link is gone.
             self.found(address, state.LEARNED, link.node, link.incarnation)
-        self._tell_known()
         peer.settled.set()
         self._broker.changed.progressed()
         self._changed()
         work = [
-            self._loop.create_task(self._send(peer, talk)),
-            self._loop.create_task(self._receive(peer, link, talk)),
+            self._loop.create_task(self._send(peer, outbox, talk)),
+            self._loop.create_task(self._receive(link, talk)),
             self._loop.create_task(self._heartbeat(peer, link)),
         ]
         try:
@@ -365,7 +364,7 @@ class PeerLinks:
         error = peer.connection.error or cause or WireClosed("the other end ended the link")
         peer.connection.fail(error, goaway=frame_settings.GOAWAY_VIOLATION if isinstance(cause, BadUpdate) else None)
         del self._peers[link]
-        if self.members.unlinked(link, self._loop.time()) and not self._stopping:
+        if self._exchange.unlinked(link, self._loop.time()) and not self._stopping:
             self._broker.forget_node(link.node)
             log = self._log.warning if not isinstance(error, WireClosed) else self._log.info
             log("node gone", peer=link.node, address=link.address or link.remote, reason=error)
@@ -378,45 +377,21 @@ class PeerLinks:
         if peer is not None:
             self._loop.call_later(LINGER, peer.connection.fail, WireClosed("the link was replaced by another"))
 
-    async def _send(self, peer: Peer, talk: Talk) -> None:
+    async def _send(self, peer: Peer, outbox: Outbox, talk: Talk) -> None:
         while True:
-            message = peer.next(self._broker.catalog.whole)
+            message = outbox.next(self._broker.catalog.whole)
             if message is None:
                 await peer.hurried.wait()
             else:
                 await talk.send(message)
 
-    async def _receive(self, peer: Peer, link: Link, talk: Talk) -> None:
+    async def _receive(self, link: Link, talk: Talk) -> None:
         while (message := await talk.receive()) is not None:
-            kind = message.WhichOneof("message")
-            if kind == "update":
-                if self.members.links.get(link.node) is not link:
-                    continue  # replaced: the other link tells it
-                if self._broker.catalog.apply(link.node, link.incarnation, message.update):
-                    self._broker.changed.progressed()
-                else:
-                    peer.ask_whole()
-            elif kind == "resync":
-                peer.tell_whole()
-            elif kind == "known":
-                self._learn(link, message.known.nodes)
-            elif kind == "hello":
-                raise BadUpdate(f"node {link.node} said hello twice")
-
-    def _learn(self, link: Link, nodes: Sequence[peer_pb2.KnownNode]) -> None:
-        for known in nodes[: limits.NODES]:
-            if known.incarnation == self.members.incarnation or known.node == link.node:
-                continue
-            linked = self.members.links.get(known.node)
-            if linked is not None and linked.incarnation == known.incarnation:
-                continue
-            try:
-                limits.check_name("node", known.node)
-                limits.check_name("incarnation", known.incarnation)
-                split_address(known.address)
-            except IpcdError as error:
-                raise BadUpdate(f"node {link.node} tells of a node at {known.address!r}: {error}") from error
-            self.found(known.address, state.LEARNED, known.node, known.incarnation)
+            heard = self._exchange.hear(link, message)
+            if heard.catalog:
+                self._broker.changed.progressed()
+            for known in heard.nodes:
+                self.found(known.address, state.LEARNED, known.node, known.incarnation)
 
     async def _heartbeat(self, peer: Peer, link: Link) -> None:
         connection = peer.connection
@@ -425,7 +400,7 @@ class PeerLinks:
             start = self._loop.time()
             if start - told >= RETELL:
                 told = start
-                peer.tell_known(self.members.known())
+                self._exchange.retell(link, random.random())
             try:
                 link.rtt = await connection.ping(HEARTBEAT)
             except WireTimeout:
@@ -453,11 +428,6 @@ class PeerLinks:
             version=__version__,
             address=self._address,
         )
-
-    def _tell_known(self) -> None:
-        known = self.members.known()
-        for peer in self._peers.values():
-            peer.tell_known(known)
 
     def _changed(self) -> None:
         if self.on_changed is not None and not self._stopping:

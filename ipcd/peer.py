@@ -1,10 +1,8 @@
-"""One end of a link with another node: how it is dialed, what is said over it, and what waits to be told."""
+"""One end of a link with another node: how it is dialed, and how messages go over it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
@@ -20,8 +18,6 @@ from ipcd_client.wire.tcp import join_address, split_address
 from ipcd.state.catalog import BadUpdate
 from ipcd.state.members import Link
 
-# Changes that wait for a slow link; then it gets the whole.
-QUEUED: Final = 256
 # Introductions asked for at one time; the others wait.
 INTRODUCTIONS: Final = 48
 
@@ -100,49 +96,6 @@ class Peer:
         # Fewer at a time than the other end takes calls, so that none is refused for it.
         self.introductions = asyncio.Semaphore(INTRODUCTIONS)
         self.hurried = Waiters()  # there is something to tell
-        self._updates: deque[peer_pb2.CatalogUpdate] = deque()
-        self._whole = True
-        self._resync = False
-        self._known: list[peer_pb2.KnownNode] | None = None
-
-    def tell(self, update: peer_pb2.CatalogUpdate) -> None:
-        """Queues a change of our own servers."""
-        if len(self._updates) < QUEUED:
-            self._updates.append(update)
-        else:
-            self.tell_whole()
-        self.hurried.progressed()
-
-    def tell_whole(self) -> None:
-        """Queues all of our own servers."""
-        self._updates.clear()
-        self._whole = True
-        self.hurried.progressed()
-
-    def tell_known(self, nodes: list[peer_pb2.KnownNode]) -> None:
-        """Queues which nodes we know; the last word replaces those before."""
-        self._known = nodes
-        self.hurried.progressed()
-
-    def ask_whole(self) -> None:
-        """Queues that we want all of its servers."""
-        self._resync = True
-        self.hurried.progressed()
-
-    def next(self, whole: Callable[[], peer_pb2.CatalogUpdate]) -> peer_pb2.LinkMessage | None:
-        """What to tell it next."""
-        if self._resync:
-            self._resync = False
-            return peer_pb2.LinkMessage(resync=peer_pb2.ResyncRequest())
-        if self._whole:
-            self._whole = False
-            return peer_pb2.LinkMessage(update=whole())
-        if self._updates:
-            return peer_pb2.LinkMessage(update=self._updates.popleft())
-        if self._known is not None:
-            nodes, self._known = self._known, None
-            return peer_pb2.LinkMessage(known=peer_pb2.KnownNodes(nodes=nodes))
-        return None
 
 
 def hello_of(message: peer_pb2.LinkMessage | None) -> peer_pb2.PeerHello:

@@ -96,16 +96,19 @@ class Catalog:
                 return True  # older than what is known: changes have overtaken it
         elif update.revision != copy.revision + 1:
             return update.revision <= copy.revision
-        servers = {} if update.full else dict(copy.servers)
-        for server in update.servers:
-            if server.process.node != node or not server.id:
-                raise BadUpdate(f"{node!r} tells of server {server.id!r} on node {server.process.node!r}")
+        known: dict[str, node_pb2.Server] = {} if update.full else copy.servers
+        # All of it is checked before any is taken: a copy is never half changed.
+        told = {server.id: server for server in update.servers}
+        for server_id, server in told.items():
+            if server.process.node != node or not server_id:
+                raise BadUpdate(f"{node!r} tells of server {server_id!r} on node {server.process.node!r}")
             checked(server.name, server.services)
-            servers[server.id] = server
+        removed = sum(server_id in known for server_id in set(update.removed_ids))
+        limits.check("servers on one node", len(known) - removed + sum(one not in known for one in told), self._limit)
+        known.update(told)
         for server_id in update.removed_ids:
-            servers.pop(server_id, None)
-        limits.check("servers on one node", len(servers), self._limit)
-        copy.servers = servers
+            known.pop(server_id, None)
+        copy.servers = known
         copy.revision = update.revision
         self._copies[node] = copy
         return True

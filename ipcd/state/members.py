@@ -242,11 +242,7 @@ class Members:
 
     def known(self) -> list[peer_pb2.KnownNode]:
         """What to tell a node of the others."""
-        return [
-            peer_pb2.KnownNode(node=link.node, incarnation=link.incarnation, address=link.address)
-            for link in self.links.values()
-            if link.address
-        ]
+        return [known(link) for link in self.links.values() if link.address]
 
     def infos(self, now: float) -> list[node_pb2.NodeInfo]:
         """Nodes linked, by name, and then the addresses where one may be."""
@@ -278,6 +274,11 @@ class Members:
             for entry in self.addresses.values()
             if not entry.ourselves and not self.is_linked(entry)
         ]
+
+
+def known(link: Link) -> peer_pb2.KnownNode:
+    """What to tell others of the node at the other end of a link."""
+    return peer_pb2.KnownNode(node=link.node, incarnation=link.incarnation, address=link.address)
 
 
 def _source(entry: Address) -> str:
