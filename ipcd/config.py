@@ -15,7 +15,7 @@ from ipcd_client.errors import ConfigError, IpcdError
 from ipcd_client.node.paths import default_socket
 from ipcd_client.wire.tcp import split_address
 
-from ipcd import limits
+from ipcd import activation, limits
 from ipcd.log import FORMATS, LEVELS
 
 DEFAULT_LISTEN: Final = "127.0.0.1:0"
@@ -95,6 +95,23 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None, 
     if config.grpc_socket and Path(config.grpc_socket).absolute() == Path(config.socket).absolute():
         raise ConfigError(f"{chosen['grpc_socket'][1]}: {config.grpc_socket} is where processes attach")
     return config
+
+
+def check_passed(config: Config, socket_path: str, listen: str) -> None:
+    """Whether sockets that a service manager has opened are at the places that are set. Empty: it opened none.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    if socket_path and not activation.same_path(socket_path, config.socket):
+        raise ConfigError(
+            f"socket: {config.socket} is set, but the service manager listens at {socket_path}: programs would look "
+            "for the daemon where it is not"
+        )
+    if listen and config.listen not in {DEFAULT_LISTEN, listen}:
+        raise ConfigError(f"listen: {config.listen} is set, but the service manager listens at {listen}")
+    if listen and not config.insecure:
+        _check_loopback(listen, "the passed socket 'listen'")
 
 
 def _read(path: str) -> dict[str, object]:

@@ -25,8 +25,9 @@ from ipcd_client.wire.tcp import join_address, split_address
 from ipcd_client.wire.unix import Credentials, UnixWire, credentials
 
 from ipcd import limits
+from ipcd.activation import Passed
 from ipcd.broker import Attached, Broker
-from ipcd.config import Config
+from ipcd.config import Config, check_passed
 from ipcd.links import PeerLinks
 from ipcd.listener import Acceptor, SocketFile, TcpDoor, address_of, listen_tcp
 from ipcd.log import Log, set_level
@@ -50,10 +51,14 @@ SETTINGS: Final = Settings(
 
 
 class Node:
-    """`start`, then `stop`. Everything runs on the loop that runs `start`."""
+    """`start`, then `stop`. Everything runs on the loop that runs `start`.
 
-    def __init__(self, config: Config) -> None:
+    `passed`: sockets that a service manager has opened, which the node then owns, instead of its own.
+    """
+
+    def __init__(self, config: Config, passed: Passed | None = None) -> None:
         self.config = config
+        self._passed = passed or Passed()
         self.incarnation = secrets.token_hex(8)
         self.listen = ""  # HOST:PORT, once started
         self.log = Log(config.node)
@@ -75,13 +80,8 @@ class Node:
         config = self.config
         loop = asyncio.get_running_loop()
         self._broker = Broker(config.node, self.catalog, self.log, loop.time, config.shm_uids)
-        tcp = listen_tcp(config.listen)
-        try:
-            self.listen = address_of(tcp)
-            unix = self._file.listen()
-        except BaseException:
-            tcp.close()
-            raise
+        tcp, unix = self._open(config)
+        self.listen = address_of(tcp)
         self._broker.address = _from_here(self.listen)
         about = node_pb2.StatusReply(
             node=config.node,
@@ -135,6 +135,20 @@ class Node:
             await self._gateway.start()
         if config.insecure:
             self.log.warning("insecure: connections from other machines carry no proof of identity", listen=self.listen)
+
+    def _open(self, config: Config) -> tuple[socket.socket, socket.socket]:
+        """The TCP socket and the UNIX socket that the node accepts at: passed ones, else its own."""
+        passed = self._passed
+        tcp: socket.socket | None = None
+        try:
+            check_passed(config, passed.path, address_of(passed.listen) if passed.listen else "")
+            tcp = passed.listen or listen_tcp(config.listen)
+            return tcp, passed.attach or self._file.listen()
+        except BaseException:
+            if tcp is not None:
+                tcp.close()
+            passed.close()
+            raise
 
     async def stop(self) -> None:
         """Takes nothing new, lets calls under way end, for at most `GRACE` seconds, and closes everything."""

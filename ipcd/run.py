@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import sys
@@ -12,9 +13,10 @@ from collections.abc import Callable
 from ipcd_client.errors import ConfigError
 
 from ipcd import log as logs
+from ipcd.activation import Passed, passed
 from ipcd.config import Config
 from ipcd.node import Node
-from ipcd.notify import notify
+from ipcd.notify import Watchdog, notify, notify_reloading, watchdog_interval
 
 
 def run(config: Config, reload: Callable[[], Config]) -> int:
@@ -22,7 +24,9 @@ def run(config: Config, reload: Callable[[], Config]) -> int:
     logs.set_up(config.log_format, config.log_level)
     _raise_descriptor_limit()
     try:
-        return asyncio.run(_serve(config, reload))
+        # Before anything else is opened, so that what is taken for a passed socket is no descriptor of our own.
+        sockets = passed()
+        return asyncio.run(_serve(config, reload, sockets))
     except ConfigError as error:
         print(f"ipcd: {error}", file=sys.stderr)  # noqa: T201  # the answer to who started it, not a log
         return 2
@@ -30,9 +34,10 @@ def run(config: Config, reload: Callable[[], Config]) -> int:
         return 128 + signal.SIGINT  # before the handlers were in place, so that nothing had been opened
 
 
-async def _serve(config: Config, reload: Callable[[], Config]) -> int:
+async def _serve(config: Config, reload: Callable[[], Config], sockets: Passed) -> int:
     loop = asyncio.get_running_loop()
-    node = Node(config)
+    node = Node(config, sockets)
+    watchdog = Watchdog(watchdog_interval(os.environ))
     stop = asyncio.Event()
     interrupted = False
 
@@ -48,7 +53,7 @@ async def _serve(config: Config, reload: Callable[[], Config]) -> int:
         stop.set()
 
     def on_hangup() -> None:
-        notify("RELOADING=1")
+        notify_reloading()
         try:
             node.reload(reload())
         except ConfigError as error:
@@ -62,9 +67,11 @@ async def _serve(config: Config, reload: Callable[[], Config]) -> int:
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     await node.start()
     notify("READY=1")
+    watchdog.start()
     await stop.wait()
     notify("STOPPING=1")
     await node.stop()
+    watchdog.stop()
     return 130 if interrupted else 0
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,19 +48,28 @@ def eventually(condition: Callable[[], Any], what: str, limit: float = LONG) -> 
 class Daemon:
     """One process. Its log is JSON, in a file."""
 
-    def __init__(self, folder: Path, node: str, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        node: str,
+        arguments: tuple[str, ...],
+        environment: dict[str, str],
+        launcher: Sequence[str] = (),
+        **keywords: Any,
+    ) -> None:
         self.node = node
         self.socket = str(folder / node / "ipcd.sock")
         self._log = folder / f"{node}.{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
+                    *launcher,
                     *(sys.executable, "-m", "ipcd", "run", "--node", node, "--socket", self.socket),
                     *("--log-format", "json", "--log-level", "debug"),
                     *arguments,
                 ],
-                stderr=log,
                 env={**os.environ, **environment},
+                **{"stderr": log, **keywords},
             )
 
     def up(self) -> Daemon:
@@ -127,7 +136,10 @@ class Daemons:
     def start(self, node: str = "a", *arguments: str, discovery: bool = False, **environment: str) -> Daemon:
         """Starts one, and does not wait."""
         more = () if discovery else ("--no-discovery",)
-        daemon = Daemon(self.folder, node, (*arguments, *more), environment)
+        return self.add(Daemon(self.folder, node, (*arguments, *more), environment))
+
+    def add(self, daemon: Daemon) -> Daemon:
+        """One that was started otherwise."""
         self._all.append(daemon)
         return daemon
 
