@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ipcd/v1/node.proto\x12\x07ipcd.v1\">\n\x07Process\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12\x0b\n\x03gid\x18\x04 \x01(\r\"z\n\x06Server\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x07process\x18\x03 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x10\n\x08services\x18\x04 \x03(\t\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\x11\n\tspillover\x18\x06 \x01(\r\"\x0f\n\rStatusRequest\"\xc4\x01\n\x0bStatusReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x0e\n\x06listen\x18\x05 \x01(\t\x12\x0e\n\x06uptime\x18\x06 \x01(\x01\x12\x0f\n\x07servers\x18\x07 \x01(\r\x12\x11\n\tdiscovery\x18\x08 \x03(\t\x12\x10\n\x08insecure\x18\t \x01(\x08\x12\x10\n\x08\x61ttached\x18\n \x01(\r\x12\x0c\n\x04grpc\x18\x0b \x03(\t\"\x12\n\x10ListNodesRequest\"\xbc\x02\n\x08NodeInfo\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.ipcd.v1.NodeInfo.State\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0b\n\x03rtt\x18\x06 \x01(\x01\x12\x0b\n\x03\x61ge\x18\x07 \x01(\x01\x12\x0e\n\x06\x64ialed\x18\x08 \x01(\x08\x12\r\n\x05\x65rror\x18\t \x01(\t\x12\x0f\n\x07servers\x18\n \x01(\r\x12\x0e\n\x06source\x18\x0b \x01(\t\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_SELF\x10\x01\x12\x14\n\x10STATE_CONNECTING\x10\x02\x12\x10\n\x0cSTATE_LINKED\x10\x03\x12\x11\n\rSTATE_SUSPECT\x10\x04\"2\n\x0eListNodesReply\x12 \n\x05nodes\x18\x01 \x03(\x0b\x32\x11.ipcd.v1.NodeInfo\"%\n\x12ListCatalogRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"4\n\x10ListCatalogReply\x12 \n\x07servers\x18\x01 \x03(\x0b\x32\x0f.ipcd.v1.Server\"\x15\n\x13WatchChangesRequest\"\t\n\x07\x43hanged\"y\n\x0eResolveRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\x12%\n\ttransport\x18\x04 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x11\n\tserver_id\x18\x05 \x01(\t\"\x9b\x01\n\tCandidate\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\x12%\n\ttransport\x18\x02 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x13\n\x0b\x63onnections\x18\x03 \x01(\r\x12\x0e\n\x06\x63hosen\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x11\n\tpreferred\x18\x06 \x01(\x08\"6\n\x0cResolveReply\x12&\n\ncandidates\x18\x01 \x03(\x0b\x32\x12.ipcd.v1.Candidate\"D\n\x0bOpenRequest\x12\'\n\x06target\x18\x01 \x01(\x0b\x32\x17.ipcd.v1.ResolveRequest\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"b\n\tOpenReply\x12\"\n\x06\x63hoice\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.Candidate\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x0c\x12\x11\n\tpreferred\x18\x04 \x01(\r\"d\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08services\x18\x02 \x03(\t\x12\x13\n\x06weight\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tspillover\x18\x04 \x01(\rB\t\n\x07_weight\"d\n\rRegisterReply\x12)\n\nregistered\x18\x01 \x01(\x0b\x32\x13.ipcd.v1.RegisteredH\x00\x12\x1f\n\x05grant\x18\x02 \x01(\x0b\x32\x0e.ipcd.v1.GrantH\x00\x42\x07\n\x05\x65vent\"-\n\nRegistered\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\"r\n\x05Grant\x12 \n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x10.ipcd.v1.Process\x12%\n\ttransport\x18\x02 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t*`\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x11\n\rTRANSPORT_SHM\x10\x01\x12\x12\n\x0eTRANSPORT_UNIX\x10\x02\x12\x11\n\rTRANSPORT_TCP\x10\x03\x32\x81\x04\n\x04Node\x12\x36\n\x06Status\x12\x16.ipcd.v1.StatusRequest\x1a\x14.ipcd.v1.StatusReply\x12?\n\tListNodes\x12\x19.ipcd.v1.ListNodesRequest\x1a\x17.ipcd.v1.ListNodesReply\x12\x45\n\x0bListCatalog\x12\x1b.ipcd.v1.ListCatalogRequest\x1a\x19.ipcd.v1.ListCatalogReply\x12H\n\x0cWatchCatalog\x12\x1b.ipcd.v1.ListCatalogRequest\x1a\x19.ipcd.v1.ListCatalogReply0\x01\x12@\n\x0cWatchChanges\x12\x1c.ipcd.v1.WatchChangesRequest\x1a\x10.ipcd.v1.Changed0\x01\x12\x39\n\x07Resolve\x12\x17.ipcd.v1.ResolveRequest\x1a\x15.ipcd.v1.ResolveReply\x12\x30\n\x04Open\x12\x14.ipcd.v1.OpenRequest\x1a\x12.ipcd.v1.OpenReply\x12@\n\x08Register\x12\x18.ipcd.v1.RegisterRequest\x1a\x16.ipcd.v1.RegisterReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ipcd/v1/node.proto\x12\x07ipcd.v1\">\n\x07Process\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12\x0b\n\x03gid\x18\x04 \x01(\r\"z\n\x06Server\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x07process\x18\x03 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x10\n\x08services\x18\x04 \x03(\t\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\x11\n\tspillover\x18\x06 \x01(\r\"\x0f\n\rStatusRequest\"\xc4\x01\n\x0bStatusReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x0e\n\x06listen\x18\x05 \x01(\t\x12\x0e\n\x06uptime\x18\x06 \x01(\x01\x12\x0f\n\x07servers\x18\x07 \x01(\r\x12\x11\n\tdiscovery\x18\x08 \x03(\t\x12\x10\n\x08insecure\x18\t \x01(\x08\x12\x10\n\x08\x61ttached\x18\n \x01(\r\x12\x0c\n\x04grpc\x18\x0b \x03(\t\"\x12\n\x10ListNodesRequest\"\xfd\x02\n\x08NodeInfo\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.ipcd.v1.NodeInfo.State\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0b\n\x03rtt\x18\x06 \x01(\x01\x12\x0b\n\x03\x61ge\x18\x07 \x01(\x01\x12\x0e\n\x06\x64ialed\x18\x08 \x01(\x08\x12\r\n\x05\x65rror\x18\t \x01(\t\x12\x0f\n\x07servers\x18\n \x01(\r\x12\x0e\n\x06source\x18\x0b \x01(\t\x12\x19\n\x0c\x63lock_offset\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0b\x63lock_error\x18\r \x01(\x01\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_SELF\x10\x01\x12\x14\n\x10STATE_CONNECTING\x10\x02\x12\x10\n\x0cSTATE_LINKED\x10\x03\x12\x11\n\rSTATE_SUSPECT\x10\x04\x42\x0f\n\r_clock_offset\"2\n\x0eListNodesReply\x12 \n\x05nodes\x18\x01 \x03(\x0b\x32\x11.ipcd.v1.NodeInfo\"%\n\x12ListCatalogRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"4\n\x10ListCatalogReply\x12 \n\x07servers\x18\x01 \x03(\x0b\x32\x0f.ipcd.v1.Server\"\x15\n\x13WatchChangesRequest\"\t\n\x07\x43hanged\"y\n\x0eResolveRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\x12%\n\ttransport\x18\x04 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x11\n\tserver_id\x18\x05 \x01(\t\"\x9b\x01\n\tCandidate\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\x12%\n\ttransport\x18\x02 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x13\n\x0b\x63onnections\x18\x03 \x01(\r\x12\x0e\n\x06\x63hosen\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x11\n\tpreferred\x18\x06 \x01(\x08\"D\n\x0cResolveReply\x12&\n\ncandidates\x18\x01 \x03(\x0b\x32\x12.ipcd.v1.Candidate\x12\x0c\n\x04node\x18\x02 \x01(\t\"i\n\x0bOpenRequest\x12\'\n\x06target\x18\x01 \x01(\x0b\x32\x17.ipcd.v1.ResolveRequest\x12\x0c\n\x04wait\x18\x02 \x01(\x08\x12#\n\x08undialed\x18\x03 \x01(\x0b\x32\x11.ipcd.v1.Undialed\"(\n\x08Undialed\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"p\n\tOpenReply\x12\"\n\x06\x63hoice\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.Candidate\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x0c\x12\x11\n\tpreferred\x18\x04 \x01(\r\x12\x0c\n\x04node\x18\x05 \x01(\t\"d\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08services\x18\x02 \x03(\t\x12\x13\n\x06weight\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tspillover\x18\x04 \x01(\rB\t\n\x07_weight\"d\n\rRegisterReply\x12)\n\nregistered\x18\x01 \x01(\x0b\x32\x13.ipcd.v1.RegisteredH\x00\x12\x1f\n\x05grant\x18\x02 \x01(\x0b\x32\x0e.ipcd.v1.GrantH\x00\x42\x07\n\x05\x65vent\"-\n\nRegistered\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\"r\n\x05Grant\x12 \n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x10.ipcd.v1.Process\x12%\n\ttransport\x18\x02 \x01(\x0e\x32\x12.ipcd.v1.Transport\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t*`\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x11\n\rTRANSPORT_SHM\x10\x01\x12\x12\n\x0eTRANSPORT_UNIX\x10\x02\x12\x11\n\rTRANSPORT_TCP\x10\x03\x32\x81\x04\n\x04Node\x12\x36\n\x06Status\x12\x16.ipcd.v1.StatusRequest\x1a\x14.ipcd.v1.StatusReply\x12?\n\tListNodes\x12\x19.ipcd.v1.ListNodesRequest\x1a\x17.ipcd.v1.ListNodesReply\x12\x45\n\x0bListCatalog\x12\x1b.ipcd.v1.ListCatalogRequest\x1a\x19.ipcd.v1.ListCatalogReply\x12H\n\x0cWatchCatalog\x12\x1b.ipcd.v1.ListCatalogRequest\x1a\x19.ipcd.v1.ListCatalogReply0\x01\x12@\n\x0cWatchChanges\x12\x1c.ipcd.v1.WatchChangesRequest\x1a\x10.ipcd.v1.Changed0\x01\x12\x39\n\x07Resolve\x12\x17.ipcd.v1.ResolveRequest\x1a\x15.ipcd.v1.ResolveReply\x12\x30\n\x04Open\x12\x14.ipcd.v1.OpenRequest\x1a\x12.ipcd.v1.OpenReply\x12@\n\x08Register\x12\x18.ipcd.v1.RegisterRequest\x1a\x16.ipcd.v1.RegisterReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipcd.v1.node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSPORT']._serialized_start=1827
-  _globals['_TRANSPORT']._serialized_end=1923
+  _globals['_TRANSPORT']._serialized_start=1999
+  _globals['_TRANSPORT']._serialized_end=2095
   _globals['_PROCESS']._serialized_start=31
   _globals['_PROCESS']._serialized_end=93
   _globals['_SERVER']._serialized_start=95
@@ -44,37 +44,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNODESREQUEST']._serialized_start=435
   _globals['_LISTNODESREQUEST']._serialized_end=453
   _globals['_NODEINFO']._serialized_start=456
-  _globals['_NODEINFO']._serialized_end=772
-  _globals['_NODEINFO_STATE']._serialized_start=667
-  _globals['_NODEINFO_STATE']._serialized_end=772
-  _globals['_LISTNODESREPLY']._serialized_start=774
-  _globals['_LISTNODESREPLY']._serialized_end=824
-  _globals['_LISTCATALOGREQUEST']._serialized_start=826
-  _globals['_LISTCATALOGREQUEST']._serialized_end=863
-  _globals['_LISTCATALOGREPLY']._serialized_start=865
-  _globals['_LISTCATALOGREPLY']._serialized_end=917
-  _globals['_WATCHCHANGESREQUEST']._serialized_start=919
-  _globals['_WATCHCHANGESREQUEST']._serialized_end=940
-  _globals['_CHANGED']._serialized_start=942
-  _globals['_CHANGED']._serialized_end=951
-  _globals['_RESOLVEREQUEST']._serialized_start=953
-  _globals['_RESOLVEREQUEST']._serialized_end=1074
-  _globals['_CANDIDATE']._serialized_start=1077
-  _globals['_CANDIDATE']._serialized_end=1232
-  _globals['_RESOLVEREPLY']._serialized_start=1234
-  _globals['_RESOLVEREPLY']._serialized_end=1288
-  _globals['_OPENREQUEST']._serialized_start=1290
-  _globals['_OPENREQUEST']._serialized_end=1358
-  _globals['_OPENREPLY']._serialized_start=1360
-  _globals['_OPENREPLY']._serialized_end=1458
-  _globals['_REGISTERREQUEST']._serialized_start=1460
-  _globals['_REGISTERREQUEST']._serialized_end=1560
-  _globals['_REGISTERREPLY']._serialized_start=1562
-  _globals['_REGISTERREPLY']._serialized_end=1662
-  _globals['_REGISTERED']._serialized_start=1664
-  _globals['_REGISTERED']._serialized_end=1709
-  _globals['_GRANT']._serialized_start=1711
-  _globals['_GRANT']._serialized_end=1825
-  _globals['_NODE']._serialized_start=1926
-  _globals['_NODE']._serialized_end=2439
+  _globals['_NODEINFO']._serialized_end=837
+  _globals['_NODEINFO_STATE']._serialized_start=715
+  _globals['_NODEINFO_STATE']._serialized_end=820
+  _globals['_LISTNODESREPLY']._serialized_start=839
+  _globals['_LISTNODESREPLY']._serialized_end=889
+  _globals['_LISTCATALOGREQUEST']._serialized_start=891
+  _globals['_LISTCATALOGREQUEST']._serialized_end=928
+  _globals['_LISTCATALOGREPLY']._serialized_start=930
+  _globals['_LISTCATALOGREPLY']._serialized_end=982
+  _globals['_WATCHCHANGESREQUEST']._serialized_start=984
+  _globals['_WATCHCHANGESREQUEST']._serialized_end=1005
+  _globals['_CHANGED']._serialized_start=1007
+  _globals['_CHANGED']._serialized_end=1016
+  _globals['_RESOLVEREQUEST']._serialized_start=1018
+  _globals['_RESOLVEREQUEST']._serialized_end=1139
+  _globals['_CANDIDATE']._serialized_start=1142
+  _globals['_CANDIDATE']._serialized_end=1297
+  _globals['_RESOLVEREPLY']._serialized_start=1299
+  _globals['_RESOLVEREPLY']._serialized_end=1367
+  _globals['_OPENREQUEST']._serialized_start=1369
+  _globals['_OPENREQUEST']._serialized_end=1474
+  _globals['_UNDIALED']._serialized_start=1476
+  _globals['_UNDIALED']._serialized_end=1516
+  _globals['_OPENREPLY']._serialized_start=1518
+  _globals['_OPENREPLY']._serialized_end=1630
+  _globals['_REGISTERREQUEST']._serialized_start=1632
+  _globals['_REGISTERREQUEST']._serialized_end=1732
+  _globals['_REGISTERREPLY']._serialized_start=1734
+  _globals['_REGISTERREPLY']._serialized_end=1834
+  _globals['_REGISTERED']._serialized_start=1836
+  _globals['_REGISTERED']._serialized_end=1881
+  _globals['_GRANT']._serialized_start=1883
+  _globals['_GRANT']._serialized_end=1997
+  _globals['_NODE']._serialized_start=2098
+  _globals['_NODE']._serialized_end=2611
 # @@protoc_insertion_point(module_scope)

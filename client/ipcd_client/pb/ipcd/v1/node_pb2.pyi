@@ -81,7 +81,7 @@ class ListNodesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class NodeInfo(_message.Message):
-    __slots__ = ("node", "incarnation", "state", "address", "version", "rtt", "age", "dialed", "error", "servers", "source")
+    __slots__ = ("node", "incarnation", "state", "address", "version", "rtt", "age", "dialed", "error", "servers", "source", "clock_offset", "clock_error")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[NodeInfo.State]
@@ -105,6 +105,8 @@ class NodeInfo(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_ERROR_FIELD_NUMBER: _ClassVar[int]
     node: str
     incarnation: str
     state: NodeInfo.State
@@ -116,7 +118,9 @@ class NodeInfo(_message.Message):
     error: str
     servers: int
     source: str
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., state: _Optional[_Union[NodeInfo.State, str]] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., rtt: _Optional[float] = ..., age: _Optional[float] = ..., dialed: bool = ..., error: _Optional[str] = ..., servers: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+    clock_offset: float
+    clock_error: float
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., state: _Optional[_Union[NodeInfo.State, str]] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., rtt: _Optional[float] = ..., age: _Optional[float] = ..., dialed: bool = ..., error: _Optional[str] = ..., servers: _Optional[int] = ..., source: _Optional[str] = ..., clock_offset: _Optional[float] = ..., clock_error: _Optional[float] = ...) -> None: ...
 
 class ListNodesReply(_message.Message):
     __slots__ = ("nodes",)
@@ -175,30 +179,44 @@ class Candidate(_message.Message):
     def __init__(self, server: _Optional[_Union[Server, _Mapping]] = ..., transport: _Optional[_Union[Transport, str]] = ..., connections: _Optional[int] = ..., chosen: bool = ..., reason: _Optional[str] = ..., preferred: bool = ...) -> None: ...
 
 class ResolveReply(_message.Message):
-    __slots__ = ("candidates",)
+    __slots__ = ("candidates", "node")
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
-    def __init__(self, candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ...) -> None: ...
+    node: str
+    def __init__(self, candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., node: _Optional[str] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
-    __slots__ = ("target", "wait")
+    __slots__ = ("target", "wait", "undialed")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    UNDIALED_FIELD_NUMBER: _ClassVar[int]
     target: ResolveRequest
     wait: bool
-    def __init__(self, target: _Optional[_Union[ResolveRequest, _Mapping]] = ..., wait: bool = ...) -> None: ...
+    undialed: Undialed
+    def __init__(self, target: _Optional[_Union[ResolveRequest, _Mapping]] = ..., wait: bool = ..., undialed: _Optional[_Union[Undialed, _Mapping]] = ...) -> None: ...
+
+class Undialed(_message.Message):
+    __slots__ = ("node", "reason")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    reason: str
+    def __init__(self, node: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class OpenReply(_message.Message):
-    __slots__ = ("choice", "address", "token", "preferred")
+    __slots__ = ("choice", "address", "token", "preferred", "node")
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     PREFERRED_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     choice: Candidate
     address: str
     token: bytes
     preferred: int
-    def __init__(self, choice: _Optional[_Union[Candidate, _Mapping]] = ..., address: _Optional[str] = ..., token: _Optional[bytes] = ..., preferred: _Optional[int] = ...) -> None: ...
+    node: str
+    def __init__(self, choice: _Optional[_Union[Candidate, _Mapping]] = ..., address: _Optional[str] = ..., token: _Optional[bytes] = ..., preferred: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
     __slots__ = ("name", "services", "weight", "spillover")

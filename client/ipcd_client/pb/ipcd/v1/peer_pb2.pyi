@@ -8,16 +8,36 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LinkMessage(_message.Message):
-    __slots__ = ("hello", "update", "resync", "known")
+    __slots__ = ("hello", "update", "resync", "known", "clock_request", "clock_reply")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     RESYNC_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_REPLY_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     update: CatalogUpdate
     resync: ResyncRequest
     known: KnownNodes
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., update: _Optional[_Union[CatalogUpdate, _Mapping]] = ..., resync: _Optional[_Union[ResyncRequest, _Mapping]] = ..., known: _Optional[_Union[KnownNodes, _Mapping]] = ...) -> None: ...
+    clock_request: ClockRequest
+    clock_reply: ClockReply
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., update: _Optional[_Union[CatalogUpdate, _Mapping]] = ..., resync: _Optional[_Union[ResyncRequest, _Mapping]] = ..., known: _Optional[_Union[KnownNodes, _Mapping]] = ..., clock_request: _Optional[_Union[ClockRequest, _Mapping]] = ..., clock_reply: _Optional[_Union[ClockReply, _Mapping]] = ...) -> None: ...
+
+class ClockRequest(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class ClockReply(_message.Message):
+    __slots__ = ("number", "received", "replied")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    REPLIED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    received: float
+    replied: float
+    def __init__(self, number: _Optional[int] = ..., received: _Optional[float] = ..., replied: _Optional[float] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("node", "incarnation", "cluster", "version", "address")
@@ -80,3 +100,15 @@ class IntroduceReply(_message.Message):
     server: _node_pb2.Server
     token: bytes
     def __init__(self, server: _Optional[_Union[_node_pb2.Server, _Mapping]] = ..., token: _Optional[bytes] = ...) -> None: ...
+
+class ConnectBackRequest(_message.Message):
+    __slots__ = ("introduction", "token")
+    INTRODUCTION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    introduction: bytes
+    token: bytes
+    def __init__(self, introduction: _Optional[bytes] = ..., token: _Optional[bytes] = ...) -> None: ...
+
+class ConnectBackReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -44,6 +44,11 @@ class PeerStub(object):
                 request_serializer=ipcd_dot_v1_dot_peer__pb2.IntroduceRequest.SerializeToString,
                 response_deserializer=ipcd_dot_v1_dot_peer__pb2.IntroduceReply.FromString,
                 _registered_method=True)
+        self.ConnectBack = channel.unary_unary(
+                '/ipcd.v1.Peer/ConnectBack',
+                request_serializer=ipcd_dot_v1_dot_peer__pb2.ConnectBackRequest.SerializeToString,
+                response_deserializer=ipcd_dot_v1_dot_peer__pb2.ConnectBackReply.FromString,
+                _registered_method=True)
 
 
 class PeerServicer(object):
@@ -63,6 +68,14 @@ class PeerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConnectBack(self, request, context):
+        """Asks the node, after an introduction, to dial the asking node for the caller, which cannot be reached the other
+        way round. Answered when the server has its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +88,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.Introduce,
                     request_deserializer=ipcd_dot_v1_dot_peer__pb2.IntroduceRequest.FromString,
                     response_serializer=ipcd_dot_v1_dot_peer__pb2.IntroduceReply.SerializeToString,
+            ),
+            'ConnectBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConnectBack,
+                    request_deserializer=ipcd_dot_v1_dot_peer__pb2.ConnectBackRequest.FromString,
+                    response_serializer=ipcd_dot_v1_dot_peer__pb2.ConnectBackReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +149,33 @@ class Peer(object):
             '/ipcd.v1.Peer/Introduce',
             ipcd_dot_v1_dot_peer__pb2.IntroduceRequest.SerializeToString,
             ipcd_dot_v1_dot_peer__pb2.IntroduceReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConnectBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipcd.v1.Peer/ConnectBack',
+            ipcd_dot_v1_dot_peer__pb2.ConnectBackRequest.SerializeToString,
+            ipcd_dot_v1_dot_peer__pb2.ConnectBackReply.FromString,
             options,
             channel_credentials,
             insecure,
