@@ -67,6 +67,8 @@ class Attached:
     granted: Counter[str] = field(default_factory=Counter)
     registered: int = 0
     waiting: int = 0
+    # Services that it was introduced for: of whose servers it wants to hear.
+    opened: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False, slots=True)
@@ -143,32 +145,24 @@ class Broker:
         Raises:
             LimitReached, InvalidRequest: what is wrong with its names, or that there are too many.
         """
-        services = checked(request.name, request.services)
+        server = _described(f"{self.node}.{secrets.token_hex(8)}", attached.process, request)
         limits.check("servers of one process", attached.registered + 1, limits.SERVERS_PER_CONNECTION)
-        server = node_pb2.Server(
-            id=f"{self.node}.{secrets.token_hex(8)}",
-            name=request.name,
-            process=attached.process,
-            services=services,
-        )
         self._publish(self.catalog.put(server))
         attached.registered += 1
         registration = self._registrations[server.id] = Registration(server, attached, context)
         self._log.info(
-            "server registered", server=server.name, id=server.id, pid=attached.process.pid, services=len(services)
+            "server registered",
+            server=server.name,
+            id=server.id,
+            pid=attached.process.pid,
+            services=len(server.services),
         )
         return registration
 
     def update(self, registration: Registration, request: node_pb2.RegisterRequest) -> None:
         """A server serves something else now."""
         old = registration.server
-        server = node_pb2.Server(
-            id=old.id,
-            name=request.name,
-            process=old.process,
-            services=checked(request.name, request.services),
-        )
-        registration.server = server
+        server = registration.server = _described(old.id, old.process, request)
         self._publish(self.catalog.put(server))
 
     def unregister(self, registration: Registration, why: str) -> None:
@@ -201,6 +195,14 @@ class Broker:
         self.catalog.forget(node)
         self.changed.progressed()
 
+    def standing(self, services: Collection[str]) -> list[tuple[str, str, int, int]]:
+        """What matters to a channel of the servers of these services: equal as long as nothing of it changes."""
+        return sorted(
+            (service, server.id, server.weight, server.spillover)
+            for service in services
+            for server in (self.catalog.servers(service) if service else self._unnamed())
+        )
+
     # -- callers ----------------------------------------------------------------------------------
 
     def nodes(self) -> list[str]:
@@ -216,6 +218,7 @@ class Broker:
         limits.check_name("service", target.service, empty=True)
         limits.check_name("node", target.node, empty=True)
         limits.check_name("server", target.server, empty=True)
+        limits.check_name("server id", target.server_id, empty=True)
         candidates = choice.rank(
             target,
             self.catalog.servers(target.service) if target.service else self._unnamed(),
@@ -279,16 +282,22 @@ class Broker:
     ) -> tuple[node_pb2.OpenReply, list[Fd]]:
         refusals: list[str] = []
         asked: set[str] = set()
-        for candidate in self.resolve(target, attached.process):
+        candidates = self.resolve(target, attached.process)
+        for candidate in candidates:
             node = candidate.server.process.node
             if node != self.node:
                 if node in asked:
                     continue
                 asked.add(node)
             try:
-                return await self.introduce_to(attached, target, candidate)
+                reply, fds = await self.introduce_to(attached, target, candidate)
             except NodeError as error:
                 refusals.append(str(error))
+            else:
+                attached.opened.add(target.service)
+                reply.preferred = sum(candidate.preferred for candidate in candidates)
+                reply.node = self.node
+                return reply, fds
         raise choice.NoServer(f"no server for {target.service} took the caller: {'; '.join(refusals)}")
 
     async def introduce_to(
@@ -344,7 +353,13 @@ class Broker:
         self, attached: Attached, target: node_pb2.ResolveRequest, candidate: node_pb2.Candidate
     ) -> node_pb2.OpenReply:
         node = candidate.server.process.node
-        there = node_pb2.ResolveRequest(service=target.service, node=node, server=target.server, transport=choice.TCP)
+        there = node_pb2.ResolveRequest(
+            service=target.service,
+            node=node,
+            server=target.server,
+            transport=choice.TCP,
+            server_id=target.server_id,
+        )
         answer, address = await self.links.introduce(
             node, peer_pb2.IntroduceRequest(target=there, caller=attached.process)
         )
@@ -372,7 +387,11 @@ class Broker:
         """
         target = request.target
         own = node_pb2.ResolveRequest(
-            service=target.service, node=self.node, server=target.server, transport=choice.TCP
+            service=target.service,
+            node=self.node,
+            server=target.server,
+            transport=choice.TCP,
+            server_id=target.server_id,
         )
         server = self.resolve(own, None)[0].server
         self._turn += 1
@@ -405,6 +424,17 @@ class Broker:
             return "no-server: the server does not take callers"
         sock.close()
         return ""
+
+
+def _described(server_id: str, process: node_pb2.Process, request: node_pb2.RegisterRequest) -> node_pb2.Server:
+    return node_pb2.Server(
+        id=server_id,
+        name=request.name,
+        process=process,
+        services=checked(request.name, request.services),
+        weight=request.weight if request.HasField("weight") else 1,
+        spillover=request.spillover,
+    )
 
 
 def _owned(sock: socket.socket) -> Fd:

@@ -90,11 +90,27 @@ class NodeServicer(node_pb2_grpc.NodeServicer):
             await self._broker.changed.wait()
             await asyncio.sleep(_GATHER)
 
+    async def WatchChanges(
+        self, request: node_pb2.WatchChangesRequest, context: ServicerContext
+    ) -> AsyncIterator[node_pb2.Changed]:
+        """That something has changed of the servers of those services for which the process was introduced."""
+        identity = context.peer_identity
+        opened = identity.opened if isinstance(identity, Attached) else ()
+        last: object = None
+        while True:
+            standing = self._broker.standing(opened) if opened else self._broker.catalog.servers()
+            if standing != last:
+                last = standing
+                yield node_pb2.Changed()
+                continue
+            await self._broker.changed.wait()
+            await asyncio.sleep(_GATHER)
+
     async def Resolve(self, request: node_pb2.ResolveRequest, context: ServicerContext) -> node_pb2.ResolveReply:
         """Where a call would go."""
         identity = context.peer_identity
         caller = identity.process if isinstance(identity, Attached) else None
-        return node_pb2.ResolveReply(candidates=self._broker.resolve(request, caller))
+        return node_pb2.ResolveReply(candidates=self._broker.resolve(request, caller), node=self._broker.node)
 
     async def Open(self, request: node_pb2.OpenRequest, context: ServicerContext) -> node_pb2.OpenReply:
         """Introduces the caller to a server."""

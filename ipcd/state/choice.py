@@ -1,7 +1,8 @@
 """Which server a caller gets, over what, and why. Pure.
 
-Pinned to a node or a server's name; else one on the caller's own node, else one on another. Among equals the one with
-the fewest connections granted, then the one whose last turn is longest ago.
+Pinned to a node or a server's name; else one on the caller's own node, else one on another; one of weight 0 only where
+there is no other. Among equals the one with the fewest connections granted for its weight, then the one whose last turn
+is longest ago. A channel does not stay with the one chosen: it spreads its calls over all those that are preferred.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def rank(
         for server in servers
         if (not target.node or server.process.node == target.node)
         and (not target.server or server.name == target.server)
+        and (not target.server_id or server.id == target.server_id)
     ]
     reachable = [server for server in fitting if not obstacle(target.transport, server, here, why_unshared)]
     if fitting and not reachable:
@@ -73,20 +75,41 @@ def rank(
         raise Impossible(f"transport {NAMES.get(target.transport, '?')} for {target.service}: {'; '.join(reasons)}")
     ordered = sorted(
         reachable,
-        key=lambda server: (server.process.node != here, connections(server.id), turn(server.id), server.id),
+        key=lambda server: (
+            not server.weight,
+            server.process.node != here,
+            connections(server.id) / (server.weight or 1),
+            turn(server.id),
+            server.id,
+        ),
     )
+    preferred = _preferred(ordered, here)
     candidates = [
         node_pb2.Candidate(
             server=server,
             transport=transport(target.transport, server, here, why_unshared),
             connections=connections(server.id),
             chosen=index == 0,
+            preferred=server.id in preferred,
         )
         for index, server in enumerate(ordered)
     ]
     for candidate in candidates:
         candidate.reason = _reason(candidate, candidates[0], target, here, why_unshared)
     return candidates
+
+
+def _preferred(ordered: Sequence[node_pb2.Server], here: str) -> set[str]:
+    """Ids of those that share the calls of one channel: what is as good as the first; and those on other nodes, where
+    one that is near says from how many calls on they help."""
+    if not ordered:
+        return set()
+    first = ordered[0]
+    fit = [server for server in ordered if bool(server.weight) == bool(first.weight)]
+    near = [server for server in fit if server.process.node == here]
+    if near and not any(server.spillover for server in near):
+        return {server.id for server in near}
+    return {server.id for server in fit}
 
 
 def obstacle(asked: int, server: node_pb2.Server, here: str, why_unshared: Callable[[node_pb2.Process], str]) -> str:
@@ -112,6 +135,8 @@ def transport(
 def no_server(target: node_pb2.ResolveRequest, nodes: Sequence[str]) -> NoServer:
     """The error for an empty list of candidates. `nodes`: all known ones."""
     named = f"no server {target.server!r}" if target.server else "no server"
+    if target.server_id:
+        named += f" with id {target.server_id}"
     if not target.node:
         return NoServer(f"{named} for {target.service} on node{'s' * (len(nodes) > 1)} {', '.join(nodes)}")
     if target.node not in nodes:
@@ -138,8 +163,12 @@ def _reason(
             words = f"{over}: the server is on node {node}, the caller on node {here}"
         pins = [f"node {target.node}"] * bool(target.node) + [f"server {target.server!r}"] * bool(target.server)
         return f"{words}; pinned to {' and '.join(pins)}" if pins else words
+    if best.server.weight and not candidate.server.weight:
+        return "its weight is 0, and there are others"
     if node != best.server.process.node and best.server.process.node == here:
+        if candidate.preferred:
+            return f"on node {node}: takes what is over the spillover of those on the caller's own"
         return f"on node {node}, and there is one on the caller's own"
-    if candidate.connections != best.connections:
+    if candidate.connections != best.connections and candidate.server.weight == best.server.weight:
         return f"{candidate.connections} connections, the chosen one has {best.connections}"
     return "its turn comes later"

@@ -57,7 +57,8 @@ class Channel(grpc.aio.Channel):
             self._interceptors[kind].append(interceptor)
         own = router or (LoopNodeRouter if target == targets.NODE_API else LoopRouter)
         parsed = targets.Target("", "") if target == targets.NODE_API else targets.parse(target)
-        self.router = own(node or default_socket(), parsed, transport, self.options.settings(accept_calls=False))
+        settings = self.options.settings(accept_calls=False)
+        self.router = own(node or default_socket(), parsed, transport, settings, self.options.spread)
 
     # -- grpc.aio.Channel -------------------------------------------------------------------------
 

@@ -89,9 +89,9 @@ class Exchange(Waiters):
         if self._deadline is not None and self._deadline <= self._loop.time():
             self._expire()
             return
-        route = self._origin.router.routes.get(self._service)
-        if route is not None and route.connection.usable:
-            self._start(route.connection)
+        connection = self._origin.router.usable(self._service)
+        if connection is not None:
+            self._start(connection)
         else:
             self._connecting = self._loop.create_task(self._connect())
 

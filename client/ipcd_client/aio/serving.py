@@ -48,8 +48,8 @@ class Registered(Protocol):
         """Ends the registration."""
 
 
-# (socket path, server's name, services, on_grant)
-Registrar = Callable[[str, str, list[str], OnGrant], Registered]
+# (socket path, what is registered, on_grant)
+Registrar = Callable[[str, node_pb2.RegisterRequest, OnGrant], Registered]
 
 
 class CalledContext(ServicerContext):
@@ -92,6 +92,7 @@ class Serving:
         self.registration: Registered | None = None
         self.state = State.READY
         self.stopped = asyncio.Event()
+        self._options = options
         self._settings = options.settings(accept_calls=True)
         self._name = name
         self._stopping = asyncio.Event()
@@ -117,7 +118,13 @@ class Serving:
         handlers = self.dispatcher.handlers
         handlers.register_own(introspection.handlers(handlers.services))
         self.dispatcher.variables = contextvars.copy_context()
-        self.registration = registrar(path, self._name, sorted(handlers.services), self._on_grant)
+        request = node_pb2.RegisterRequest(
+            name=self._name,
+            services=sorted(handlers.services),
+            weight=self._options.weight,
+            spillover=self._options.spillover,
+        )
+        self.registration = registrar(path, request, self._on_grant)
         self._life = self._loop.create_task(self._live(), name="ipcd-server")
         try:
             await self.registration.start()

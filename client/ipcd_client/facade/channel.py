@@ -45,7 +45,7 @@ class Channel(grpc.Channel):
         path = node or default_socket()
         kind = router or (NodeRouter if target == targets.NODE_API else Router)
         parsed = targets.Target("", "") if target == targets.NODE_API else targets.parse(target)
-        self.router = kind(path, parsed, transport, settings)
+        self.router = kind(path, parsed, transport, settings, self.options.spread)
         self.callbacks = Callbacks()
         self.seeking: set[Exchange] = set()
         self._connectivity = Connectivity(self.router.attachment())

@@ -49,7 +49,7 @@ class _Method:
         self._serialize = serialize
         self._deserialize = deserialize
         self._router = channel.router
-        self._routes = channel.router.routes
+        self._pools = channel.router.pools
         self._max_receive = channel.options.max_receive
         self._max_send = channel.options.max_send
         self._max_metadata = channel.options.max_metadata
@@ -81,17 +81,8 @@ class _Method:
         if timeout is not None and not timeout > 0:
             raise Failed(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED)
 
-    def _usable(self) -> Connection | None:
-        """The connection in use, if it takes calls."""
-        route = self._routes.get(self._service)
-        if route is not None:
-            route.connection.refresh()
-            if route.connection.usable:
-                return route.connection
-        return None
-
     def _connection(self, deadline: float | None, wait: bool) -> Connection:
-        connection = self._usable()
+        connection = self._router.usable(self._service)
         if connection is not None:
             return connection
         self._channel.check_open()
@@ -164,7 +155,7 @@ class _Method:
         connect = self._connection_later(bool(wait_for_ready))
         plan = Plan(self._state, connect, sent, data, requests, self._channel.callbacks, self._channel.seeking)
         streams = issubclass(kind, StreamCall)
-        exchange = Exchange(state, self._usable(), deadline, streams=streams, plan=plan)
+        exchange = Exchange(state, self._router.usable(self._service), deadline, streams=streams, plan=plan)
         call = kind(exchange, self._deserialize)
         exchange.begin(timeout)
         return call
@@ -186,8 +177,14 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         compression: Any = None,
     ) -> Any:
         begun: _Begun | None = None
-        route = self._routes.get(self._service)
-        if route is not None and not metadata and credentials is None and (timeout is None or timeout > 0):
+        pool = self._pools.get(self._service)
+        if (
+            pool is not None
+            and not metadata
+            and credentials is None
+            and (timeout is None or timeout > 0)
+            and (route := pool.only or pool.pick()) is not None
+        ):
             # The shortest way. What is out of the ordinary is left to the general one.
             connection = route.connection
             data = _plain(request, self._serialize, self._plain_send) if connection.fresh() else None

@@ -59,6 +59,7 @@ class Serving:
         self.started = False
         self.stopped = threading.Event()
         self._owns_executor = executor is None
+        self._options = options
         self._settings = options.settings(accept_calls=True)
         self._most = most
         self._name = name
@@ -90,7 +91,13 @@ class Serving:
             self._reactor = Reactor(self.executor, self._prepare, self._name or "server")
             services = self.methods.services
             self.methods.register_own(introspection.handlers(services))
-            registration = registrar(path, self._name, sorted(services), self._reactor, self._on_grant)
+            request = node_pb2.RegisterRequest(
+                name=self._name,
+                services=sorted(services),
+                weight=self._options.weight,
+                spillover=self._options.spillover,
+            )
+            registration = registrar(path, request, self._reactor, self._on_grant)
             self.registration = registration
         try:
             self._reactor.start()

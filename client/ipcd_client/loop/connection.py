@@ -114,6 +114,11 @@ class Connection:
     # -- facts ------------------------------------------------------------------------------------
 
     @property
+    def load(self) -> int:
+        """Calls in flight."""
+        return len(self._calls)
+
+    @property
     def usable(self) -> bool:
         """New calls may be made."""
         return self.error is None and not self.retired and self.core.ready

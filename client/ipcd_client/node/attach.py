@@ -95,6 +95,8 @@ class Attachment:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._users = 0
+        self._version = 0
+        self._watched: tuple[Connection, ClientCall] | None = None
 
     def connection(self, timeout: float = HELLO_TIMEOUT) -> Connection:
         """The live connection.
@@ -115,6 +117,33 @@ class Attachment:
                     connection.close()
                 connection = self._connection = connect(self.path, timeout)
             return connection
+
+    def version(self) -> int:
+        """Grows with the news of which the daemon tells, and when it is lost. Waits for nothing."""
+        if not self._lock.acquire(blocking=False):
+            return self._version
+        try:
+            connection = self._connection
+            if connection is None:
+                return self._version
+            if connection.usable:
+                connection.look()
+            if self._watched is None or self._watched[0] is not connection:
+                if connection.usable:
+                    # Its first answer is news: from then on nothing is missed.
+                    call = ClientCall(API + "WatchChanges", SETTINGS.max_message)
+                    connection.start(call, message=b"", end=True)
+                    self._watched = connection, call
+            elif self._watched[1].messages or not connection.usable:
+                while self._watched[1].messages:
+                    connection.take(self._watched[1])
+                self._version += 1
+                if not connection.usable:
+                    self._connection = self._watched = None
+                    connection.close()
+            return self._version
+        finally:
+            self._lock.release()
 
     def after_fork(self) -> None:
         """In a child: the lock may be held by a thread that is not here, the connection is the parent's."""

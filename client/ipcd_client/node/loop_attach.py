@@ -12,8 +12,9 @@ from ipcd_client.loop import dial
 from ipcd_client.loop.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node import introduction
-from ipcd_client.node.attach import SETTINGS
+from ipcd_client.node.attach import API, SETTINGS
 from ipcd_client.node.introduction import RETRY_FIRST, RETRY_MOST
+from ipcd_client.rpc.call import ClientCall
 from ipcd_client.wire import unix
 
 # Introductions asked for at one time; the others wait. The daemon takes 512 calls of one connection.
@@ -50,6 +51,7 @@ class Attachment:
         self.path = path
         self.users = 0
         self.failed = False  # the last try
+        self.version = 0  # grows with the news of which the daemon tells, and when it is lost
         self.opening = asyncio.Semaphore(OPENING)
         self.changed = Waiters()  # it is there, or was lost, or could not be made
         self._connection: Connection | None = None
@@ -103,9 +105,14 @@ class Attachment:
             connection = task.result()
             if self.users:
                 self._connection = connection
-                connection.on_closed = lambda _: self.changed.progressed()
+                connection.on_closed = self._lost
+                News(self, connection)
             else:
                 connection.fail(WireClosed("nobody needs the daemon any more"))
+        self.changed.progressed()
+
+    def _lost(self, _error: IpcdError) -> None:
+        self.version += 1
         self.changed.progressed()
 
     def close(self) -> None:
@@ -116,6 +123,23 @@ class Attachment:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.fail(WireClosed("nobody needs the daemon any more"))
+
+
+class News:
+    """Counts what the daemon tells over one call for as long as the connection lives. (User)"""
+
+    def __init__(self, attachment: Attachment, connection: Connection) -> None:
+        self._attachment = attachment
+        self._connection = connection
+        self._call = ClientCall(API + "WatchChanges", SETTINGS.max_message)
+        self._call.user = self
+        connection.start(self._call, message=b"", end=True)
+
+    def progressed(self) -> None:
+        """An event of the call was taken in."""
+        while self._call.messages:
+            self._connection.take(self._call)
+            self._attachment.version += 1
 
 
 _attachments: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Attachment]] = weakref.WeakKeyDictionary()

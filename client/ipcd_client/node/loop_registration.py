@@ -29,10 +29,10 @@ class LoopRegistration:
     """One server's, on the loop that runs `start`. `on_grant` is called with each introduction and the wire to the
     caller, which it owns from then on."""
 
-    def __init__(self, path: str, name: str, services: list[str], on_grant: OnGrant) -> None:
+    def __init__(self, path: str, request: node_pb2.RegisterRequest, on_grant: OnGrant) -> None:
         self.path = path
         self.server: node_pb2.Server | None = None
-        self._request = node_pb2.RegisterRequest(name=name, services=services)
+        self._request = request
         self._on_grant = on_grant
         self._closing = asyncio.Event()
         self._connection: Connection | None = None

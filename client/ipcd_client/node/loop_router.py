@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from typing import Final, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from ipcd_client.errors import ChannelClosed, NoDaemon, NodeError, ProtocolError, WireClosed, WireError
+from ipcd_client.errors import ChannelClosed, IpcdError, NoDaemon, NodeError, ProtocolError, WireClosed, WireError
 from ipcd_client.frame.settings import Settings
 from ipcd_client.loop import dial
 from ipcd_client.loop.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.node import attach, introduction, loop_attach
 from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, RETRY_FIRST, RETRY_MOST
+from ipcd_client.node.pool import REFRESH, SPREAD, Pool
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire import tcp
 
+log = logging.getLogger("ipcd_client")
+
 _OPEN: Final = attach.API + "Open"
+_RESOLVE: Final = attach.API + "Resolve"
 
 
 class Route(NamedTuple):
@@ -31,17 +36,24 @@ class Route(NamedTuple):
     server: node_pb2.Server
     transport: str
     reason: str
+    caller: str = ""  # the caller's node
 
 
 class LoopRouter:
-    """The routes of one channel, on the loop that first uses it. `settings`: limits for connections with servers."""
+    """The routes of one channel, a pool for each service, on the loop that first uses it. `settings`: limits for
+    connections with servers. `spread`: servers of one service that share the calls."""
 
-    def __init__(self, path: str, target: Target, transport: str, settings: Settings) -> None:
+    def __init__(self, path: str, target: Target, transport: str, settings: Settings, spread: int = SPREAD) -> None:
         self.path = path
         self.target = target
         self.transport = introduction.checked(transport)
-        self.routes: dict[str, Route] = {}
+        self.pools: dict[str, Pool[Route]] = {}
         self.settings = settings
+        self._spread = spread
+        # The attachment's version for which the pools are right; -1 where one is known not to be.
+        self._seen = 0
+        self._retry_at = 0.0
+        self._refreshing: asyncio.Task[None] | None = None
         self._attachment: loop_attach.Attachment | None = None
         self._making: dict[str, asyncio.Task[Route]] = {}
         self._closed = False
@@ -52,16 +64,27 @@ class LoopRouter:
             self._attachment = loop_attach.hold(self.path)
         return self._attachment
 
+    def usable(self, service: str) -> Connection | None:
+        """Whose the next call of the service is; None if there is no connection with a server yet, or any more."""
+        pool = self.pools.get(service)
+        if pool is None:
+            return None
+        if self._attachment is not None and self._attachment.version != self._seen:
+            self._look(self._attachment)
+        route = pool.pick()
+        return route.connection if route is not None else None
+
     async def connect(self, service: str, *, wait: bool) -> Route:
-        """A route to a server of the service: the one in use, or a new one. With `wait`, waits for a server, and for
+        """A route to a server of the service: one in use, or a new one. With `wait`, waits for a server, and for
         the daemon.
 
         Raises:
             IpcdError: there is none; `code` and text are the call's.
         """
         while True:
-            route = self.routes.get(service)
-            if route is not None and route.connection.usable:
+            pool = self.pools.get(service)
+            route = pool.pick() if pool is not None else None
+            if route is not None:
                 return route
             if self._closed:
                 raise ChannelClosed(status.CHANNEL_CLOSED)
@@ -84,12 +107,64 @@ class LoopRouter:
     def _kept(self, service: str, route: Route) -> Route:
         if self._closed:
             route.connection.fail(ChannelClosed(status.CHANNEL_CLOSED))
-        else:
-            before = self.routes.get(service)
-            self.routes[service] = route
-            if before is not None and before is not route:
-                before.connection.retire()
+            return route
+        pool = self.pools.get(service)
+        if pool is None:
+            pool = self.pools[service] = Pool()
+        if route not in list(pool):
+            for useless in pool.put(route, route.caller):
+                useless.connection.retire()
         return route
+
+    # -- the other servers ------------------------------------------------------------------------
+
+    def _look(self, attachment: loop_attach.Attachment) -> None:
+        """The node has news: asks for them, and no call waits for it."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._retry_at and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = loop.create_task(self._refresh(attachment), name="ipcd-routes")
+
+    async def _refresh(self, attachment: loop_attach.Attachment) -> None:
+        version = attachment.version
+        try:
+            async with asyncio.timeout(REFRESH):
+                for service in list(self.pools):
+                    await self._spread_out(service, attachment)
+        except (IpcdError, TimeoutError) as error:
+            self._retry_at = asyncio.get_running_loop().time() + RETRY_MOST
+            log.debug("how the servers stand is not known: %s", error)
+        else:
+            self._seen = version
+
+    async def _spread_out(self, service: str, attachment: loop_attach.Attachment) -> None:
+        """Connects with those servers of the service that are to share its calls, and gives up those that are not.
+
+        Raises:
+            IpcdError: the daemon cannot be asked.
+        """
+        daemon = await attachment.connection()
+        request = introduction.wanted(service, self.target, self.transport).SerializeToString()
+        try:
+            data, _ = await daemon.call(_RESOLVE, request, timeout=REFRESH)
+            reply = node_pb2.ResolveReply.FromString(data)
+        except CallFailed as error:
+            if error.code is grpc.StatusCode.UNAVAILABLE:
+                return  # nobody serves it, as far as the node knows: those that still do are kept
+            raise
+        except DecodeError as error:
+            raise NodeError(f"what the daemon at {self.path} knows of {service} does not parse: {error}") from error
+        pool = self.pools[service]
+        for server_id in pool.missing(reply.candidates, reply.node, self._spread):
+            try:
+                self._kept(service, await self._introduce(service, wait=False, server_id=server_id))
+            except (CallFailed, WireError, ProtocolError) as error:
+                log.debug("server %s gets no calls of %s: %s", server_id, service, error)
+        surplus = pool.surplus(reply.candidates)
+        pool.drop(surplus)
+        for route in surplus:
+            route.connection.retire()
+
+    # -- introductions ----------------------------------------------------------------------------
 
     async def _introduced(self, service: str, *, wait: bool) -> Route:
         pause = RETRY_FIRST
@@ -111,11 +186,11 @@ class LoopRouter:
             pause = min(pause * (1 + random.random()), RETRY_MOST)
             await asyncio.sleep(pause)
 
-    async def _introduce(self, service: str, *, wait: bool) -> Route:
+    async def _introduce(self, service: str, *, wait: bool, server_id: str = "") -> Route:
         daemon = await self.attachment().connection()
-        request = node_pb2.OpenRequest(
-            target=introduction.wanted(service, self.target, self.transport), wait=wait
-        ).SerializeToString()
+        target = introduction.wanted(service, self.target, self.transport)
+        target.server_id = server_id
+        request = node_pb2.OpenRequest(target=target, wait=wait).SerializeToString()
         if wait:
             data, fds = await daemon.call(_OPEN, request)
         else:
@@ -143,7 +218,9 @@ class LoopRouter:
         except BaseException:
             connection.fail(WireClosed("nobody waits for it any more"))
             raise
-        return Route(connection, choice.server, wire.kind, introduction.reason(wire, choice))
+        if reply.preferred > 1 and not server_id:
+            self._seen = -1
+        return Route(connection, choice.server, wire.kind, introduction.reason(wire, choice), reply.node)
 
     def close(self) -> None:
         """Ends all routes. Calls under way fail."""
@@ -152,7 +229,10 @@ class LoopRouter:
         self._closed = True
         for making in list(self._making.values()):
             making.cancel()
-        routes, self.routes = list(self.routes.values()), {}
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        routes = [route for pool in self.pools.values() for route in pool]
+        self.pools.clear()
         for route in routes:
             route.connection.fail(ChannelClosed(status.CHANNEL_CLOSED))
         if self._attachment is not None:
@@ -163,16 +243,20 @@ class LoopRouter:
 class LoopNodeRouter(LoopRouter):
     """Routes everything to the daemon's own API."""
 
-    async def _introduce(self, service: str, *, wait: bool) -> Route:  # noqa: ARG002
+    async def _introduce(self, service: str, *, wait: bool, server_id: str = "") -> Route:  # noqa: ARG002
         connection = await self.attachment().connection()
         return Route(connection, node_pb2.Server(name="ipcd"), "unix", "the node's own API")
 
     def _kept(self, service: str, route: Route) -> Route:
-        # The connection is the attachment's to end.
         if not self._closed:
-            self.routes[service] = route
+            pool = self.pools[service] = Pool()
+            pool.put(route, "")
         return route
 
+    def _look(self, attachment: loop_attach.Attachment) -> None:
+        """There is one daemon."""
+
     def close(self) -> None:
-        self.routes.clear()
+        # The connection is the attachment's to end.
+        self.pools.clear()
         super().close()

@@ -44,8 +44,8 @@ class Registered(Protocol):
         """Ends the registration."""
 
 
-# (socket path, server's name, services, reactor, on_grant)
-Registrar = Callable[[str, str, list[str], Reactor, OnGrant], Registered]
+# (socket path, what is registered, reactor, on_grant)
+Registrar = Callable[[str, node_pb2.RegisterRequest, Reactor, OnGrant], Registered]
 
 
 class Registration:
@@ -55,14 +55,13 @@ class Registration:
     def __init__(
         self,
         path: str,
-        name: str,
-        services: list[str],
+        request: node_pb2.RegisterRequest,
         reactor: Reactor,
         on_grant: OnGrant,
     ) -> None:
         self.path = path
         self.server: node_pb2.Server | None = None
-        self._request = node_pb2.RegisterRequest(name=name, services=services)
+        self._request = request
         self._reactor = reactor
         self._on_grant = on_grant
         self._lock = threading.Lock()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from time import monotonic
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import grpc
 
@@ -16,12 +18,18 @@ from ipcd_client.errors import ChannelClosed, IpcdError, NoDaemon, ProtocolError
 from ipcd_client.frame.settings import Settings
 from ipcd_client.node import attach, introduction
 from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, RETRY_FIRST, RETRY_MOST
+from ipcd_client.node.pool import REFRESH, SPREAD, Pool
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.wire import tcp
+
+log = logging.getLogger("ipcd_client")
+
+# Seconds between looks for news of the node, while there are calls.
+LOOK: Final = 0.05
 
 
 class Route(NamedTuple):
@@ -31,21 +39,30 @@ class Route(NamedTuple):
     server: node_pb2.Server
     transport: str
     reason: str
+    caller: str = ""  # the caller's node
 
 
 class Router:
-    """The routes of one channel. Threads may use it at the same time.
+    """The routes of one channel, a pool for each service. Threads may use it at the same time.
 
-    `wire_settings`: limits for the connections with servers.
+    `wire_settings`: limits for the connections with servers. `spread`: servers of one service that share the calls.
     """
 
-    def __init__(self, path: str, target: Target, transport: str, wire_settings: Settings) -> None:
+    def __init__(
+        self, path: str, target: Target, transport: str, wire_settings: Settings, spread: int = SPREAD
+    ) -> None:
         self.path = path
         self.target = target
         self.transport = introduction.checked(transport)
-        self.routes: dict[str, Route] = {}
+        self.pools: dict[str, Pool[Route]] = {}
         self.settings = wire_settings
+        self._spread = spread
         self._attachment = attach.shared(path)
+        # The attachment's version for which the pools are right; -1 where one is known not to be.
+        self._seen = 0
+        self._look_at = 0.0
+        self._retry_at = 0.0
+        self._refreshing: threading.Thread | None = None
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -59,8 +76,23 @@ class Router:
         """What is asked of the daemon for a service."""
         return introduction.wanted(service, self.target, self.transport)
 
+    def usable(self, service: str) -> Connection | None:
+        """Whose the next call of the service is; None if there is no connection with a server yet, or any more."""
+        pool = self.pools.get(service)
+        if pool is None:
+            return None
+        self._look()
+        for _ in range(len(pool)):
+            route = pool.only or pool.pick()
+            if route is None:
+                return None
+            route.connection.refresh()
+            if route.connection.usable:
+                return route.connection
+        return None
+
     def connect(self, service: str, deadline: float | None, wait: bool) -> Route:
-        """A route to a server of the service: the one in use, or a new one. With `wait`, waits for a server, and for
+        """A route to a server of the service: one in use, or a new one. With `wait`, waits for a server, and for
         the daemon, until the deadline (of time.monotonic()).
 
         Raises:
@@ -72,9 +104,10 @@ class Router:
         if not lock.acquire(timeout=left):
             raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no connection for {service} before the deadline")
         try:
-            route = self.routes.get(service)
-            if route is not None and route.connection.usable:
-                return route
+            pool = self.pools.get(service)
+            known = pool.pick() if pool is not None else None
+            if known is not None:
+                return known
             route = self._introduced(service, deadline, wait)
             self._keep(service, route)
             return route
@@ -82,16 +115,82 @@ class Router:
             lock.release()
 
     def _keep(self, service: str, route: Route) -> None:
+        useless: Sequence[Route] = ()
         with self._lock:
             closed = self._closed
-            previous = None if closed else self.routes.get(service)
             if not closed:
-                self.routes[service] = route
-        if previous is not None:
-            previous.connection.retire()
+                pool = self.pools.get(service)
+                if pool is None:
+                    pool = self.pools[service] = Pool()
+                useless = pool.put(route, route.caller)
+        for old in useless:
+            old.connection.retire()
         if closed:
             route.connection.close()
             raise ChannelClosed(status.CHANNEL_CLOSED)
+
+    # -- the other servers ------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Whether the node has news, asked now and then while there are calls: nobody waits for them."""
+        now = monotonic()
+        if now < self._look_at:
+            return
+        look_at = self._look_at = now + LOOK
+        for pool in list(self.pools.values()):
+            for route in pool:
+                route.connection.look_at = look_at
+        if self._attachment.version() != self._seen and now >= self._retry_at:
+            with self._lock:
+                if self._closed or (self._refreshing is not None and self._refreshing.is_alive()):
+                    return
+                # A thread of its own: a daemon that hangs delays no call that has its connection.
+                self._refreshing = threading.Thread(target=self._refresh, name="ipcd-routes", daemon=True)
+                self._refreshing.start()
+
+    def _refresh(self) -> None:
+        version = self._attachment.version()
+        try:
+            for service in list(self.pools):
+                self._spread_out(service)
+        except IpcdError as error:
+            self._retry_at = monotonic() + RETRY_MOST
+            log.debug("how the servers stand is not known: %s", error)
+        else:
+            self._seen = version
+
+    def _spread_out(self, service: str) -> None:
+        """Connects with those servers of the service that are to share its calls, and gives up those that are not.
+
+        Raises:
+            IpcdError: the daemon cannot be asked.
+        """
+        daemon = self._attachment.connection(REFRESH)
+        try:
+            reply, _ = attach.call(
+                daemon, "Resolve", self.request(service), node_pb2.ResolveReply, monotonic() + REFRESH
+            )
+        except CallFailed as error:
+            if error.code is grpc.StatusCode.UNAVAILABLE:
+                return  # nobody serves it, as far as the node knows: those that still do are kept
+            raise
+        pool = self.pools[service]
+        with self._lock:
+            missing = pool.missing(reply.candidates, reply.node, self._spread)
+        for server_id in missing:
+            try:
+                self._keep(service, self._introduce(service, monotonic() + REFRESH, False, server_id))
+            except ChannelClosed:
+                return
+            except (CallFailed, WireError, ProtocolError) as error:
+                log.debug("server %s gets no calls of %s: %s", server_id, service, error)
+        with self._lock:
+            others = pool.surplus(reply.candidates)
+            pool.drop(others)
+        for route in others:
+            route.connection.retire()
+
+    # -- introductions ----------------------------------------------------------------------------
 
     def _introduced(self, service: str, deadline: float | None, wait: bool) -> Route:
         pause = RETRY_FIRST
@@ -116,10 +215,11 @@ class Router:
                 raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no server for {service} before the deadline")
             time.sleep(pause)
 
-    def _introduce(self, service: str, deadline: float | None, wait: bool) -> Route:
+    def _introduce(self, service: str, deadline: float | None, wait: bool, server_id: str = "") -> Route:
         limit = HELLO_TIMEOUT if deadline is None else min(HELLO_TIMEOUT, max(0.0, deadline - monotonic()))
         daemon = self._attachment.connection(limit)
         request = node_pb2.OpenRequest(target=self.request(service), wait=wait)
+        request.target.server_id = server_id
         until = (
             deadline
             if wait or (deadline is not None and deadline < monotonic() + DIAL_TIMEOUT)
@@ -135,7 +235,9 @@ class Router:
         if refusal is not None:
             connection.close("shared memory was asked for")
             raise refusal
-        return Route(connection, choice.server, wire.kind, introduction.reason(wire, choice))
+        if reply.preferred > 1 and not server_id:
+            self._seen = -1
+        return Route(connection, choice.server, wire.kind, introduction.reason(wire, choice), reply.node)
 
     @staticmethod
     def _dialed(reply: node_pb2.OpenReply, peer: str) -> tcp.TcpWire:
@@ -152,6 +254,7 @@ class Router:
         """In a child: locks may be held by threads that are not here; connections say themselves that they are dead."""
         self._lock = threading.Lock()
         self._locks = {}
+        self._refreshing = None
 
     def close(self) -> None:
         """Ends all routes. Calls under way fail."""
@@ -159,11 +262,14 @@ class Router:
             if self._closed:
                 return
             self._closed = True
-            routes = list(self.routes.values())
-            self.routes.clear()
+            routes = [route for pool in self.pools.values() for route in pool]
+            self.pools.clear()
+            refreshing = self._refreshing
         for route in routes:
             route.connection.close(ChannelClosed(status.CHANNEL_CLOSED))
         self._attachment.release()
+        if refreshing is not None and refreshing is not threading.current_thread():
+            refreshing.join(REFRESH)
 
 
 class NodeRouter(Router):

@@ -66,6 +66,7 @@ class Life:
         self._greeted = False  # the peer's hello was taken in
         self._more = False  # the last turn of reading ended at its bound
         self._last_used = monotonic()
+        self.look_at = 0.0  # when whoever calls over it is to look for news elsewhere
         self._news: list[User] = []  # to be told once the lock is free
         self._pongs: set[bytes] = set()
         self._pings = 0
@@ -95,6 +96,11 @@ class Life:
         return self._lock.locked()
 
     @property
+    def load(self) -> int:
+        """Calls in flight."""
+        return len(self._calls) + (1 if self._asked else 0)
+
+    @property
     def idle(self) -> bool:
         """No call is open."""
         return not self._calls and not self._asked
@@ -103,7 +109,7 @@ class Life:
         """New calls may be made, and it was used so recently that it is believed to live."""
         now = monotonic()
         last, self._last_used = self._last_used, now
-        return now - last < FRESH and self.error is None and not self.retired
+        return now - last < FRESH and now < self.look_at and self.error is None and not self.retired
 
     # -- sending ----------------------------------------------------------------------------------
 

@@ -70,10 +70,10 @@ WIRES: dict[str, Callable[[], tuple[Wire, Wire]]] = {
 class Registered:
     """A server, as this node knows it."""
 
-    def __init__(self, node: DirectNode, name: str, services: list[str], on_grant: OnGrant) -> None:
+    def __init__(self, node: DirectNode, request: node_pb2.RegisterRequest, on_grant: OnGrant) -> None:
         process = node_pb2.Process(node="direct", pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
         self.server: node_pb2.Server | None = node_pb2.Server(
-            id=str(next(node.ids)), name=name, services=services, process=process
+            id=str(next(node.ids)), name=request.name, services=request.services, process=process
         )
         self.on_grant = on_grant
         self._node = node
@@ -106,7 +106,13 @@ class DirectNode:
         self._turn = itertools.count()
 
         class DirectRouter(Router):
-            def _introduce(router, service: str, deadline: float | None, wait: bool) -> Route:  # noqa: ARG002, N805
+            def _introduce(
+                router,  # noqa: N805
+                service: str,
+                deadline: float | None,  # noqa: ARG002
+                wait: bool,  # noqa: ARG002
+                server_id: str = "",  # noqa: ARG002
+            ) -> Route:
                 server, wire = self.join(service, router.target)
                 connection = Connection(wire, router.settings, dialer=True)
                 connection.handshake()
@@ -121,12 +127,11 @@ class DirectNode:
 
         def registrar(
             path: str,  # noqa: ARG001
-            name: str,
-            services: list[str],
+            request: node_pb2.RegisterRequest,
             reactor: Reactor,  # noqa: ARG001
             on_grant: OnGrant,
         ) -> Registered:
-            return Registered(self, name, services, on_grant)
+            return Registered(self, request, on_grant)
 
         return Server(executor, node="direct", registrar=registrar, **(defaults | arguments))
 

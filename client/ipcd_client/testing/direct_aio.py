@@ -24,7 +24,7 @@ def channel(node: DirectNode, target: str = "ipcd:", **arguments: Any) -> Channe
     """As `ipcd_client.aio.channel`."""
 
     class DirectLoopRouter(LoopRouter):
-        async def _introduce(self, service: str, *, wait: bool) -> Route:  # noqa: ARG002
+        async def _introduce(self, service: str, *, wait: bool, server_id: str = "") -> Route:  # noqa: ARG002
             server, wire = node.join(service, self.target)
             connection = Connection(wire, self.settings, dialer=True)
             await connection.handshake()
@@ -37,8 +37,8 @@ def channel(node: DirectNode, target: str = "ipcd:", **arguments: Any) -> Channe
 def server(node: DirectNode, pool: Executor | None = None, **arguments: Any) -> Server:
     """As `ipcd_client.aio.server`."""
 
-    def registrar(path: str, name: str, services: list[str], on_grant: OnGrant) -> LoopRegistered:  # noqa: ARG001
-        return LoopRegistered(node, name, services, on_grant)
+    def registrar(path: str, request: node_pb2.RegisterRequest, on_grant: OnGrant) -> LoopRegistered:  # noqa: ARG001
+        return LoopRegistered(node, request, on_grant)
 
     defaults: dict[str, Any] = dict.fromkeys(("name", "handlers", "interceptors", "options", "maximum_concurrent_rpcs"))
     return Server(pool, node="direct", registrar=registrar, **(defaults | arguments))
@@ -47,13 +47,13 @@ def server(node: DirectNode, pool: Executor | None = None, **arguments: Any) -> 
 class LoopRegistered:
     """A server on a loop, as the node knows it. Callers may come from any thread."""
 
-    def __init__(self, node: DirectNode, name: str, services: list[str], on_grant: OnGrant) -> None:
+    def __init__(self, node: DirectNode, request: node_pb2.RegisterRequest, on_grant: OnGrant) -> None:
         loop = asyncio.get_running_loop()
 
         def granted(grant: node_pb2.Grant, wire: Wire) -> None:
             loop.call_soon_threadsafe(on_grant, grant, wire)
 
-        self._registered = Registered(node, name, services, granted)
+        self._registered = Registered(node, request, granted)
         self.server = self._registered.server
 
     async def start(self) -> None:
