@@ -34,6 +34,7 @@ class ClientCall:
     sent_at = 0  # what the wire had been given when the call was opened, in bytes
     refused = False  # never reached a handler: may be tried elsewhere
     cut = False  # ended in another way than by the server's status
+    responded = False  # initial metadata or a message came: what the program has seen cannot be taken back
     user: Any = None  # whoever drives this call
     ungiven = 0  # credit of messages that were taken, not yet given back
 
@@ -61,6 +62,7 @@ class ClientCall:
         if kind is events.StatusReceived:
             self._on_status(event)  # type: ignore[arg-type]
         elif kind is events.MessageReceived:
+            self.responded = True
             if self.initial_metadata is None:
                 self.initial_metadata = ()
             if event.message is not None:  # type: ignore[union-attr]
@@ -68,11 +70,14 @@ class ClientCall:
             else:
                 self._too_large(event.oversize)  # type: ignore[union-attr]
         elif kind is events.HeadersReceived:
+            self.responded = True
             self.initial_metadata = md.received(event.metadata)  # type: ignore[union-attr]
         elif kind is events.ResetReceived:
             self._on_reset(event)  # type: ignore[arg-type]
 
     def _on_status(self, event: events.StatusReceived) -> None:
+        if event.headers is not None or event.message is not None or event.oversize:
+            self.responded = True
         if event.headers:
             self.initial_metadata = md.received(event.headers)
         elif self.initial_metadata is None:
@@ -124,6 +129,23 @@ class ClientCall:
         self.cut = True
         self.details = details
         self.code = code
+
+
+class LimitedCall(ClientCall):
+    """Whose responses have a limit of their own, below that of the connection."""
+
+    def handle(self, event: events.Event) -> None:
+        if isinstance(event, (events.MessageReceived, events.StatusReceived)) and event.message is not None:
+            size = len(event.message)
+            if size > self.limit:
+                event = event._replace(message=None, oversize=size)
+        super().handle(event)
+
+    def succeed(self, message: bytes) -> None:
+        if len(message) > self.limit:
+            self._too_large(len(message))
+        else:
+            super().succeed(message)
 
 
 class ServerCall:

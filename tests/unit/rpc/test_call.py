@@ -9,7 +9,7 @@ from ipcd_client.frame import events
 from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE, RESET_REFUSED
 from ipcd_client.rpc import metadata as md
 from ipcd_client.rpc import status
-from ipcd_client.rpc.call import ClientCall, ServerCall
+from ipcd_client.rpc.call import ClientCall, LimitedCall, ServerCall
 
 
 def ended(event: events.Event) -> ClientCall:
@@ -132,3 +132,38 @@ def test_the_limit_counts_keys_values_and_entries() -> None:
     with pytest.raises(UsageError, match=str(cost)):
         md.checked(entries, cost - 1)
     assert md.checked(None, 0) == md.checked([], 0) == ()
+
+
+def of_limited(*happened: events.Event) -> LimitedCall:
+    call = LimitedCall("/s/m", 10)
+    for event in happened:
+        call.handle(event)
+    return call
+
+
+def test_a_limit_of_a_calls_own() -> None:
+    too_large = grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (11 vs. 10)"
+    streamed = of_limited(*(events.MessageReceived(1, bytes(size), 0, False) for size in (10, 11)))
+    assert (streamed.code, streamed.details) == too_large
+    assert list(streamed.messages) == [(bytes(10), 10)]
+    with_status = of_limited(events.StatusReceived(1, 0, "", None, (), bytes(11), 0))
+    assert (with_status.code, with_status.details) == too_large
+    plain = LimitedCall("/s/m", 10)
+    plain.succeed(bytes(11))
+    assert (plain.code, plain.details) == too_large
+    assert of_limited(events.StatusReceived(1, 0, "", None, (), bytes(10), 0)).code is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    ("event", "responded"),
+    [
+        (events.HeadersReceived(1, ()), True),
+        (events.MessageReceived(1, b"", 0, False), True),
+        (events.StatusReceived(1, 0, "", None, (), b"", 0), True),
+        (events.StatusReceived(1, 14, "", (("k", "v"),), (), None, 0), True),
+        (events.StatusReceived(1, 14, "", None, (("k", "v"),), None, 0), False),
+        (events.ResetReceived(1, RESET_CANCEL, ""), False),
+    ],
+)
+def test_what_counts_as_a_response(event: events.Event, responded: bool) -> None:
+    assert ended(event).responded == responded
