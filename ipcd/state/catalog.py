@@ -96,15 +96,16 @@ class Catalog:
                 return True  # older than what is known: changes have overtaken it
         elif update.revision != copy.revision + 1:
             return update.revision <= copy.revision
-        known: dict[str, node_pb2.Server] = {} if update.full else copy.servers
         # All of it is checked before any is taken: a copy is never half changed.
         told = {server.id: server for server in update.servers}
         for server_id, server in told.items():
             if server.process.node != node or not server_id:
                 raise BadUpdate(f"{node!r} tells of server {server_id!r} on node {server.process.node!r}")
             checked(server.name, server.services)
-        removed = sum(server_id in known for server_id in set(update.removed_ids))
-        limits.check("servers on one node", len(known) - removed + sum(one not in known for one in told), self._limit)
+        known: dict[str, node_pb2.Server] = {} if update.full else copy.servers
+        if len(known) + len(told) > self._limit:
+            count = len((known.keys() | told.keys()) - set(update.removed_ids))
+            limits.check("servers on one node", count, self._limit)
         known.update(told)
         for server_id in update.removed_ids:
             known.pop(server_id, None)
