@@ -30,6 +30,8 @@ STREAMS: Final = 512
 # Other nodes, and addresses at which they are looked for.
 NODES: Final = 1024
 ADDRESSES: Final = 4096
+# Nodes that were refused, as they are shown.
+REFUSALS: Final = 16
 # Bytes that wait for a connection's peer to read.
 BACKLOG: Final = 16 << 20
 # Of the gateway: calls under way, connections with servers, bytes of a message, and bytes of messages that wait in it.

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import math
 import random
 import socket
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -32,22 +35,29 @@ from ipcd.broker import Broker
 from ipcd.log import Log
 from ipcd.peer import Called, Peer, Served, Talk, hello_of, reachable
 from ipcd.servicer import status_of
+from ipcd.state import heartbeat
 from ipcd.state import members as state
 from ipcd.state.catalog import BadUpdate
 from ipcd.state.exchange import Exchange, Outbox
 from ipcd.state.members import Address, Link, Members
 
 # Seconds.
-DIAL: Final = 3.0
-HELLO: Final = 5.0
-HEARTBEAT: Final = 0.75
+# Of a dial: time for a second SYN, which goes out after 1 s. Longer, and a cut that has healed would be noticed late.
+DIAL: Final = 1.6
+HELLO: Final = 2.5
+HEARTBEAT: Final = heartbeat.EVERY
+# Between two questions after the time there; after the first few, which find out what the delay is.
+CLOCK: Final = 10.0
+CLOCK_FIRST: Final = 4
+# Between two look-ups of a configured name, where it has led to a link.
+LOOK_UP: Final = 20.0
 # A node that was told of and could not be reached for some time is given up. While there are others who reach it, they
 # say so again this often: two nodes whose path to each other alone was cut find together when it is whole again.
 RETELL: Final = 30.0
 # How long a link that was replaced may finish what was asked over it.
 LINGER: Final = 1.0
 # Connections being dialed at one time.
-DIALING: Final = 16
+DIALING: Final = 64
 
 SETTINGS: Final = Settings(
     # The whole catalog of a node is one message. Whoever can connect can make us keep this much for each stream.
@@ -57,6 +67,7 @@ SETTINGS: Final = Settings(
 )
 _INTRODUCE: Final = "/ipcd.v1.Peer/Introduce"
 _LINK: Final = "/ipcd.v1.Peer/Link"
+_SILENT: Final = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ETIMEDOUT}
 
 
 class PeerServicer(peer_pb2_grpc.PeerServicer):
@@ -103,6 +114,7 @@ class PeerLinks:
         self._peers: dict[Link, Peer] = {}
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looking_up: dict[str, asyncio.Task[None]] = {}
         self._wake = Waiters()
         self._stopping = False
         self._complaints: dict[str, str] = {}
@@ -157,7 +169,14 @@ class PeerLinks:
 
     def configure(self, addresses: tuple[str, ...]) -> None:
         """These are the configured peers now."""
-        self.members.configured(addresses, self._loop.time())
+        names = tuple(address for address in addresses if not dial.is_numeric(address))
+        self.members.configured(tuple(one for one in addresses if one not in names), self._loop.time(), names)
+        for name in list(self._looking_up):
+            if name not in names:
+                self._looking_up.pop(name).cancel()
+        for name in names:
+            if name not in self._looking_up:
+                self._looking_up[name] = self._spawn(self._look_up(name))
         self._wake.progressed()
 
     def infos(self) -> list[node_pb2.NodeInfo]:
@@ -181,6 +200,24 @@ class PeerLinks:
         await self._server.stop()
 
     # -- dialing ----------------------------------------------------------------------------------
+
+    async def _look_up(self, name: str) -> None:
+        """Keeps track of what a configured name stands for. Again with each try, as long as one may help."""
+        while True:
+            pause = state.RETRY_MOST
+            try:
+                addresses = await dial.resolve(name)
+            except IpcdError as error:
+                if self.members.unresolved(name, str(error), self._loop.time()):
+                    self._log.warning("no link", address=name, reason=error)
+            else:
+                try:
+                    if self.members.resolved(name, addresses[: limits.NODES], self._loop.time()):
+                        pause = LOOK_UP
+                except limits.LimitReached as error:
+                    self._complain(name, "node not taken up", address=name, reason=error)
+                self._wake.progressed()
+            await asyncio.sleep(pause * (0.5 + random.random() / 2))
 
     async def _dial_all(self) -> None:
         slots = asyncio.Semaphore(DIALING)
@@ -214,7 +251,8 @@ class PeerLinks:
         if entry.ourselves:
             self._log.debug("found this node itself", address=entry.address)
             return
-        news = self.members.failed(entry, str(error), self._loop.time(), random.random())
+        silent = _is_silent(error)
+        news = self.members.failed(entry, str(error), self._loop.time(), random.random(), silent=silent)
         if not news or _is_superfluous(error):
             return
         # What nobody configured comes and goes with its node.
@@ -238,7 +276,7 @@ class PeerLinks:
             if first is None:
                 raise BadUpdate("the other end ended the link at once")
             talk.unread(first)
-            replaced = self.members.judge(hello, entry.address, True, self._loop.time())
+            replaced = self._judge(hello, entry.address, dialed=True)
         except TimeoutError:
             error = WireTimeout(f"{entry.address} did not say who it is within {HELLO:g} s")
             connection.fail(error, goaway=frame_settings.GOAWAY_TIMEOUT)
@@ -293,7 +331,7 @@ class PeerLinks:
             hello = hello_of(await talk.receive())
             # Said before it is judged, so that the other end knows whom it met there, and need not try again.
             await talk.send(peer_pb2.LinkMessage(hello=self._hello()))
-            replaced = self.members.judge(hello, peer.remote, False, self._loop.time())
+            replaced = self._judge(hello, peer.remote, dialed=False)
         except IpcdError as error:
             peer.refusal = error
             peer.settled.set()
@@ -303,6 +341,18 @@ class PeerLinks:
         await self._linked(peer, talk, hello, replaced, None)
 
     # -- a link -----------------------------------------------------------------------------------
+
+    def _judge(self, hello: peer_pb2.PeerHello, remote: str, *, dialed: bool) -> Link | None:
+        now = self._loop.time()
+        old = self.members.links.get(hello.node)
+        if old is not None:
+            old.heard = self._peers[old].connection.heard
+        try:
+            return self.members.judge(hello, remote, dialed, now)
+        except state.Refused as error:
+            if not dialed and not isinstance(error, (state.Superfluous, state.Ourselves)):
+                self.members.refused(hello, remote, str(error), now)
+            raise
 
     async def _linked(
         self,
@@ -324,6 +374,7 @@ class PeerLinks:
             since=now,
             heard=now,
             source=state.INBOUND if entry is None else (min(entry.sources, key=_rank) if entry.sources else ""),
+            clock=peer.clock.offset,
         )
         outbox = self._exchange.linked(link, peer.hurried.progressed)
         self._peers[link] = peer
@@ -346,7 +397,7 @@ class PeerLinks:
         self._changed()
         work = [
             self._loop.create_task(self._send(peer, outbox, talk)),
-            self._loop.create_task(self._receive(link, talk)),
+            self._loop.create_task(self._receive(peer, link, talk)),
             self._loop.create_task(self._heartbeat(peer, link)),
         ]
         try:
@@ -368,6 +419,9 @@ class PeerLinks:
             self._broker.forget_node(link.node)
             log = self._log.warning if not isinstance(error, WireClosed) else self._log.info
             log("node gone", peer=link.node, address=link.address or link.remote, reason=error)
+            if isinstance(error, WireTimeout) and link.address:
+                # It may be cut off for longer than others say that it is there.
+                self.found(link.address, state.REMEMBERED, link.node, link.incarnation)
         self._wake.progressed()
         self._changed()
 
@@ -379,14 +433,17 @@ class PeerLinks:
 
     async def _send(self, peer: Peer, outbox: Outbox, talk: Talk) -> None:
         while True:
-            message = outbox.next(self._broker.catalog.whole)
+            message = peer.clock.next(time.time(), self._loop.time()) or outbox.next(self._broker.catalog.whole)
             if message is None:
                 await peer.hurried.wait()
             else:
                 await talk.send(message)
 
-    async def _receive(self, link: Link, talk: Talk) -> None:
+    async def _receive(self, peer: Peer, link: Link, talk: Talk) -> None:
         while (message := await talk.receive()) is not None:
+            if peer.clock.hear(message, time.time(), self._loop.time()):
+                peer.hurried.progressed()
+                continue
             heard = self._exchange.hear(link, message)
             if heard.catalog:
                 self._broker.changed.progressed()
@@ -394,29 +451,44 @@ class PeerLinks:
                 self.found(known.address, state.LEARNED, known.node, known.incarnation)
 
     async def _heartbeat(self, peer: Peer, link: Link) -> None:
-        connection = peer.connection
-        told = self._loop.time()
-        while True:
-            start = self._loop.time()
-            if start - told >= RETELL:
-                told = start
-                self._exchange.retell(link, random.random())
-            try:
-                link.rtt = await connection.ping(HEARTBEAT)
-            except WireTimeout:
-                pass
-            now = self._loop.time()
-            link.heard = connection.heard
-            silence = now - link.heard
-            if silence >= state.DEAD:
-                error = WireTimeout(f"heartbeat: node {link.node} is silent for {silence:.1f} s")
-                connection.fail(error, goaway=frame_settings.GOAWAY_TIMEOUT)
-                raise error
-            if link.suspect != (silence >= state.SUSPECT):
-                link.suspect = not link.suspect
-                words = "node suspected" if link.suspect else "node is back"
-                self._log.info(words, peer=link.node, silence=silence)
-            await asyncio.sleep(max(0.0, start + HEARTBEAT - now))
+        connection, beat = peer.connection, link.heartbeat
+        pings: set[asyncio.Task[None]] = set()
+        pinged, told, asked = -math.inf, self._loop.time(), -math.inf
+        try:
+            while True:
+                now = self._loop.time()
+                link.heard = connection.heard
+                silence = now - link.heard
+                if silence >= beat.dead_after:
+                    error = WireTimeout(f"heartbeat: node {link.node} is silent for {silence:.1f} s")
+                    connection.fail(error, goaway=frame_settings.GOAWAY_TIMEOUT)
+                    raise error
+                if link.suspect != (silence >= beat.suspect_after):
+                    link.suspect = not link.suspect
+                    words = "node suspected" if link.suspect else "node is back"
+                    self._log.info(words, peer=link.node, silence=silence)
+                if beat.ping_due(silence, now - pinged):
+                    pinged = now
+                    ping = self._loop.create_task(self._ping(connection, link))
+                    pings.add(ping)
+                    ping.add_done_callback(pings.discard)
+                    if now - asked >= (CLOCK if peer.clock.asked >= CLOCK_FIRST else 0.0):
+                        asked = now
+                        peer.clock.ask()
+                        peer.hurried.progressed()
+                    if now - told >= RETELL:
+                        told = now
+                        self._exchange.retell(link, random.random())
+                await asyncio.sleep(beat.pause(silence, now - pinged))
+        finally:
+            for ping in pings:
+                ping.cancel()
+
+    async def _ping(self, connection: Connection, link: Link) -> None:
+        """The link's end is noticed elsewhere."""
+        with contextlib.suppress(IpcdError):
+            link.heartbeat.answered(await connection.ping(heartbeat.DEAD_MOST))
+            link.rtt = link.heartbeat.rtt
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -459,6 +531,12 @@ def _is_superfluous(error: Exception) -> bool:
     return isinstance(error, state.Superfluous) or (
         isinstance(error, CallFailed) and error.code is state.Superfluous.code
     )
+
+
+def _is_silent(error: Exception) -> bool:
+    """Nothing answered a dial: it may be a cut."""
+    cause = error.__cause__
+    return isinstance(error, WireTimeout) or (isinstance(cause, OSError) and cause.errno in _SILENT)
 
 
 def _rank(source: str) -> int:

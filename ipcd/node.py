@@ -106,8 +106,8 @@ class Node:
                 await self._gateway.stop(0.0)
                 raise
             about.grpc.extend(self._gateway.addresses())
-        known = Members(config.node, self.incarnation, config.cluster)
         address = _advertised(config.advertise, self.listen)
+        known = Members(config.node, self.incarnation, config.cluster, address)
         self._links = PeerLinks(known, self._broker, self.log, address)
         self._broker.links = self._links
         self._links.configure(config.peers)

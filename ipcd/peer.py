@@ -16,6 +16,7 @@ from ipcd_client.pb.ipcd.v1 import peer_pb2
 from ipcd_client.wire.tcp import join_address, split_address
 
 from ipcd.state.catalog import BadUpdate
+from ipcd.state.clock import ClockTalk
 from ipcd.state.members import Link
 
 # Introductions asked for at one time; the others wait.
@@ -96,6 +97,7 @@ class Peer:
         # Fewer at a time than the other end takes calls, so that none is refused for it.
         self.introductions = asyncio.Semaphore(INTRODUCTIONS)
         self.hurried = Waiters()  # there is something to tell
+        self.clock = ClockTalk()
 
 
 def hello_of(message: peer_pb2.LinkMessage | None) -> peer_pb2.PeerHello:

@@ -15,6 +15,9 @@ from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 
 from ipcd import limits
+from ipcd.state import heartbeat
+from ipcd.state.clock import ClockOffset
+from ipcd.state.heartbeat import Heartbeat
 
 # Where an address is from.
 CONFIGURED: Final = "peer"
@@ -28,11 +31,15 @@ RETRY_FIRST: Final = 0.1
 RETRY_MOST: Final = 2.0
 # How long the node with the greater incarnation leaves the dialing to the other.
 COURTESY: Final = 1.0
-# Of silence on a link.
-SUSPECT: Final = 1.6
-DEAD: Final = 3.0
-# Failed dials after which an address is given up that is only hearsay.
+# Of silence on a link, at the latest.
+SUSPECT: Final = heartbeat.SUSPECT_MOST
+DEAD: Final = heartbeat.DEAD_MOST
+# Failed dials after which an address is given up that is only hearsay: where something answered, and where nothing
+# did, which may be a cut that takes long.
 GIVE_UP: Final = 20
+GIVE_UP_SILENT: Final = 200
+# How long who was refused is shown. Whoever still wants in has tried again by then.
+REFUSAL_SHOWN: Final = 10.0
 _HEARSAY: Final = {LEARNED, REMEMBERED}
 
 
@@ -67,6 +74,7 @@ class Address:
     node: str = ""  # who was met there, or is said to be
     incarnation: str = ""
     failures: int = 0
+    answered: int = 0  # of the failures, those in which something was there
     error: str = ""
     dialing: bool = False
     ourselves: bool = False
@@ -87,6 +95,20 @@ class Link:
     rtt: float = 0.0
     suspect: bool = False
     source: str = INBOUND
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    clock: ClockOffset = field(default_factory=ClockOffset)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A node that wanted a link and did not get it."""
+
+    node: str
+    incarnation: str
+    address: str
+    at: float
+    since: float
+    error: str
 
 
 @dataclass(slots=True)
@@ -96,8 +118,14 @@ class Members:
     node: str
     incarnation: str
     cluster: str
+    address: str = ""  # where this node tells others to dial it
     addresses: dict[str, Address] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    # Addresses of configured peers: as they are written, and what names stood for last.
+    _configured: tuple[str, ...] = ()
+    _resolved: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _unresolved: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     # -- addresses --------------------------------------------------------------------------------
 
@@ -113,7 +141,7 @@ class Members:
             entry.sources.add(source)
             if incarnation and incarnation != entry.incarnation:
                 entry.node, entry.incarnation, entry.ourselves = node, incarnation, False
-                entry.failures = 0
+                entry.failures = entry.answered = 0
                 entry.due = min(entry.due, now + self._courtesy(incarnation))
             return new
         if incarnation == self.incarnation:
@@ -134,12 +162,37 @@ class Members:
             if not entry.sources:
                 del self.addresses[address]
 
-    def configured(self, addresses: tuple[str, ...], now: float) -> None:
-        """These are the configured ones now, and no others."""
+    def configured(self, addresses: tuple[str, ...], now: float, names: tuple[str, ...] = ()) -> None:
+        """These are the configured ones now, and no others. `names`: NAME:PORT whose addresses `resolved` will tell."""
+        self._configured = addresses
+        self._resolved = {name: self._resolved.get(name, ()) for name in names}
+        self._unresolved = {name: why for name, why in self._unresolved.items() if name in names}
+        self._take_configured(now)
+
+    def resolved(self, name: str, addresses: tuple[str, ...], now: float) -> bool:
+        """A configured name stands for these addresses, all of which are tried. True if one of them leads to a node
+        that there is a link with: the name has done its work."""
+        if name not in self._resolved:
+            return True
+        self._unresolved.pop(name, None)
+        self._resolved[name] = addresses
+        self._take_configured(now)
+        return any(self.is_linked(self.addresses[address]) for address in addresses)
+
+    def unresolved(self, name: str, error: str, now: float) -> bool:
+        """A configured name stands for nothing. True if that is news. What it stood for last is still tried."""
+        if name not in self._resolved:
+            return False
+        old, since = self._unresolved.get(name, ("", now))
+        self._unresolved[name] = (error, since)
+        return error != old
+
+    def _take_configured(self, now: float) -> None:
+        wanted = dict.fromkeys([*self._configured, *(one for found in self._resolved.values() for one in found)])
         for address in [a for a, entry in self.addresses.items() if CONFIGURED in entry.sources]:
-            if address not in addresses:
+            if address not in wanted:
                 self.lost(address, CONFIGURED)
-        for address in addresses:
+        for address in wanted:
             self.found(address, CONFIGURED, now)
 
     def next_due(self, now: float) -> tuple[Address | None, float | None]:
@@ -160,15 +213,17 @@ class Members:
         link = self.links.get(entry.node)
         return link is not None and entry.incarnation in {"", link.incarnation}
 
-    def failed(self, entry: Address, error: str, now: float, jitter: float) -> bool:
-        """A dial failed. `jitter`: random, from 0 to 1. True if the error is news."""
+    def failed(self, entry: Address, error: str, now: float, jitter: float, *, silent: bool = False) -> bool:
+        """A dial failed. `jitter`: random, from 0 to 1. `silent`: nothing answered. True if the error is news."""
         news = error != entry.error
         if news:
             entry.since = now
         entry.error = error
         entry.failures += 1
-        entry.due = now + min(RETRY_MOST, RETRY_FIRST * 2 ** min(entry.failures - 1, 16)) * (0.5 + jitter)
-        if entry.failures >= GIVE_UP and entry.sources <= _HEARSAY:
+        entry.answered += not silent
+        # At most RETRY_MOST, so that a cut that has healed is noticed within it and a dial's own time.
+        entry.due = now + min(RETRY_MOST, RETRY_FIRST * 2 ** min(entry.failures - 1, 16)) * (0.5 + jitter / 2)
+        if (entry.answered >= GIVE_UP or entry.failures >= GIVE_UP_SILENT) and entry.sources <= _HEARSAY:
             self.addresses.pop(entry.address, None)
         return news
 
@@ -196,14 +251,14 @@ class Members:
             raise Refused(f"{remote} belongs to cluster {hello.cluster[: limits.NAME]!r}, not to {self.cluster!r}")
         if hello.node == self.node:
             raise NameTaken(
-                f"two nodes are named {self.node!r}: incarnation {self.incarnation}, and {hello.incarnation} "
-                f"at {hello.address or remote}, seen from {remote}"
+                f"two nodes are named {self.node!r}: incarnation {self.incarnation} at {self.address or 'this end'}, "
+                f"and {hello.incarnation} at {hello.address or remote}"
             )
         old = self.links.get(hello.node)
         if old is None:
             limits.check("nodes", len(self.links) + 1, limits.NODES)
             return None
-        fresh = now - old.heard < SUSPECT
+        fresh = now - old.heard < old.heartbeat.suspect_after
         if old.incarnation != hello.incarnation:
             if fresh:
                 raise NameTaken(
@@ -225,7 +280,19 @@ class Members:
         self.links[link.node] = link
         for entry in self.addresses.values():
             if self.is_linked(entry):
-                entry.failures, entry.error = 0, ""
+                entry.failures, entry.answered, entry.error = 0, 0, ""
+        for where, refusal in list(self.refusals.items()):
+            if refusal.incarnation == link.incarnation:
+                del self.refusals[where]
+
+    def refused(self, hello: peer_pb2.PeerHello, remote: str, error: str, now: float) -> None:
+        """A node that dialed was refused by `judge`."""
+        address = hello.address or remote
+        old = self.refusals.pop(address, None)
+        if len(self.refusals) >= limits.REFUSALS:
+            self.refusals.pop(next(iter(self.refusals)))
+        since = old.since if old is not None and old.error == error else now
+        self.refusals[address] = Refusal(hello.node, hello.incarnation, address, now, since, error)
 
     def unlinked(self, link: Link, now: float) -> bool:
         """A link is gone. False if it had been replaced: the node is still there."""
@@ -247,8 +314,10 @@ class Members:
     def infos(self, now: float) -> list[node_pb2.NodeInfo]:
         """Nodes linked, by name, and then the addresses where one may be."""
         states = node_pb2.NodeInfo
-        infos = [
-            states(
+        infos = []
+        for _, link in sorted(self.links.items()):
+            offset, error = link.clock.best or (None, 0.0)
+            info = states(
                 node=link.node,
                 incarnation=link.incarnation,
                 state=states.STATE_SUSPECT if link.suspect else states.STATE_LINKED,
@@ -258,10 +327,12 @@ class Members:
                 age=now - link.since,
                 dialed=link.dialed,
                 source=link.source,
+                clock_offset=offset,
+                clock_error=error,
             )
-            for _, link in sorted(self.links.items())
-        ]
-        return infos + [
+            infos.append(info)
+        spare = self._spare()
+        infos += [
             states(
                 node=entry.node,
                 incarnation=entry.incarnation,
@@ -272,8 +343,35 @@ class Members:
                 source=_source(entry),
             )
             for entry in self.addresses.values()
-            if not entry.ourselves and not self.is_linked(entry)
+            if not entry.ourselves and not self.is_linked(entry) and entry.address not in spare
         ]
+        infos += [
+            states(
+                node=refusal.node,
+                incarnation=refusal.incarnation,
+                state=states.STATE_CONNECTING,
+                address=refusal.address,
+                age=now - refusal.since,
+                error=refusal.error,
+                source=INBOUND,
+            )
+            for refusal in self.refusals.values()
+            if now - refusal.at < REFUSAL_SHOWN and refusal.address not in self.addresses
+        ]
+        return infos + [
+            states(state=states.STATE_CONNECTING, address=name, age=now - since, error=error, source=CONFIGURED)
+            for name, (error, since) in self._unresolved.items()
+        ]
+
+    def _spare(self) -> set[str]:
+        """Addresses that nobody misses: another one of the same configured name leads to a node."""
+        return {
+            address
+            for addresses in self._resolved.values()
+            if any(entry.ourselves or self.is_linked(entry) for entry in map(self.addresses.get, addresses) if entry)
+            for address in addresses
+            if (entry := self.addresses.get(address)) is not None and entry.sources == {CONFIGURED}
+        }
 
 
 def known(link: Link) -> peer_pb2.KnownNode:

@@ -193,9 +193,10 @@ class Client:
         return list((await self.call("ListCatalog", request, node_pb2.ListCatalogReply)).servers)
 
     async def nodes(self) -> dict[str, node_pb2.NodeInfo]:
-        """Other nodes by name."""
+        """Other nodes by name; of two with one name, the linked one."""
         reply = await self.call("ListNodes", node_pb2.ListNodesRequest(), node_pb2.ListNodesReply)
-        return {info.node: info for info in reply.nodes if info.state != info.STATE_SELF}
+        # Those that are linked come first.
+        return {info.node: info for info in reversed(reply.nodes) if info.state != info.STATE_SELF}
 
     async def register(self, *services: str, name: str = "") -> Registered:
         """Registers a server."""

@@ -99,7 +99,7 @@ def test_dialing_backs_off_and_hearsay_is_given_up() -> None:
             assert soonest is not None
             now = soonest
             continue
-        assert members.failed(entry, "refused", now, 0.5) == (not waits[entry.address])
+        assert members.failed(entry, "refused", now, 1.0) == (not waits[entry.address])
         waits[entry.address].append(entry.due - now)
     assert waits["h:1"][:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
     assert max(waits["h:1"]) == pytest.approx(state.RETRY_MOST)
