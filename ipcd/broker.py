@@ -22,7 +22,9 @@ from ipcd import limits
 from ipcd.log import Log
 from ipcd.state import choice
 from ipcd.state.catalog import Catalog, checked
+from ipcd.state.reach import AUTO, Reach
 from ipcd.state.tokens import Tokens
+from ipcd.ways import Ways
 
 # Seconds until servers that could not take a caller are asked again.
 _RETRY = 0.05
@@ -41,6 +43,13 @@ class Links(Protocol):
             IpcdError: it cannot be asked, or refused.
         """
 
+    async def connect_back(self, node: str, request: peer_pb2.ConnectBackRequest) -> None:
+        """Asks a node to dial this one.
+
+        Raises:
+            IpcdError: it cannot be asked, or could not.
+        """
+
     def tell(self, update: peer_pb2.CatalogUpdate) -> None:
         """Tells every node of a change of our own servers."""
 
@@ -53,6 +62,9 @@ class NoLinks:
 
     async def introduce(self, node: str, request: peer_pb2.IntroduceRequest) -> tuple[peer_pb2.IntroduceReply, str]:
         raise NodeError(f"there is no link with node {node}, asked for {request.target.service}")
+
+    async def connect_back(self, node: str, request: peer_pb2.ConnectBackRequest) -> None:  # noqa: ARG002
+        raise NodeError(f"there is no link with node {node}")
 
     def tell(self, update: peer_pb2.CatalogUpdate) -> None:
         pass
@@ -69,6 +81,7 @@ class Attached:
     waiting: int = 0
     # Services that it was introduced for: of whose servers it wants to hear.
     opened: set[str] = field(default_factory=set)
+    reach: Reach = field(default_factory=Reach)
 
 
 @dataclass(eq=False, slots=True)
@@ -96,10 +109,16 @@ class Introduction:
 
 class Broker:
     """`address`: HOST:PORT of our own listener, for callers on this node that ask for TCP. `trusted`: uids whose
-    processes share memory with one another."""
+    processes share memory with one another. `reach`: one of state.reach.POLICIES."""
 
     def __init__(
-        self, node: str, catalog: Catalog, log: Log, clock: Callable[[], float], trusted: Collection[int] = ()
+        self,
+        node: str,
+        catalog: Catalog,
+        log: Log,
+        clock: Callable[[], float],
+        trusted: Collection[int] = (),
+        reach: str = AUTO,
     ) -> None:
         self.node = node
         self.catalog = catalog
@@ -109,6 +128,8 @@ class Broker:
         self._log = log
         self._clock = clock
         self._trusted = trusted
+        self._reach = reach
+        self.ways = Ways(node, log, clock)
         self._registrations: dict[str, Registration] = {}
         self._tokens: Tokens[Introduction] = Tokens()
         self._attached: set[Attached] = set()
@@ -128,7 +149,7 @@ class Broker:
 
     def attach(self, process: node_pb2.Process) -> Attached:
         """A process has come."""
-        attached = Attached(process)
+        attached = Attached(process, reach=Reach(self._reach))
         self._attached.add(attached)
         return attached
 
@@ -318,6 +339,11 @@ class Broker:
                 reply, fds = await self._introduce_there(attached, target, candidate), []
             except IpcdError as error:
                 raise NodeError(f"node {node}: {error}") from error
+        if not fds:
+            try:
+                fds = await self.ways.make(attached.reach, reply, self.links.connect_back)
+            except IpcdError as error:
+                raise NodeError(f"node {node}: {error}") from error
         chosen = reply.choice
         self._count(attached, chosen.server.id)
         self._log.debug(
@@ -407,6 +433,8 @@ class Broker:
     def arrived(self, token: bytes, sock: Fd, address: str) -> str:
         """A caller has come with a token: hands the connection to the server, which owns `sock` from then on. Why not,
         in words, if it cannot be; the descriptor is still the caller's of this. Empty if all went well."""
+        if self.ways.arrived(token, sock):
+            return ""
         introduction = self._tokens.redeem(token, self._clock())
         if introduction is None:
             return "bad-token: it was never issued, was used before, or is too old"

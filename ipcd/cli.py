@@ -11,6 +11,7 @@ from ipcd_client.errors import ConfigError
 
 from ipcd import config as settings
 from ipcd import log as logs
+from ipcd.state.reach import POLICIES
 
 
 @click.group(
@@ -97,6 +98,12 @@ def main() -> None:
     multiple=True,
     help="Processes of these users share memory with one another. [only those of one user do; $IPCD_SHM_UIDS]",
 )
+@click.option(
+    "--reach",
+    type=click.Choice(POLICIES),
+    help="Who connects a caller here with a server over TCP: the caller and, where it cannot, the nodes (auto); only "
+    "the caller (direct); only the nodes (node). [auto; $IPCD_REACH]",
+)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), help="[text; $IPCD_LOG_FORMAT]")
 @click.option("--log-level", type=click.Choice(logs.LEVELS), help="[info; $IPCD_LOG_LEVEL]")
 def run(file: str | None, **flags: Any) -> None:
@@ -104,8 +111,8 @@ def run(file: str | None, **flags: Any) -> None:
 
     A flag is stronger than the environment, that than the file, that than the default. The file has the long names
     with underscores: node, socket, listen, grpc_socket, grpc_listen, advertise, peers (a list), discovery (true or
-    false), state_dir, insecure, cluster, shm_uids (a list), log_format, log_level. SIGHUP reads it again: peers and
-    log_level change at once, the others at the next start.
+    false), state_dir, insecure, cluster, shm_uids (a list), reach, log_format, log_level. SIGHUP reads it again: peers
+    and log_level change at once, the others at the next start.
 
     \b
     Examples:

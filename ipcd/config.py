@@ -17,6 +17,7 @@ from ipcd_client.wire.tcp import split_address
 
 from ipcd import activation, limits
 from ipcd.log import FORMATS, LEVELS
+from ipcd.state.reach import AUTO, POLICIES
 
 DEFAULT_LISTEN: Final = "127.0.0.1:0"
 _NO_UID: Final = 0xFFFF_FFFF  # (uid_t) -1
@@ -42,6 +43,7 @@ class Config:
     log_level: str = "info"
     cluster: str = "default"
     shm_uids: tuple[int, ...] = ()  # share memory with one another, though they are different users
+    reach: str = AUTO  # one of state.reach.POLICIES
 
 
 # Name of the environment variable, for each field. `discovery` is the odd one: its flag says the opposite.
@@ -60,6 +62,7 @@ VARIABLES: Final = {
     "log_level": "IPCD_LOG_LEVEL",
     "cluster": "IPCD_CLUSTER",
     "shm_uids": "IPCD_SHM_UIDS",
+    "reach": "IPCD_REACH",
 }
 
 # Flags that are not named after their field.
@@ -227,6 +230,7 @@ _CHECKS: Final[dict[str, Callable[[object, str], Any]]] = {
     "log_level": _one_of(LEVELS),
     "cluster": _name,
     "shm_uids": _uids,
+    "reach": _one_of(POLICIES),
 }
 
 

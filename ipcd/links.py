@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from ipcd_client import __version__
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.aio.dispatch import Server
@@ -40,6 +40,7 @@ from ipcd.state import members as state
 from ipcd.state.catalog import BadUpdate
 from ipcd.state.exchange import Exchange, Outbox
 from ipcd.state.members import Address, Link, Members
+from ipcd.ways import dial_back
 
 # Seconds.
 # Of a dial: time for a second SYN, which goes out after 1 s. Longer, and a cut that has healed would be noticed late.
@@ -66,6 +67,7 @@ SETTINGS: Final = Settings(
     software=f"ipcd {__version__}",
 )
 _INTRODUCE: Final = "/ipcd.v1.Peer/Introduce"
+_CONNECT_BACK: Final = "/ipcd.v1.Peer/ConnectBack"
 _LINK: Final = "/ipcd.v1.Peer/Link"
 _SILENT: Final = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ETIMEDOUT}
 
@@ -95,6 +97,16 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
                 f"node {who} asked for a caller of node {request.caller.node!r}; the rule own-callers allows its own"
             )
         return self._broker.introduce(request)
+
+    async def ConnectBack(  # noqa: N802
+        self, request: peer_pb2.ConnectBackRequest, context: ServicerContext
+    ) -> peer_pb2.ConnectBackReply:
+        """Dials the linked node, at no other address than its own, for a caller there that was introduced before."""
+        peer: Peer = context.peer_identity
+        if peer.link is None:
+            raise NotAllowed(f"{peer.remote} asked to be dialed, which only a linked node may")
+        await dial_back(peer.link.address, request, self._broker.arrived)
+        return peer_pb2.ConnectBackReply()
 
 
 class PeerLinks:
@@ -138,19 +150,31 @@ class PeerLinks:
         Raises:
             IpcdError: it cannot be asked, or refused.
         """
+        data, link = await self._ask(node, _INTRODUCE, request)
+        try:
+            return peer_pb2.IntroduceReply.FromString(data), link.address
+        except DecodeError as error:
+            raise NodeError(f"its reply does not parse: {error}") from error
+
+    async def connect_back(self, node: str, request: peer_pb2.ConnectBackRequest) -> None:
+        """Asks a node to dial this one.
+
+        Raises:
+            IpcdError: it cannot be asked, or could not.
+        """
+        await self._ask(node, _CONNECT_BACK, request)
+
+    async def _ask(self, node: str, method: str, request: Message) -> tuple[bytes, Link]:
         link = self.members.links.get(node)
         if link is None:
             raise NodeError("there is no link with it")
         peer = self._peers[link]
         try:
             async with asyncio.timeout(limits.INTRODUCE), peer.introductions:
-                data, _ = await peer.connection.call(_INTRODUCE, request.SerializeToString())
+                data, _ = await peer.connection.call(method, request.SerializeToString())
         except TimeoutError:
             raise WireTimeout(f"it did not answer within {limits.INTRODUCE:g} s") from None
-        try:
-            return peer_pb2.IntroduceReply.FromString(data), link.address
-        except DecodeError as error:
-            raise NodeError(f"its reply does not parse: {error}") from error
+        return data, link
 
     def found(self, address: str, source: str, node: str = "", incarnation: str = "") -> None:
         """A node may be at `address`."""

@@ -79,7 +79,7 @@ class Node:
         """
         config = self.config
         loop = asyncio.get_running_loop()
-        self._broker = Broker(config.node, self.catalog, self.log, loop.time, config.shm_uids)
+        self._broker = Broker(config.node, self.catalog, self.log, loop.time, config.shm_uids, config.reach)
         tcp, unix = self._open(config)
         self.listen = address_of(tcp)
         self._broker.address = _from_here(self.listen)

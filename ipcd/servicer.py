@@ -115,6 +115,8 @@ class NodeServicer(node_pb2_grpc.NodeServicer):
     async def Open(self, request: node_pb2.OpenRequest, context: ServicerContext) -> node_pb2.OpenReply:
         """Introduces the caller to a server."""
         attached = _attached(context, "Open")
+        if request.HasField("undialed"):
+            self._broker.ways.undialed(attached.reach, request.undialed)
         reply, fds = await self._broker.open(attached, request.target, request.wait)
         context.attach_fds(fds)
         return reply

@@ -9,16 +9,15 @@ from typing import Final
 from ipcd_client import __version__
 from ipcd_client.errors import IpcdError, WireClosed
 from ipcd_client.frame.settings import Settings
-from ipcd_client.loop import dial
 from ipcd_client.loop.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.loop.stream import close_all
 from ipcd_client.node import introduction
 from ipcd_client.pb.ipcd.v1 import node_pb2
-from ipcd_client.wire.tcp import TcpWire
 
 from ipcd import limits
 from ipcd.broker import Attached, Broker
 from ipcd.log import Log
+from ipcd.state.reach import NODE, Reach
 
 SETTINGS: Final = Settings(
     max_message=limits.GATEWAY_MESSAGE,
@@ -47,7 +46,7 @@ class Backends:
     ) -> None:
         self._broker = broker
         # Not one of those attached: it has one connection with each server, which tells nothing of a server's load.
-        self._attached = Attached(process)
+        self._attached = Attached(process, reach=Reach(NODE))
         self._log = log
         self._limit = limit
         self._backends: dict[str, Backend] = {}
@@ -122,15 +121,10 @@ class Backends:
         server = reply.choice.server
         existing = self._backends.get(server.id)
         if existing is not None and existing.connection.usable:
-            # Its node chose one that we know; the token goes out of date.
+            # Its node chose one that we know.
             close_all(fds)
             return existing
-        peer = introduction.name_of(server)
-        if fds:
-            wire = introduction.granted(fds, peer, reply.choice.transport)
-        else:
-            sock = await dial.tcp(reply.address, introduction.DIAL_TIMEOUT, introduction.dialing(reply))
-            wire = TcpWire(sock, peer=peer)
+        wire = introduction.granted(fds, introduction.name_of(server), reply.choice.transport)
         connection = Connection(wire, SETTINGS, dialer=True, hello_timeout=HELLO_TIMEOUT)
         try:
             await connection.handshake()

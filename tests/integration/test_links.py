@@ -78,7 +78,8 @@ def test_the_whole_road(cluster: Daemons) -> None:
             with ours, theirs:
                 assert await joined(ours, theirs)
                 assert answer.choice.transport == grant.transport == node_pb2.TRANSPORT_TCP
-                assert answer.choice.reason == "tcp: the server is on node b, the caller on node a"
+                way = "direct: the caller dials"
+                assert answer.choice.reason == f"tcp: the server is on node b, the caller on node a; {way}"
                 assert answer.choice.server == server.server
                 assert (grant.caller.node, grant.caller.pid, grant.service) == ("a", os.getpid(), "x.X")
                 # A token is good once.

@@ -12,7 +12,7 @@ from ipcd_client.errors import ConfigError, IpcdError, NoDaemon, NotAllowed, Pro
 from ipcd_client.frame import preamble
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
-from ipcd_client.wire import shm, unix
+from ipcd_client.wire import shm, tcp, unix
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
 
@@ -26,8 +26,10 @@ TRANSPORT_NAMES: Final = {number: name for name, number in TRANSPORTS.items()}
 
 # Introductions tried for one call, when the server introduced is gone before it has said hello.
 ATTEMPTS: Final = 3
-# Seconds for a TCP connection to another node, and between tries of `wait_for_ready`.
+# Seconds for an answer of the daemon's, for a TCP connection to another node before the nodes are asked to make it
+# (within these, TCP once sends again what was lost), and between tries of `wait_for_ready`.
 DIAL_TIMEOUT: Final = 5.0
+DIRECT_TIMEOUT: Final = 2.0
 RETRY_FIRST: Final = 0.02
 RETRY_MOST: Final = 1.0
 
@@ -67,6 +69,41 @@ def dialing(reply: node_pb2.OpenReply) -> bytes:
     return preamble.pack(preamble.DATA, reply.token)
 
 
+class Dials:
+    """The dials of one attempt at an introduction. Those that fail are told with `request`, so that the nodes make the
+    connection in another way, if they have one."""
+
+    def __init__(self, request: node_pb2.OpenRequest) -> None:
+        self._request = request
+        self._left = ATTEMPTS
+        self._error: WireError | None = None
+
+    def begin(self, reply: node_pb2.OpenReply) -> bytes:
+        """What is said first to the address that an introduction without a connection names.
+
+        Raises:
+            ProtocolError: it names none.
+            WireError: the caller could not dial that node, and the nodes have no other way.
+        """
+        if self._error is not None and reply.choice.server.process.node == self._request.undialed.node:
+            raise self._error
+        return dialing(reply)
+
+    def failed(self, reply: node_pb2.OpenReply, error: WireError) -> None:
+        """Has the next request tell it.
+
+        Raises:
+            WireError: too many have failed.
+        """
+        # A dial that took too long is no deadline of the call.
+        self._error = WireError(str(error))
+        self._left -= 1
+        if not self._left:
+            raise self._error from error
+        self._request.undialed.node = reply.choice.server.process.node
+        self._request.undialed.reason = str(error)
+
+
 def granted(fds: Sequence[Fd], peer: str, transport: node_pb2.Transport) -> Wire:
     """The wire on a granted socket, of which there must be one. Descriptors beyond it are closed."""
     for fd in fds[1:]:
@@ -74,6 +111,8 @@ def granted(fds: Sequence[Fd], peer: str, transport: node_pb2.Transport) -> Wire
     sock = socket.socket(fileno=fds[0].detach())
     if transport == node_pb2.TRANSPORT_SHM:
         return shm.ShmWire(sock, peer=peer)
+    if transport == node_pb2.TRANSPORT_TCP:
+        return tcp.TcpWire(sock, peer=peer)
     return unix.UnixWire(sock, peer=peer)
 
 

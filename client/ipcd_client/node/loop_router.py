@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import grpc
@@ -15,13 +16,15 @@ from ipcd_client.frame.settings import Settings
 from ipcd_client.loop import dial
 from ipcd_client.loop.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.node import attach, introduction, loop_attach
-from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, RETRY_FIRST, RETRY_MOST
+from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, DIRECT_TIMEOUT, RETRY_FIRST, RETRY_MOST
 from ipcd_client.node.pool import REFRESH, SPREAD, Pool
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire import tcp
+from ipcd_client.wire.base import Wire
+from ipcd_client.wire.fds import Fd, close_all
 
 log = logging.getLogger("ipcd_client")
 
@@ -190,25 +193,8 @@ class LoopRouter:
         daemon = await self.attachment().connection()
         target = introduction.wanted(service, self.target, self.transport)
         target.server_id = server_id
-        request = node_pb2.OpenRequest(target=target, wait=wait).SerializeToString()
-        if wait:
-            data, fds = await daemon.call(_OPEN, request)
-        else:
-            async with self.attachment().opening:
-                data, fds = await daemon.call(_OPEN, request, timeout=DIAL_TIMEOUT)
-        try:
-            reply = node_pb2.OpenReply.FromString(data)
-        except DecodeError as error:
-            for fd in fds:
-                fd.close()
-            raise NodeError(f"the introduction by the daemon at {self.path} does not parse: {error}") from error
+        reply, wire = await self._opened(daemon, node_pb2.OpenRequest(target=target, wait=wait))
         choice = reply.choice
-        peer = introduction.name_of(choice.server)
-        if fds:
-            wire = introduction.granted(fds, peer, choice.transport)
-        else:
-            sock = await dial.tcp(reply.address, DIAL_TIMEOUT, introduction.dialing(reply))
-            wire = tcp.TcpWire(sock, peer=peer)
         connection = Connection(wire, self.settings, dialer=True, hello_timeout=HELLO_TIMEOUT)
         try:
             await connection.handshake()
@@ -221,6 +207,33 @@ class LoopRouter:
         if reply.preferred > 1 and not server_id:
             self._seen = -1
         return Route(connection, choice.server, wire.kind, introduction.reason(wire, choice), reply.node)
+
+    async def _opened(self, daemon: Connection, request: node_pb2.OpenRequest) -> tuple[node_pb2.OpenReply, Wire]:
+        dials = introduction.Dials(request)
+        while True:
+            reply, fds = await self._asked(daemon, request)
+            peer = introduction.name_of(reply.choice.server)
+            if fds:
+                return reply, introduction.granted(fds, peer, reply.choice.transport)
+            first = dials.begin(reply)
+            try:
+                return reply, tcp.TcpWire(await dial.tcp(reply.address, DIRECT_TIMEOUT, first), peer=peer)
+            except WireError as error:
+                dials.failed(reply, error)
+
+    async def _asked(
+        self, daemon: Connection, request: node_pb2.OpenRequest
+    ) -> tuple[node_pb2.OpenReply, Sequence[Fd]]:
+        if request.wait:
+            data, fds = await daemon.call(_OPEN, request.SerializeToString())
+        else:
+            async with self.attachment().opening:
+                data, fds = await daemon.call(_OPEN, request.SerializeToString(), timeout=DIAL_TIMEOUT)
+        try:
+            return node_pb2.OpenReply.FromString(data), fds
+        except DecodeError as error:
+            close_all(fds)
+            raise NodeError(f"the introduction by the daemon at {self.path} does not parse: {error}") from error
 
     def close(self) -> None:
         """Ends all routes. Calls under way fail."""

@@ -17,7 +17,7 @@ import grpc
 from ipcd_client.errors import ChannelClosed, IpcdError, NoDaemon, ProtocolError, WireError
 from ipcd_client.frame.settings import Settings
 from ipcd_client.node import attach, introduction
-from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, RETRY_FIRST, RETRY_MOST
+from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, DIRECT_TIMEOUT, RETRY_FIRST, RETRY_MOST
 from ipcd_client.node.pool import REFRESH, SPREAD, Pool
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
@@ -25,6 +25,7 @@ from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.wire import tcp
+from ipcd_client.wire.base import Wire
 
 log = logging.getLogger("ipcd_client")
 
@@ -62,6 +63,8 @@ class Router:
         self._seen = 0
         self._look_at = 0.0
         self._retry_at = 0.0
+        # What could not be dialed in a call that had no time left to say so.
+        self._undialed: node_pb2.Undialed | None = None
         self._refreshing: threading.Thread | None = None
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -218,17 +221,10 @@ class Router:
     def _introduce(self, service: str, deadline: float | None, wait: bool, server_id: str = "") -> Route:
         limit = HELLO_TIMEOUT if deadline is None else min(HELLO_TIMEOUT, max(0.0, deadline - monotonic()))
         daemon = self._attachment.connection(limit)
-        request = node_pb2.OpenRequest(target=self.request(service), wait=wait)
+        request = node_pb2.OpenRequest(target=self.request(service), wait=wait, undialed=self._undialed)
         request.target.server_id = server_id
-        until = (
-            deadline
-            if wait or (deadline is not None and deadline < monotonic() + DIAL_TIMEOUT)
-            else monotonic() + DIAL_TIMEOUT
-        )
-        reply, fds = attach.call(daemon, "Open", request, node_pb2.OpenReply, until)
+        reply, wire = self._opened(daemon, request, deadline)
         choice = reply.choice
-        peer = introduction.name_of(choice.server)
-        wire = introduction.granted(fds, peer, choice.transport) if fds else self._dialed(reply, peer)
         connection = Connection(wire, self.settings, dialer=True)
         connection.handshake(limit)
         refusal = introduction.why_not(wire, self.transport)
@@ -240,14 +236,36 @@ class Router:
         return Route(connection, choice.server, wire.kind, introduction.reason(wire, choice), reply.node)
 
     @staticmethod
-    def _dialed(reply: node_pb2.OpenReply, peer: str) -> tcp.TcpWire:
-        first = introduction.dialing(reply)
-        sock = tcp.connect(reply.address, DIAL_TIMEOUT)
+    def _dialed(address: str, first: bytes, timeout: float, peer: str) -> tcp.TcpWire:
+        sock = tcp.connect(address, timeout)
         try:
+    def _opened(
+        self, daemon: Connection, request: node_pb2.OpenRequest, deadline: float | None
+    ) -> tuple[node_pb2.OpenReply, Wire]:
+        dials = introduction.Dials(request)
+        while True:
+            until = (
+                deadline
+                if request.wait or (deadline is not None and deadline < monotonic() + DIAL_TIMEOUT)
+                else monotonic() + DIAL_TIMEOUT
+            )
+            reply, fds = attach.call(daemon, "Open", request, node_pb2.OpenReply, until)
+            self._undialed = None
+            peer = introduction.name_of(reply.choice.server)
+            if fds:
+                return reply, introduction.granted(fds, peer, reply.choice.transport)
+            first = dials.begin(reply)
+            left = DIRECT_TIMEOUT if deadline is None else min(DIRECT_TIMEOUT, max(0.001, deadline - monotonic()))
+            try:
+                return reply, self._dialed(reply.address, first, left, peer)
+            except WireError as error:
+                dials.failed(reply, error)
+                self._undialed = request.undialed
+
             sock.sendall(first)
         except OSError as error:
             sock.close()
-            raise WireError(f"{peer} at {reply.address}: {error.strerror or error}") from error
+            raise WireError(f"{peer} at {address}: {error.strerror or error}") from error
         return tcp.TcpWire(sock, peer=peer)
 
     def after_fork(self) -> None:

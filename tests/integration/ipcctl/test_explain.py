@@ -17,7 +17,7 @@ def test_explain_over_two_nodes(world: World) -> None:
     a, b, server = pair(world)
     for node, transport, reason in (
         (a, "shm", "shm: caller and server share node a"),
-        (b, "tcp", "tcp: the server is on node a, the caller on node b"),
+        (b, "tcp", "tcp: the server is on node a, the caller on node b; direct: the caller dials"),
     ):
         done = ctl("explain", LAB, "-o", "json", node=node)
         assert (done.code, done.err) == (0, "")
