@@ -59,6 +59,8 @@ def nodes(session: Session) -> None:
 
     \b
     States: self; connecting (found, no link yet); linked; suspect (linked, but its heartbeats are late).
+    Link: out where this node dialed, in where the other one did. Clock: how far the other's is ahead, and how far off
+    that may be; nothing depends on it.
 
     \b
     Examples:
@@ -70,14 +72,16 @@ def nodes(session: Session) -> None:
     if session.output.json:
         session.output.document(found)
         return
-    headings = ["NODE", "STATE", "ADDRESS", "VERSION", "RTT", "FOR", "SERVERS", "FOUND BY"]
+    headings = ["NODE", "STATE", "ADDRESS", "VERSION", "LINK", "RTT", "CLOCK", "FOR", "SERVERS", "FOUND BY"]
     rows = [
         [
             one["node"],
             one["state"],
             one["address"] or "",
             one["version"] or "",
+            one["link"] or "",
             "" if one["rtt_us"] is None else duration(one["rtt_us"] / 1e6),
+            _clock(one),
             duration(one["age_seconds"]),
             str(one["servers"]),
             one["source"],
@@ -88,12 +92,13 @@ def nodes(session: Session) -> None:
         headings.append("LAST ERROR")
         for row, one in zip(rows, found, strict=True):
             row.append(one["error"] or "")
-    session.output.table(headings, rows, right=[4, 5, 6], colours=_COLOURS)
+    session.output.table(headings, rows, right=[5, 6, 7, 8], colours=_COLOURS)
 
 
 def names(node: Node) -> list[str]:
     """The names of all nodes, the own one first."""
-    return [info.node for info in node.nodes()]
+    # A place where nobody has been met has none, and one that two claim is one.
+    return list(dict.fromkeys(info.node for info in node.nodes() if info.node))
 
 
 def no_server(node: Node, service: str) -> Failure:
@@ -133,13 +138,29 @@ def _node(info: node_pb2.NodeInfo) -> dict[str, Any]:
         "address": info.address or None,
         "version": info.version or None,
         "rtt_us": microseconds(info.rtt) if info.rtt else None,
+        "clock_offset_us": microseconds(info.clock_offset) if info.HasField("clock_offset") else None,
+        "clock_error_us": microseconds(info.clock_error) if info.HasField("clock_offset") else None,
         "age_seconds": round(info.age, 3),
         "servers": info.servers,
         "source": info.source,
+        "link": _direction(info),
         "dialed": info.dialed,
         "incarnation": info.incarnation or None,
         "error": info.error or None,
     }
+
+
+def _direction(info: node_pb2.NodeInfo) -> str | None:
+    if state_name(info) not in {"linked", "suspect"}:
+        return None
+    return "out" if info.dialed else "in"
+
+
+def _clock(one: dict[str, Any]) -> str:
+    offset, error = one["clock_offset_us"], one["clock_error_us"]
+    if offset is None:
+        return ""
+    return f"{'-' if offset < 0 else '+'}{duration(abs(offset) / 1e6)} (within {duration(error / 1e6)})"
 
 
 def state_name(info: node_pb2.NodeInfo) -> str:

@@ -44,12 +44,22 @@ def test_ls_and_nodes(world: World) -> None:
         == set(other)
         == {
             *("node", "state", "address", "version", "rtt_us", "age_seconds", "servers", "source", "dialed"),
-            *("incarnation", "error"),
+            *("incarnation", "error", "link", "clock_offset_us", "clock_error_us"),
         }
     )
     assert (own["node"], own["state"], own["address"], own["servers"]) == ("b", "self", b.listen, 0)
     assert (other["node"], other["state"], other["address"], other["servers"]) == ("a", "linked", a.listen, 1)
     assert (own["source"], other["source"], other["dialed"]) == ("self", "peer", True)
+    assert (own["link"], other["link"], ctl("-o", "json", "nodes", node=a).json[1]["link"]) == (None, "out", "in")
+    assert own["clock_offset_us"] is None
+    other = eventually(
+        lambda: [one for one in ctl("nodes", "-o", "json", node=b).json if one["clock_offset_us"] is not None],
+        "the clock of a is known",
+    )[0]
+    # It is the same one. The two clocks that are used for it may differ by a little.
+    assert abs(other["clock_offset_us"]) <= other["clock_error_us"] + 1000
+    assert other["rtt_us"] > 0
+    assert "(within " in ctl("nodes", node=b).out.splitlines()[2]
     assert own["age_seconds"] > 0
     assert [line.split()[:3] for line in ctl("nodes", node=b).out.splitlines()[1:]] == [
         ["b", "self", b.listen],
