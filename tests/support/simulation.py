@@ -186,7 +186,11 @@ class Flow:
         """The path or one of the nodes has changed."""
         receiver = self._receiver.node
         world = receiver.world
-        flows = self._sender.node.running and world.is_open(self._sender.node.place, receiver.place)
+        flows = (
+            not self._sender.closed
+            and self._sender.node.running
+            and world.is_open(self._sender.node.place, receiver.place)
+        )
         if not flows:
             if self.since is None:
                 self.since = receiver.clock()
@@ -349,8 +353,7 @@ class End:
             self.out.lose()
         if how in {How.LOST, How.ORDERLY}:
             self.out.send(error)
-        elif how is How.SILENT:
-            self.out.look()
+        self.out.look()
         if not node.alive:
             return
         if link is not None:
@@ -421,15 +424,15 @@ class World:
         if told:
             node.members.configured(tuple(f"{seed}:1" for seed in told), node.clock())
             node.dial()
-        else:
-            for other in self.nodes.values():
-                if other is not node and other.alive and not self._seeds.get(other.place):
-                    self._meet(node, other)
-                    self._meet(other, node)
+        for other in self.nodes.values():
+            self._announce(node, other)
+            self._announce(other, node)
         return node
 
-    def _meet(self, node: Node, other: Node) -> None:
-        if self.is_open(other.place, node.place):
+    def _announce(self, other: Node, node: Node) -> None:
+        """What one announces by multicast the other hears."""
+        silent = self._seeds.get(node.place) or self._seeds.get(other.place)
+        if node is not other and not silent and self.is_open(other.place, node.place):
             address, incarnation = f"{other.place}:1", other.members.incarnation
             node.after(
                 self.random.random() * DELAY, lambda: node.find(address, state.ZEROCONF, other.name, incarnation)
@@ -499,6 +502,9 @@ class World:
         """Everything gets from here to there again."""
         self._cut.discard((here, there))
         self._look(here, there)
+        if here in self.nodes and there in self.nodes:
+            # Announcements are repeated.
+            self._announce(self.nodes[here], self.nodes[there])
 
     def heal_all(self) -> None:
         """All paths are whole."""
@@ -507,11 +513,13 @@ class World:
         self._delays.clear()
 
     def _look(self, here: str, there: str = "") -> None:
-        node = self.nodes.get(here)
-        for end in list(node.wires) if node is not None else ():
-            if there in {"", end.other.node.place}:
-                end.out.look()
-                end.into.look()
+        """Something is otherwise on the path between two machines, or on all of one."""
+        # A connection that one end has closed is still there at the other.
+        for place, other in ((here, there), (there, here)):
+            for end in list(self.nodes[place].wires) if place in self.nodes else ():
+                if other in {"", end.other.node.place}:
+                    end.out.look()
+                    end.into.look()
 
     # -- questions --------------------------------------------------------------------------------
 
