@@ -213,7 +213,7 @@ class StreamCall(Call):
 
 
 def _has_headers(state: ClientCall) -> bool:
-    return state.initial_metadata is not None
+    return state.responded
 
 
 def _has_messages(state: ClientCall) -> bool:

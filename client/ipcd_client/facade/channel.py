@@ -5,25 +5,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
-from ipcd_client.facade import introspection
+from ipcd_client.facade import configured, introspection
 from ipcd_client.facade.callbacks import Callbacks
 from ipcd_client.facade.connectivity import Callback, Connectivity
 from ipcd_client.facade.exchange import Exchange
-from ipcd_client.facade.multicallable import StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from ipcd_client.facade.multicallable import Method, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from ipcd_client.node import attach
 from ipcd_client.node import target as targets
 from ipcd_client.node.paths import default_socket
 from ipcd_client.node.router import NodeRouter, Route, Router
 from ipcd_client.pb.ipcd.v1 import wire_pb2
-from ipcd_client.rpc import status
+from ipcd_client.rpc import service_config, status
 from ipcd_client.rpc.options import Options
 
 Serializer = Callable[[Any], bytes] | None
 Deserializer = Callable[[bytes], Any] | None
+M = TypeVar("M", bound=Method)
 
 
 class Channel(grpc.Channel):
@@ -41,6 +42,9 @@ class Channel(grpc.Channel):
         self._closed = True  # until it is made
         self.target = target
         self.options = Options.parse(options)
+        self.service_config = service_config.given(self.options.service_config, target)
+        throttling = self.service_config.throttling
+        self.throttle = None if throttling is None else configured.SharedThrottle(throttling)
         settings = self.options.settings(accept_calls=False)
         path = node or default_socket()
         kind = router or (NodeRouter if target == targets.NODE_API else Router)
@@ -66,7 +70,7 @@ class Channel(grpc.Channel):
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
     ) -> UnaryUnary:
-        return UnaryUnary(self, method, request_serializer, response_deserializer)
+        return self._made(UnaryUnary, configured.UnaryUnary, method, request_serializer, response_deserializer)
 
     def unary_stream(
         self,
@@ -75,7 +79,7 @@ class Channel(grpc.Channel):
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
     ) -> UnaryStream:
-        return UnaryStream(self, method, request_serializer, response_deserializer)
+        return self._made(UnaryStream, configured.UnaryStream, method, request_serializer, response_deserializer)
 
     def stream_unary(
         self,
@@ -84,7 +88,7 @@ class Channel(grpc.Channel):
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
     ) -> StreamUnary:
-        return StreamUnary(self, method, request_serializer, response_deserializer)
+        return self._made(StreamUnary, configured.StreamUnary, method, request_serializer, response_deserializer)
 
     def stream_stream(
         self,
@@ -93,7 +97,21 @@ class Channel(grpc.Channel):
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
     ) -> StreamStream:
-        return StreamStream(self, method, request_serializer, response_deserializer)
+        return self._made(StreamStream, configured.StreamStream, method, request_serializer, response_deserializer)
+
+    def _made(
+        self,
+        plain: type[M],
+        configured: Callable[..., M],
+        method: str | bytes,
+        serialize: Serializer,
+        deserialize: Deserializer,
+    ) -> M:
+        path = method if isinstance(method, str) else method.decode("utf-8")
+        config = self.service_config.of(path)
+        if config is None:
+            return plain(self, path, serialize, deserialize)
+        return configured(self, path, serialize, deserialize, config)
 
     def close(self) -> None:
         """Ends the channel. Calls under way fail CANCELLED."""

@@ -6,6 +6,7 @@ do not keep that object: a call that the program drops ends.
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE
 from ipcd_client.rpc import deadline as deadlines
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall
+from ipcd_client.rpc.retry import Retries
 from ipcd_client.sync.connection import Connection
 
 # A call that no handler has seen is tried so often at most.
@@ -44,6 +46,7 @@ class Plan:
 
     `connect` takes the deadline, and gives a connection or raises Failed. `data` is the one request, None where
     `feeder` has a stream of them. `seeking`: the channel's calls that have no connection yet, so that it can end them.
+    `check_open` raises ValueError once it is closed. `retries`: the attempts that a policy allows.
     """
 
     state: Callable[[], ClientCall]
@@ -53,16 +56,31 @@ class Plan:
     feeder: Feeder | None
     callbacks: Callbacks
     seeking: set[Exchange]
+    check_open: Callable[[], None]
     attempts: int = ATTEMPTS
+    retries: Retries | None = None
 
     def start(self, connection: Connection, state: ClientCall, timeout: float | None) -> None:
         """Opens the call there."""
-        connection.start(state, timeout=timeout, metadata=self.metadata, message=self.data, end=self.data is not None)
+        metadata = self.metadata if self.retries is None else self.retries.metadata(self.metadata)
+        connection.start(state, timeout=timeout, metadata=metadata, message=self.data, end=self.data is not None)
 
-    @property
-    def replayable(self) -> bool:
-        """The call can be started again."""
-        return self.attempts > 0 and (self.feeder is None or self.feeder.replayable)
+    def next_start(self, state: ClientCall) -> float | None:
+        """Seconds until the call, which has ended in `state`, is started again; None if it is not."""
+        replayable = self.feeder is None or self.feeder.replayable
+        if state.refused and state.code is grpc.StatusCode.UNAVAILABLE:
+            # No handler has seen it: elsewhere, then, whatever the policy.
+            self.attempts -= 1
+            if self.attempts > 0 and replayable:
+                return 0.0
+        retries = self.retries
+        if retries is None:
+            return None
+        retries.committed = retries.committed or not replayable
+        pause = retries.after(state, random.random())
+        if pause is None:
+            self.retries = None  # each attempt counts once
+        return pause
 
 
 class Exchange:
@@ -90,6 +108,7 @@ class Exchange:
         self._plan = plan
         self._runner = plan.callbacks if plan is not None else None
         self._callbacks: list[Callback] = []
+        self._ending = False  # from this side: no further attempt
         # Guards the link and the callbacks. Told of what no connection tells: another link, the last response taken.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -109,16 +128,24 @@ class Exchange:
             plan.feeder.go(self, lambda: True)
         elif state.refused:
             self._again(state)
+        if plan.retries is not None:
+            self._follow(connection, state)
 
-    def _look_for_server(self) -> None:
-        threading.Thread(target=self._seek, name="ipcd-connect", daemon=True).start()
+    def resume(self, pause: float) -> None:
+        """Starts the call, of which there was an attempt, in so many seconds."""
+        self._look_for_server(pause)
 
-    def _seek(self) -> None:
+    def _look_for_server(self, pause: float = 0.0) -> None:
+        threading.Thread(target=self._seek, args=(pause,), name="ipcd-connect", daemon=True).start()
+
+    def _seek(self, pause: float) -> None:
         plan, waiting = self._plan, self.link[1]
         if plan is None:
             return
         plan.seeking.add(self)
         try:
+            if pause and not self._paused(plan, waiting, pause):
+                return
             connection = plan.connect(self.deadline)
         except Failed as error:
             self._fail(waiting, error.code, error.details)
@@ -135,41 +162,68 @@ class Exchange:
         else:
             begun()
 
+    def _paused(self, plan: Plan, waiting: ClientCall, pause: float) -> bool:
+        """Waits so many seconds. False: the call has ended meanwhile."""
+        try:
+            plan.check_open()
+        except ValueError as error:
+            raise Failed(grpc.StatusCode.CANCELLED, status.CHANNEL_CLOSED) from error
+        until = monotonic() + pause
+        with self._changed:
+            while waiting.code is None and (left := _left(deadlines.sooner(until, self.deadline))):
+                self._changed.wait(left)
+        return not self.expire()
+
     def _begun(self, waiting: ClientCall, connection: Connection, state: ClientCall) -> bool:
         """The call was started there. False if it has ended meanwhile."""
         with self._changed:
             going = waiting.code is None
             if going:
                 self.link = (connection, state)
-                if self._callbacks:
-                    state.user = self
             self._changed.notify_all()
         if not going:
             connection.end(state, grpc.StatusCode.CANCELLED, status.LOCALLY_CANCELLED)
             return False
-        if self._callbacks:
-            connection.watch(state, self.deadline)
-            self.progressed()
+        self._follow(connection, state)
         return True
 
+    def _follow(self, connection: Connection, state: ClientCall) -> None:
+        """Has news of the call told to this side, where somebody wants them other than who waits for it."""
+        tries_again = self._plan is not None and self._plan.retries is not None
+        if not self._callbacks and not tries_again:
+            return
+        state.user = self
+        # A stream is read by whoever takes its responses; nobody may be waiting for a single one.
+        if self._callbacks or not self._streams:
+            connection.watch(state, self.deadline)
+        self.progressed()
+
     def _again(self, state: ClientCall) -> bool:
-        """Whether the call, which a server has refused in `state`, goes on elsewhere."""
+        """Whether the call, which has ended in `state`, goes on: because a server has refused it, or a policy allows
+        another attempt."""
         plan = self._plan
-        if plan is None or state.code is not grpc.StatusCode.UNAVAILABLE:
+        if plan is None:
             return self.link[1] is not state
         with self._changed:
             connection, current = self.link
             if current is not state:
                 return True
-            plan.attempts -= 1
-            if not plan.replayable:
+            if self._ending or (self.deadline is not None and monotonic() >= self.deadline):
+                plan.retries = None
+            pause = plan.next_start(state)
+            if pause is None:
                 return False
             self.link = (None, plan.state())
             self._changed.notify_all()
-        if connection is not None:
+        if connection is not None and state.refused:
             connection.retired = True
-        self._look_for_server()
+        self._look_for_server(pause)
         return True
+
+    def _tried_again(self, state: ClientCall) -> bool:
+        """The same, asked of every end of a call."""
+        plan = self._plan
+        return (state.refused or (plan is not None and plan.retries is not None)) and self._again(state)
 
     # -- waiting ----------------------------------------------------------------------------------
 
@@ -177,7 +231,7 @@ class Exchange:
     def over(self) -> bool:
         """The call has ended, and the program has taken all that there is to take."""
         state = self.link[1]
-        if state.code is None or (state.refused and self._again(state)):
+        if state.code is None or self._tried_again(state):
             return False
         if not self._finished(state):
             return False
@@ -209,7 +263,7 @@ class Exchange:
         while not self.over:
             with self._changed:
                 connection, current = self.link
-                if current is state or connection is not None:
+                if connection is not None:
                     return current is not state
                 self._changed.wait(_left(self.deadline))
             self.expire()
@@ -232,6 +286,7 @@ class Exchange:
 
     def end(self, code: grpc.StatusCode, details: str, reset: int = RESET_CANCEL) -> bool:
         """Ends the call from this side. False if it was over."""
+        self._ending = True
         while not self.over:
             connection, state = self.link
             if connection is None:
@@ -275,6 +330,7 @@ class Exchange:
     def dropped(self) -> None:
         """The program has no reference any more. For a destructor: it may run anywhere, also where this thread holds a
         lock of the call's."""
+        self._ending = True
         connection, state = self.link
         if state.code is not None:
             return
@@ -310,7 +366,7 @@ class Exchange:
 
     def progressed(self) -> None:
         """An event of the call was taken in. (User)"""
-        if not self._callbacks or not self.over:
+        if not self.over or not self._callbacks:
             return
         with self._changed:
             callbacks, self._callbacks = self._callbacks, []

@@ -28,16 +28,23 @@ KEPT_MOST: Final = 64 << 10
 class Feeder:
     """The requests of one call: a thread that takes them from the iterator and sends them to wherever the call goes.
 
-    A server that refuses a call has shown it to no handler, so it may go to another server, provided that the requests
-    can be sent again. The iterator gives each only once, so the first ones are kept: until the server has answered
-    anything, or they are more than KEPT_MOST bytes. From then on the call is not `replayable`.
+    A call may be started again, when a server has refused it or a policy says so, provided that the requests can be
+    sent again. The iterator gives each only once, so the first ones are kept: until the server has answered
+    anything, or they are more than `keep_most` bytes. From then on the call is not `replayable`.
     """
 
-    def __init__(self, requests: Iterator[Any], serialize: Callable[[Any], bytes] | None, max_send: int) -> None:
+    def __init__(
+        self,
+        requests: Iterator[Any],
+        serialize: Callable[[Any], bytes] | None,
+        max_send: int,
+        keep_most: int = KEPT_MOST,
+    ) -> None:
         self.replayable = True
         self._requests = requests
         self._serialize = serialize
         self._max_send = max_send
+        self._keep_most = keep_most
         self._kept: list[bytes] = []
         self._size = 0
         self._ended = False  # the iterator has given all
@@ -72,12 +79,7 @@ class Feeder:
                 data = self._serialized(exchange, request)
                 if data is None:
                     return
-                with self._sending:
-                    connection, state = exchange.link
-                    # Kept before it is sent: if the call is refused meanwhile, whoever starts it again sends it.
-                    self._keep(data, state)
-                    sent = connection is not None and _send(exchange, connection, state, data)
-                if not sent and not exchange.await_start(state):
+                if not self._sent(exchange, data):
                     return
         except StopIteration:
             self._end(exchange)
@@ -87,6 +89,23 @@ class Feeder:
         finally:
             # A generator of the program's ends with the last reference.
             self._requests = iter(())
+
+    def _sent(self, exchange: Exchange, data: bytes) -> bool:
+        """Sends it to where the call is, once that is known. False: the call is over."""
+        kept = sent = False
+        while not sent:
+            with self._sending:
+                connection, state = exchange.link
+                if connection is not None and not kept:
+                    # Kept before it is sent: if the call ends meanwhile, whoever starts it again sends it.
+                    self._keep(data, state)
+                    kept = True
+                    sent = _send(exchange, connection, state, data)
+            if not sent:
+                if not exchange.await_start(state):
+                    return False
+                sent = kept
+        return True
 
     def _serialized(self, exchange: Exchange, request: Any) -> bytes | None:
         try:
@@ -106,7 +125,7 @@ class Feeder:
         if not self.replayable:
             return
         self._size += len(data)
-        if self._size > KEPT_MOST or (state.initial_metadata is not None and state.code is None):
+        if self._size > self._keep_most or (state.initial_metadata is not None and state.code is None):
             self.replayable = False
             self._kept = []
         else:

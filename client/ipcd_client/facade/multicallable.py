@@ -30,18 +30,16 @@ log = logging.getLogger("ipcd_client")
 _NO_METADATA: Final[tuple[tuple[str, str | bytes], ...]] = ()
 
 
-class _Method:
+class Method:
     """What the four have in common."""
 
     def __init__(
         self,
         channel: Channel,
-        method: str | bytes,
+        method: str,
         serialize: Callable[[Any], bytes] | None,
         deserialize: Deserializer,
     ) -> None:
-        if not isinstance(method, str):
-            method = method.decode("utf-8")
         self._channel = channel
         self._method = method
         # A method may lack its slash; then it belongs to no service that could be found.
@@ -53,7 +51,7 @@ class _Method:
         self._max_receive = channel.options.max_receive
         self._max_send = channel.options.max_send
         self._max_metadata = channel.options.max_metadata
-        self._plain_send = min(JOIN_BELOW, self._max_send) if self._max_send >= 0 else JOIN_BELOW
+        self._plain_send = plain_send(self._max_send)
 
     def _checked(self, metadata: Any, credentials: Any) -> tuple[tuple[str, str | bytes], ...]:
         if credentials is not None:
@@ -152,19 +150,33 @@ class _Method:
         except Failed as error:
             state.fail(error.code, error.details)
             return kind(Exchange(state, deadline=deadline), self._deserialize)
-        connect = self._connection_later(bool(wait_for_ready))
-        plan = Plan(self._state, connect, sent, data, requests, self._channel.callbacks, self._channel.seeking)
+        plan = self._plan(bool(wait_for_ready), sent, data, requests)
         streams = issubclass(kind, StreamCall)
         exchange = Exchange(state, self._router.usable(self._service), deadline, streams=streams, plan=plan)
         call = kind(exchange, self._deserialize)
         exchange.begin(timeout)
         return call
 
+    def _plan(
+        self, wait: bool, metadata: tuple[tuple[str, str | bytes], ...], data: bytes | None, requests: Feeder | None
+    ) -> Plan:
+        """How a call is started, by whichever thread."""
+        channel = self._channel
+        connect = self._connection_later(wait)
+        return Plan(
+            self._state, connect, metadata, data, requests, channel.callbacks, channel.seeking, channel.check_open
+        )
+
     def _feeder(self, requests: Any) -> Feeder:
         return Feeder(requests, self._serialize, self._max_send)
 
 
-class UnaryUnary(_Method, UnaryUnaryBase):
+def plain_send(limit: int) -> int:
+    """The largest request that may go the shortest way, in bytes; `limit`: of what may be sent at all, -1 for none."""
+    return min(JOIN_BELOW, limit) if limit >= 0 else JOIN_BELOW
+
+
+class UnaryUnary(Method, UnaryUnaryBase):
     """One request, one response."""
 
     def __call__(
@@ -176,7 +188,7 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> Any:
-        begun: _Begun | None = None
+        begun: Begun | None = None
         pool = self._pools.get(self._service)
         if (
             pool is not None
@@ -200,7 +212,7 @@ class UnaryUnary(_Method, UnaryUnaryBase):
                     if message is not None:
                         return message
                     raise self._failed(Failed(grpc.StatusCode.INTERNAL, status.DESERIALIZE_RESPONSE_FAILED))
-                begun = _Begun(connection, answer, data, deadline)
+                begun = Begun(connection, answer, data, deadline)
         state, last = self._blocking(request, timeout, metadata, credentials, wait_for_ready, begun)
         message = response(state, self._deserialize)
         if message is not None:
@@ -240,7 +252,7 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         metadata: Any,
         credentials: Any,
         wait_for_ready: bool | None,
-        begun: _Begun | None,
+        begun: Begun | None,
     ) -> tuple[ClientCall, Connection | None]:
         """Runs the call to its end, `begun` or not. This thread sends, waits and reads."""
         state = self._state()
@@ -275,7 +287,7 @@ class UnaryUnary(_Method, UnaryUnaryBase):
         return state, connection
 
 
-class _Begun(NamedTuple):
+class Begun(NamedTuple):
     """A call that was begun in the shortest way, and needs more; without `call`, nothing was sent."""
 
     connection: Connection
@@ -304,7 +316,7 @@ def finish(connection: Connection, state: ClientCall, deadline: float | None) ->
         raise
 
 
-class UnaryStream(_Method, UnaryStreamBase):
+class UnaryStream(Method, UnaryStreamBase):
     """One request, a stream of responses."""
 
     def __call__(
@@ -319,7 +331,7 @@ class UnaryStream(_Method, UnaryStreamBase):
         return self._launch(StreamCall, request, None, timeout, metadata, credentials, wait_for_ready)
 
 
-class StreamUnary(_Method, StreamUnaryBase):
+class StreamUnary(Method, StreamUnaryBase):
     """A stream of requests, one response."""
 
     def __call__(
@@ -362,7 +374,7 @@ class StreamUnary(_Method, StreamUnaryBase):
         return self._launch(Call, None, requests, timeout, metadata, credentials, wait_for_ready)
 
 
-class StreamStream(_Method, StreamStreamBase):
+class StreamStream(Method, StreamStreamBase):
     """A stream of requests, a stream of responses."""
 
     def __call__(

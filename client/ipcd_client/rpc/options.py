@@ -16,12 +16,18 @@ MAX_SPREAD: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Limits in bytes; -1 for none. Unknown options are accepted, as grpcio accepts them."""
+    """Limits in bytes; -1 for none. Unknown options are accepted, as grpcio accepts them.
+
+    `service_config`: its text. `retry_buffer`: how much of a call is kept for another attempt, in bytes.
+    """
 
     max_receive: int = 4 << 20
     max_send: int = -1
     max_metadata: int = 16 << 10
     max_streams: int = 16384
+    service_config: str | bytes | None = None
+    retries: bool = True
+    retry_buffer: int = 256 << 10
     # Of a server: its share of the calls, and the calls in flight from which on a channel uses other nodes too.
     weight: int = 1
     spillover: int = 0
@@ -42,6 +48,9 @@ class Options:
             max_send=int(given.get("grpc.max_send_message_length", default.max_send)),
             max_metadata=int(given.get("grpc.max_metadata_size", default.max_metadata)),
             max_streams=int(given.get("grpc.max_concurrent_streams", default.max_streams)),
+            service_config=given.get("grpc.service_config"),
+            retries=bool(given.get("grpc.enable_retries", default.retries)),
+            retry_buffer=int(given.get("grpc.per_rpc_retry_buffer_size", default.retry_buffer)),
             weight=_within("ipcd.weight", given, default.weight, 0, MAX_WEIGHT),
             spillover=_within("ipcd.spillover", given, default.spillover, 0, MAX_SPILLOVER),
             spread=_within("ipcd.spread", given, default.spread, 1, MAX_SPREAD),
