@@ -216,13 +216,13 @@ class Broker:
         self.catalog.forget(node)
         self.changed.progressed()
 
-    def standing(self, services: Collection[str]) -> list[tuple[str, str, int, int]]:
-        """What matters to a channel of the servers of these services: equal as long as nothing of it changes."""
-        return sorted(
-            (service, server.id, server.weight, server.spillover)
-            for service in services
+    def standing(self, services: Collection[str]) -> list[node_pb2.Server]:
+        """The servers of these services. One that has changed is another object, also if it has changed back since."""
+        return [
+            server
+            for service in sorted(services)
             for server in (self.catalog.servers(service) if service else self._unnamed())
-        )
+        ]
 
     # -- callers ----------------------------------------------------------------------------------
 

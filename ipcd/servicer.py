@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -96,10 +97,10 @@ class NodeServicer(node_pb2_grpc.NodeServicer):
         """That something has changed of the servers of those services for which the process was introduced."""
         identity = context.peer_identity
         opened = identity.opened if isinstance(identity, Attached) else ()
-        last: object = None
+        last: list[node_pb2.Server] | None = None
         while True:
-            standing = self._broker.standing(opened) if opened else self._broker.catalog.servers()
-            if standing != last:
+            standing = self._broker.standing(opened)
+            if last is None or len(standing) != len(last) or any(map(operator.is_not, standing, last)):
                 last = standing
                 yield node_pb2.Changed()
                 continue

@@ -56,13 +56,14 @@ class Processes:
 
     def server(self, node: str, name: str) -> subprocess.Popen[str]:
         """A process that serves Echo, once it is registered."""
-        return self._ready(name, "-c", SERVER, TESTS, name, self.socket(node))
+        return self.ready(name, "-c", SERVER, TESTS, name, self.socket(node))
 
     def aio_server(self, node: str, name: str) -> subprocess.Popen[str]:
         """The same on an event loop: `aio_server.py`."""
-        return self._ready(name, f"{TESTS}/sdk/aio_server.py", name, self.socket(node))
+        return self.ready(name, f"{TESTS}/sdk/aio_server.py", name, self.socket(node))
 
-    def _ready(self, name: str, *command: str) -> subprocess.Popen[str]:
+    def ready(self, name: str, *command: str) -> subprocess.Popen[str]:
+        """A process of these arguments for Python, once it has said that it is ready."""
         process = self._start(*command, stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", f"server {name} did not start"

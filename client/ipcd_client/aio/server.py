@@ -73,8 +73,7 @@ class Server(grpc.aio.Server):
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         handlers = self._serving.dispatcher.handlers
         handlers.add_generic(generic_rpc_handlers)
-        if self._serving.registration is not None:
-            self._serving.registration.update(sorted(handlers.services))
+        self._serving.served()
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
         if self._serving.state is not State.READY:

@@ -18,12 +18,15 @@ from grpc.aio import UsageError as Misused
 
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.aio.dispatch import Server as Dispatcher
+from ipcd_client.aio.health import Health
 from ipcd_client.errors import IpcdError, ProtocolError, WireClosed, WireTimeout
-from ipcd_client.facade import introspection
+from ipcd_client.facade import health, introspection
+from ipcd_client.facade.methods import CallDetails
 from ipcd_client.facade.peer import Peer
 from ipcd_client.loop.connection import Connection
 from ipcd_client.node.registering import OnGrant
 from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.rpc import metadata as md
 from ipcd_client.rpc.options import Options
 from ipcd_client.wire.base import Wire
 
@@ -31,6 +34,7 @@ log = logging.getLogger("ipcd_client")
 
 _STOPPING: Final = "the server is stopping"
 _STOPPED: Final = "the server has stopped"
+_WATCH_HEALTH: Final = CallDetails(health.WATCH, md.received(()))
 
 
 class Registered(Protocol):
@@ -90,6 +94,7 @@ class Serving:
         self.dispatcher = dispatcher
         self.ports: grpc.aio.Server | None = None
         self.registration: Registered | None = None
+        self.health: Health | None = None
         self.state = State.READY
         self.stopped = asyncio.Event()
         self._options = options
@@ -125,6 +130,8 @@ class Serving:
             spillover=self._options.spillover,
         )
         self.registration = registrar(path, request, self._on_grant)
+        watch = handlers.find(_WATCH_HEALTH) if health.SERVICE in handlers.services else None
+        self.health = Health(watch, health.States(handlers.services), self._serves)
         self._life = self._loop.create_task(self._live(), name="ipcd-server")
         try:
             await self.registration.start()
@@ -134,6 +141,23 @@ class Serving:
         except BaseException:
             await self.stop(None)
             raise
+
+    def served(self) -> None:
+        """There are other handlers now."""
+        if self.registration is not None and self.health is not None:
+            self.health.states.services = sorted(self.dispatcher.handlers.services)
+            self._serves(self.health.states.serving())
+
+    def _serves(self, services: list[str]) -> None:
+        """Registers these, and has the others' callers go elsewhere."""
+        if self.registration is None or self.state is not State.RUNNING:
+            return
+        self.registration.update(services)
+        known = self.dispatcher.handlers.services
+        for connection, peer in list(self._peers.items()):
+            service = peer.grant.service
+            if service in known and service not in services:
+                connection.drain(f"{service} is NOT_SERVING here")
 
     async def stop(self, grace: float | None) -> None:
         """Takes no new calls, and gives those under way `grace` seconds; without any, they are cancelled at once.
@@ -179,6 +203,8 @@ class Serving:
                 await self.ports.wait_for_termination()
             await asyncio.gather(*[connection.close(_STOPPED) for connection in self._peers])
         finally:
+            if self.health is not None:
+                await self.health.close()
             self.state = State.STOPPED
             self._take_no_more()
             for connection in list(self._peers):

@@ -108,12 +108,13 @@ class Method:
         deadline: float | None,
         metadata: tuple[tuple[str, str | bytes], ...],
         wait: bool,
+        first: Connection | None = None,
     ) -> Connection:
-        """Starts the call on a connection; on another one, where the first turns out not to take it."""
+        """Starts the call on a connection, `first` if given; on another one, where that turns out not to take it."""
         attempt = 0
         while True:
             attempt += 1
-            connection = self._connection(deadline, wait)
+            connection = first if attempt == 1 and first is not None else self._connection(deadline, wait)
             left = timeout if attempt == 1 or deadline is None else max(0.0, deadline - monotonic())
             connection.start(state, timeout=left, metadata=metadata, message=data, end=data is not None)
             if not state.refused or attempt >= ATTEMPTS or state.code is not grpc.StatusCode.UNAVAILABLE:
@@ -190,17 +191,12 @@ class UnaryUnary(Method, UnaryUnaryBase):
     ) -> Any:
         begun: Begun | None = None
         pool = self._pools.get(self._service)
-        if (
-            pool is not None
-            and not metadata
-            and credentials is None
-            and (timeout is None or timeout > 0)
-            and (route := pool.only or pool.pick()) is not None
-        ):
+        if pool is not None and not metadata and credentials is None and (timeout is None or timeout > 0):
             # The shortest way. What is out of the ordinary is left to the general one.
-            connection = route.connection
-            data = _plain(request, self._serialize, self._plain_send) if connection.fresh() else None
-            if data is not None:
+            data = _plain(request, self._serialize, self._plain_send)
+            route = (pool.only or pool.pick()) if data is not None else None
+            if route is not None and data is not None and (route[0].fresh() or self._router.refresh(route[0])):
+                connection = route[0]
                 deadline = None if timeout is None else monotonic() + timeout
                 answer = connection.ask(self._method, data, timeout, self._max_receive)
                 if isinstance(answer, bytes):
@@ -270,7 +266,9 @@ class UnaryUnary(Method, UnaryUnaryBase):
                 if begun is not None and begun.call is not None and attempt == 0:
                     connection, state = begun.connection, begun.call
                 else:
-                    connection = self._begin(state, data, timeout, deadline, sent, bool(wait_for_ready))
+                    # The one whose turn it is: only its next call can be of the shortest kind.
+                    first = begun.connection if begun is not None and attempt == 0 else None
+                    connection = self._begin(state, data, timeout, deadline, sent, bool(wait_for_ready), first)
                 if state.code is None:
                     finish(connection, state, deadline)
                 if not state.refused or state.code is not grpc.StatusCode.UNAVAILABLE:

@@ -51,9 +51,7 @@ class Server(grpc.Server):
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         self._methods.add_generic(generic_rpc_handlers)
-        registration = self._serving.registration
-        if registration is not None:
-            registration.update(sorted(self._methods.services))
+        self._serving.served()
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
         if self._serving.started:

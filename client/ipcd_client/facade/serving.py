@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from ipcd_client.errors import ProtocolError, WireTimeout
-from ipcd_client.facade import introspection
+from ipcd_client.facade import health, introspection
 from ipcd_client.facade.context import ServicerContext
 from ipcd_client.facade.dispatch import Call
-from ipcd_client.facade.methods import Methods
+from ipcd_client.facade.methods import CallDetails, Methods
 from ipcd_client.facade.peer import Peer
 from ipcd_client.node.registration import Registered, Registrar
 from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.rpc import metadata as md
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ServerCall
 from ipcd_client.rpc.options import Options
@@ -37,6 +38,7 @@ log = logging.getLogger("ipcd_client")
 
 DEFAULT_THREADS: Final = 32
 _FOREVER: Final = float("inf")
+_WATCH_HEALTH: Final = CallDetails(health.WATCH, md.received(()))
 
 
 class Serving:
@@ -56,6 +58,7 @@ class Serving:
         self.max_send = options.max_send
         self.ports: Ports | None = None
         self.registration: Registered | None = None
+        self.health: health.Health | None = None
         self.started = False
         self.stopped = threading.Event()
         self._owns_executor = executor is None
@@ -91,9 +94,11 @@ class Serving:
             self._reactor = Reactor(self.executor, self._prepare, self._name or "server")
             services = self.methods.services
             self.methods.register_own(introspection.handlers(services))
+            watch = self.methods.find(_WATCH_HEALTH) if health.SERVICE in services else None
+            self.health = health.Health(watch, health.States(services), self._serves)
             request = node_pb2.RegisterRequest(
                 name=self._name,
-                services=sorted(services),
+                services=self.health.states.serving(),
                 weight=self._options.weight,
                 spillover=self._options.spillover,
             )
@@ -107,6 +112,23 @@ class Serving:
         except BaseException:
             self.stop(None)
             raise
+
+    def served(self) -> None:
+        """There are other handlers now."""
+        if self.registration is not None and self.health is not None:
+            self.health.states.services = sorted(self.methods.services)
+            self._serves(self.health.states.serving())
+
+    def _serves(self, services: list[str]) -> None:
+        """Registers these, and has the others' callers go elsewhere."""
+        if self.registration is None:
+            return
+        self.registration.update(services)
+        known = self.methods.services
+        for connection, peer in list(self._peers.items()):
+            service = peer.grant.service
+            if service in known and service not in services:
+                connection.drain(f"{service} is NOT_SERVING here")
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -157,6 +179,8 @@ class Serving:
         threading.Thread(target=self._shut_down, name="ipcd-stop", daemon=True).start()
 
     def _take_no_more(self) -> None:
+        if self.health is not None:
+            self.health.close()
         if self.registration is not None:
             self.registration.close()
         for connection in list(self._peers):

@@ -128,19 +128,19 @@ class Attachment:
                 return self._version
             if connection.usable:
                 connection.look()
-            if self._watched is None or self._watched[0] is not connection:
-                if connection.usable:
-                    # Its first answer is news: from then on nothing is missed.
-                    call = ClientCall(API + "WatchChanges", SETTINGS.max_message)
-                    connection.start(call, message=b"", end=True)
-                    self._watched = connection, call
-            elif self._watched[1].messages or not connection.usable:
+            if not connection.usable:
+                self._connection = self._watched = None
+                self._version += 1
+                connection.close()
+            elif self._watched is None or self._watched[0] is not connection:
+                # Its first answer is news: from then on nothing is missed.
+                call = ClientCall(API + "WatchChanges", SETTINGS.max_message)
+                connection.start(call, message=b"", end=True)
+                self._watched = connection, call
+            elif self._watched[1].messages:
                 while self._watched[1].messages:
                     connection.take(self._watched[1])
                 self._version += 1
-                if not connection.usable:
-                    self._connection = self._watched = None
-                    connection.close()
             return self._version
         finally:
             self._lock.release()

@@ -84,15 +84,19 @@ class Router:
         pool = self.pools.get(service)
         if pool is None:
             return None
-        self._look()
         for _ in range(len(pool)):
             route = pool.only or pool.pick()
             if route is None:
                 return None
-            route.connection.refresh()
-            if route.connection.usable:
+            if self.refresh(route.connection):
                 return route.connection
         return None
+
+    def refresh(self, connection: Connection) -> bool:
+        """Whether the connection takes calls, after a look at it and at what the node has to tell."""
+        self._look()
+        connection.refresh()
+        return connection.usable
 
     def connect(self, service: str, deadline: float | None, wait: bool) -> Route:
         """A route to a server of the service: one in use, or a new one. With `wait`, waits for a server, and for
@@ -126,6 +130,7 @@ class Router:
                 if pool is None:
                     pool = self.pools[service] = Pool()
                 useless = pool.put(route, route.caller)
+                route.connection.look_at = self._look_at
         for old in useless:
             old.connection.retire()
         if closed:
@@ -235,10 +240,6 @@ class Router:
             self._seen = -1
         return Route(connection, choice.server, wire.kind, introduction.reason(wire, choice), reply.node)
 
-    @staticmethod
-    def _dialed(address: str, first: bytes, timeout: float, peer: str) -> tcp.TcpWire:
-        sock = tcp.connect(address, timeout)
-        try:
     def _opened(
         self, daemon: Connection, request: node_pb2.OpenRequest, deadline: float | None
     ) -> tuple[node_pb2.OpenReply, Wire]:
@@ -262,6 +263,10 @@ class Router:
                 dials.failed(reply, error)
                 self._undialed = request.undialed
 
+    @staticmethod
+    def _dialed(address: str, first: bytes, timeout: float, peer: str) -> tcp.TcpWire:
+        sock = tcp.connect(address, timeout)
+        try:
             sock.sendall(first)
         except OSError as error:
             sock.close()
