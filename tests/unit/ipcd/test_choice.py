@@ -99,3 +99,38 @@ def test_words_for_nobody() -> None:
     assert words(node="b") == "no server for x.X on node b"
     assert words(node="q") == "node q is not known; the known ones are a, b"
     assert words(server="s") == "no server 's' for x.X on nodes a, b"
+
+
+def weighted(server_id: str, node: str, weight: int, spillover: int = 0) -> node_pb2.Server:
+    plain = server(server_id, node)
+    plain.weight, plain.spillover = weight, spillover
+    return plain
+
+
+def preferred(*servers: node_pb2.Server) -> list[str]:
+    return [candidate.server.id for candidate in rank(servers=list(servers)) if candidate.preferred]
+
+
+def test_preferred_are_those_as_near_as_the_first() -> None:
+    assert preferred(weighted("b1", "b", 1), weighted("a1", "a", 1), weighted("a2", "a", 5)) == ["a1", "a2"]
+    assert preferred(weighted("b1", "b", 1), weighted("c1", "c", 1)) == ["b1", "c1"]
+
+
+def test_a_weight_of_0_is_for_when_there_is_no_other() -> None:
+    assert preferred(weighted("a1", "a", 0), weighted("b1", "b", 1)) == ["b1"]
+    assert preferred(weighted("a1", "a", 0), weighted("b1", "b", 0)) == ["a1"]
+    spare = rank(servers=[weighted("a1", "a", 0), weighted("b1", "b", 1)])[1]
+    assert (spare.server.id, spare.reason) == ("a1", "its weight is 0, and there are others")
+
+
+def test_a_spillover_brings_in_the_other_nodes() -> None:
+    near, far = weighted("a1", "a", 1, spillover=4), weighted("b1", "b", 1)
+    assert preferred(near, far) == ["a1", "b1"]
+    reason = rank(servers=[near, far])[1].reason
+    assert reason == "on node b: takes what is over the spillover of those on the caller's own"
+
+
+def test_connections_count_by_weight() -> None:
+    servers = [weighted("a1", "a", 1), weighted("a2", "a", 3)]
+    assert order(rank(servers=servers, connections={"a1": 1, "a2": 2})) == ["a2", "a1"]
+    assert order(rank(servers=servers, connections={"a1": 1, "a2": 4})) == ["a1", "a2"]
