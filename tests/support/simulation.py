@@ -193,9 +193,11 @@ class Flow:
         )
         if not flows:
             if self.since is None:
-                self.since = receiver.clock()
-                for seconds in (state.SUSPECT, state.DEAD):
-                    receiver.after(seconds + world.random.random() * links.HEARTBEAT, self._receiver.watch)
+                # The last that came was a heartbeat, or its answer.
+                earlier = world.random.random() * links.HEARTBEAT
+                self.since = receiver.clock() - earlier
+                for bound in (state.SUSPECT, state.DEAD):
+                    receiver.after(bound - earlier + 1e-6, self._receiver.watch)
         elif self.since is not None:
             self.since = None
             self._receiver.watch()
@@ -328,10 +330,10 @@ class End:
         if self.link is None or self.closed:
             return
         silence = self.silence()
-        if silence >= state.DEAD:
+        if silence >= self.link.heartbeat.dead_after:
             self.close(WireTimeout(f"heartbeat: node {self.link.node} is silent"), How.LOST)
         else:
-            self.link.suspect = silence >= state.SUSPECT
+            self.link.suspect = silence >= self.link.heartbeat.suspect_after
 
     def _retell(self) -> None:
         if self.link is not None and not self.closed:
