@@ -69,6 +69,14 @@ def main() -> None:
     help="Another node; may be given more than once. [$IPCD_PEER, separated by commas]",
 )
 @click.option(
+    "--interface",
+    "interfaces",
+    metavar="NAME|ADDR",
+    multiple=True,
+    help="Look for nodes with zeroconf here only, as soon as there is such an interface; may be given more than once. "
+    "[those of --listen; $IPCD_INTERFACE, separated by commas]",
+)
+@click.option(
     "--no-discovery",
     "discovery",
     flag_value=False,
@@ -111,8 +119,8 @@ def run(file: str | None, **flags: Any) -> None:
 
     A flag is stronger than the environment, that than the file, that than the default. The file has the long names
     with underscores: node, socket, listen, grpc_socket, grpc_listen, advertise, peers (a list), discovery (true or
-    false), state_dir, insecure, cluster, shm_uids (a list), reach, log_format, log_level. SIGHUP reads it again: peers
-    and log_level change at once, the others at the next start.
+    false), interfaces (a list), state_dir, insecure, cluster, shm_uids (a list), reach, log_format, log_level. SIGHUP
+    reads it again: peers and log_level change at once, the others at the next start.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from ipcd.state.reach import AUTO, POLICIES
 
 DEFAULT_LISTEN: Final = "127.0.0.1:0"
 _NO_UID: Final = 0xFFFF_FFFF  # (uid_t) -1
+_IFNAMSIZ: Final = 16  # net/if.h
+_INTERFACE: Final = re.compile(r"[^\s/:]+")
 _TRUE: Final = {"1": True, "true": True, "yes": True, "on": True}
 _FALSE: Final = {"0": False, "false": False, "no": False, "off": False}
 
@@ -37,6 +40,7 @@ class Config:
     advertise: str = ""  # HOST or HOST:PORT; empty: what is listened on
     peers: tuple[str, ...] = ()
     discovery: bool = True
+    interfaces: tuple[str, ...] = ()  # names or addresses, where nodes are looked for; empty: what is listened on
     state_dir: str = ""  # empty: nothing is kept
     insecure: bool = False
     log_format: str = "text"
@@ -56,6 +60,7 @@ VARIABLES: Final = {
     "advertise": "IPCD_ADVERTISE",
     "peers": "IPCD_PEER",
     "discovery": "IPCD_NO_DISCOVERY",
+    "interfaces": "IPCD_INTERFACE",
     "state_dir": "IPCD_STATE_DIR",
     "insecure": "IPCD_INSECURE",
     "log_format": "IPCD_LOG_FORMAT",
@@ -66,7 +71,7 @@ VARIABLES: Final = {
 }
 
 # Flags that are not named after their field.
-FLAGS: Final = {"peers": "--peer", "shm_uids": "--shm-uid", "discovery": "--no-discovery"}
+FLAGS: Final = {"peers": "--peer", "interfaces": "--interface", "shm_uids": "--shm-uid", "discovery": "--no-discovery"}
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None, file: str | None = None) -> Config:
@@ -134,7 +139,7 @@ def _read(path: str) -> dict[str, object]:
 def _from_text(key: str, raw: str, variable: str) -> object:
     if key == "shm_uids":
         return [int(part) if part.strip().isdecimal() else part for part in raw.split(",") if part.strip()]
-    if key == "peers":
+    if key in {"peers", "interfaces"}:
         return [part.strip() for part in raw.split(",") if part.strip()]
     if key in {"discovery", "insecure"}:
         value = (_TRUE | _FALSE).get(raw.lower())
@@ -191,6 +196,20 @@ def _addresses(value: object, source: str) -> tuple[str, ...]:
     return addresses
 
 
+def _interfaces(value: object, source: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{source}: {value!r} is not a list of interfaces")
+    for item in value:
+        text = _text(item, source)
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            # As the kernel has it: dev_valid_name() in net/core/dev.c.
+            if not 0 < len(os.fsencode(text)) < _IFNAMSIZ or text in {".", ".."} or not _INTERFACE.fullmatch(text):
+                raise ConfigError(f"{source}: {text!r} is neither the name of an interface nor an IP address") from None
+    return tuple(value)
+
+
 def _uids(value: object, source: str) -> tuple[int, ...]:
     if not isinstance(value, (list, tuple)) or not all(
         isinstance(item, int) and not isinstance(item, bool) and 0 <= item < _NO_UID for item in value
@@ -224,6 +243,7 @@ _CHECKS: Final[dict[str, Callable[[object, str], Any]]] = {
     "advertise": _advertised,
     "peers": _addresses,
     "discovery": _flag,
+    "interfaces": _interfaces,
     "state_dir": _path,
     "insecure": _flag,
     "log_format": _one_of(FORMATS),

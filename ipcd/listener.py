@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 import stat
@@ -218,6 +219,9 @@ def listen_tcp(address: str, setting: str = "listen") -> socket.socket:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # Whatever the system's default is: a node on :: is reached over IPv4, too.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.bind(place)
             sock.listen(BACKLOG)
         except BaseException:
@@ -232,6 +236,18 @@ def address_of(sock: socket.socket) -> str:
     """HOST:PORT that a TCP socket is bound to."""
     host, port = sock.getsockname()[:2]
     return join_address(host, port)
+
+
+def where_from(address: tuple[Any, ...]) -> str:
+    """HOST:PORT of the other end of a connection, in a form that can be dialed."""
+    host = ipaddress.ip_address(address[0])
+    if isinstance(host, ipaddress.IPv6Address):
+        if host.ipv4_mapped is not None:
+            return join_address(str(host.ipv4_mapped), address[1])
+        if host.is_link_local and address[3]:
+            with contextlib.suppress(OSError):  # the interface has just gone
+                return join_address(f"{host}%{socket.if_indextoname(address[3])}", address[1])
+    return join_address(str(host), address[1])
 
 
 # Takes a connection over, with its preamble's kind and token, and the peer's HOST:PORT.
@@ -252,7 +268,7 @@ class TcpDoor:
         self._acceptor = Acceptor(sock, log, self._accepted)
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
-        where = join_address(address[0], address[1])
+        where = where_from(address)
         if len(self._half_open) >= limits.HALF_OPEN:
             if not self._full:
                 # Once for each flood: it would fill the log as well.

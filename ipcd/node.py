@@ -128,7 +128,14 @@ class Node:
             from ipcd.discovery.zeroconf import Discovery  # costs 50 ms that not every node needs
 
             self._discovery = Discovery(
-                config.node, self.incarnation, config.cluster, self.listen, address, self.log, self._links
+                config.node,
+                self.incarnation,
+                config.cluster,
+                self.listen,
+                address,
+                self.log,
+                self._links,
+                config.interfaces,
             )
             self._discovery.start()
         if self._gateway is not None:

@@ -1,17 +1,18 @@
 """Finds the other nodes, and lets them find this one, with multicast DNS (RFC 6762, 6763) as `_ipcd._tcp.local.`
 
 It only finds: who is alive, and who serves what, is the links' business. It speaks on the interfaces of the address
-that the node listens on and on no other: nobody beyond them could connect.
+that the node listens on, or on those that were chosen, and on no other: nobody beyond them could connect. When those
+change, it begins anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import re
 import socket
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ipcd_client import __version__
@@ -19,6 +20,8 @@ from ipcd_client.errors import IpcdError
 from ipcd_client.wire.tcp import join_address, split_address
 
 from ipcd import limits
+from ipcd.discovery import interfaces
+from ipcd.discovery.interfaces import Plan
 from ipcd.log import Log
 from ipcd.state.members import ZEROCONF
 
@@ -36,7 +39,13 @@ ANSWER: Final = 3.0
 GOODBYE: Final = 2.0
 # Records being looked up at one time, and addresses taken of one node.
 LOOKUPS: Final = 32
-ADDRESSES: Final = 4
+ADDRESSES: Final = 8
+# Changes of interfaces come several at a time.
+SETTLE: Final = 0.3
+# Where the kernel does not tell of them, it is asked.
+POLL: Final = 5.0
+# Nodes that were found before interfaces changed have this long to be found again.
+FORGET: Final = 15.0
 
 
 class Listener(Protocol):
@@ -50,10 +59,19 @@ class Listener(Protocol):
 
 
 class Discovery:
-    """`start`, then `close`. `address`: HOST:PORT that other nodes are told."""
+    """`start`, then `close`. `address`: HOST:PORT that other nodes are told. `chosen`: names or addresses of the
+    interfaces to speak on; empty: those of the address listened on."""
 
     def __init__(
-        self, node: str, incarnation: str, cluster: str, listen: str, address: str, log: Log, listener: Listener
+        self,
+        node: str,
+        incarnation: str,
+        cluster: str,
+        listen: str,
+        address: str,
+        log: Log,
+        listener: Listener,
+        chosen: tuple[str, ...] = (),
     ) -> None:
         self._node = node
         self._incarnation = incarnation
@@ -65,7 +83,13 @@ class Discovery:
         self._found: dict[str, list[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lookups = asyncio.Semaphore(LOOKUPS)
+        self._chosen = chosen
         self._zeroconf: AsyncZeroconf | None = None
+        self._info: AsyncServiceInfo | None = None
+        self._current: Plan | None = None
+        self._interfaces: list[interfaces.Interface] = []
+        self._unseen: set[str] = set()
+        self._said = ""
 
     def start(self) -> None:
         """Announces this node and looks for others. Where the network does not let it, says so in the log: links with
@@ -73,38 +97,83 @@ class Discovery:
         self._spawn(self._run())
 
     async def _run(self) -> None:
+        changes = interfaces.Changes()
+        try:
+            announced = 0.0
+            while True:
+                plan = self._plan()
+                now = asyncio.get_running_loop().time()
+                if plan != self._current:
+                    await self._open(plan)
+                    announced = now
+                elif now - announced >= ANNOUNCE:
+                    await self._announce()
+                    announced = now
+                await changes.wait(ANNOUNCE if changes.told else POLL)
+                await asyncio.sleep(SETTLE)
+        finally:
+            changes.close()
+
+    def _plan(self) -> Plan:
+        """What the interfaces call for at present."""
+        try:
+            every = interfaces.every()
+            plan = interfaces.plan(every, numeric(split_address(self._listen)[0]), self._chosen)
+            if self._address != self._listen:
+                plan = replace(plan, announced=tuple(numeric(split_address(self._address)[0])))
+        except (OSError, ValueError) as error:
+            self._say("discovery is off: the addresses to announce cannot be found out", error)
+            return Plan()
+        self._interfaces = every
+        return plan
+
+    async def _open(self, plan: Plan) -> None:
+        """Begins anew, on the interfaces that are there now."""
         from zeroconf import Error
         from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
-        host, _ = split_address(self._listen)
-        try:
-            interfaces = interfaces_of(host)
-            zeroconf = self._zeroconf = AsyncZeroconf(interfaces=interfaces)
-        except (OSError, Error) as error:
-            self._log.warning("discovery is off: no multicast on the interfaces listened on", reason=error)
+        await self._shut()
+        self._current = plan
+        if not plan.ipv4 and not plan.ipv6:
+            self._say("discovery waits", f"no interface {' or '.join(self._chosen) or self._listen} is there")
             return
-        self._log.debug("discovery", interfaces=",".join(interfaces))
-        AsyncServiceBrowser(zeroconf.zeroconf, [SERVICE], handlers=[self._on_change])
+        places: list[str | int] = [address for _, address in plan.ipv4]
+        places += [index for index, _ in plan.ipv6]
         try:
-            info = self._own()
-            await zeroconf.async_register_service(info)
-            while True:
-                await asyncio.sleep(ANNOUNCE)
-                await zeroconf.async_update_service(info)
-        except (OSError, Error, ValueError) as error:
-            self._log.warning("this node is not announced", reason=repr(error))
+            self._zeroconf = AsyncZeroconf(interfaces=places)
+            # Those that are not found again are not there any more.
+            self._spawn(self._forget(set(self._found)))
+            AsyncServiceBrowser(self._zeroconf.zeroconf, [SERVICE], handlers=[self._on_change])
+            self._info = self._own(plan)
+            await self._zeroconf.async_register_service(self._info)
+        except (OSError, Error, ValueError, RuntimeError) as error:
+            # An interface has just gone, or takes no multicast.
+            self._current = None
+            self._say("discovery is off: no multicast on the interfaces listened on", error)
+            return
+        self._said = ""
+        self._log.debug("discovery", interfaces=plan.words(), announced=",".join(plan.announced))
 
-    def _own(self) -> AsyncServiceInfo:
+    async def _announce(self) -> None:
+        from zeroconf import Error
+
+        if self._zeroconf is None or self._info is None:
+            return
+        try:
+            await self._zeroconf.async_update_service(self._info)
+        except (OSError, Error) as error:
+            self._say("this node is not announced", error)
+
+    def _own(self, plan: Plan) -> AsyncServiceInfo:
         from zeroconf.asyncio import AsyncServiceInfo
 
-        host, port = split_address(self._address)
         # Readable for who browses, and unique through the incarnation. At most 63 bytes.
         label = f"{re.sub(r'[^A-Za-z0-9-]', '-', self._node)[:40]}-{self._incarnation[:8]}"
         return AsyncServiceInfo(
             SERVICE,
             f"{label}.{SERVICE}",
-            parsed_addresses=announced(host),
-            port=port,
+            parsed_addresses=list(plan.announced[:ADDRESSES]),
+            port=split_address(self._address)[1],
             properties={
                 "node": self._node,
                 "incarnation": self._incarnation,
@@ -116,6 +185,13 @@ class Discovery:
             other_ttl=TTL,
         )
 
+    async def _forget(self, names: set[str]) -> None:
+        self._unseen = names
+        await asyncio.sleep(FORGET)
+        for name in names:
+            for address in self._found.pop(name, ()):
+                self._listener.lost(address, ZEROCONF)
+
     async def close(self) -> None:
         """Takes the announcement back, and is silent from then on."""
         tasks = list(self._tasks)
@@ -123,12 +199,22 @@ class Discovery:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        if self._zeroconf is None:
+        await self._shut()
+
+    async def _shut(self) -> None:
+        zeroconf, self._zeroconf, self._info = self._zeroconf, None, None
+        if zeroconf is None:
             return
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(GOODBYE):
-                await self._zeroconf.async_unregister_all_services()
-        await self._zeroconf.async_close()
+                await zeroconf.async_unregister_all_services()
+        await zeroconf.async_close()
+
+    def _say(self, event: str, reason: object) -> None:
+        """Once, until it is something else."""
+        if self._said != f"{event}: {reason!r}":
+            self._said = f"{event}: {reason!r}"
+            self._log.warning(event, reason=reason)
 
     # -- others -----------------------------------------------------------------------------------
 
@@ -164,10 +250,12 @@ class Discovery:
         except IpcdError as error:
             self._log.warning("an announcement is ignored", name=name, reason=error)
             return
-        addresses = [join_address(host, info.port) for host in info.parsed_scoped_addresses()[:ADDRESSES]]
+        hosts = interfaces.nearest(info.parsed_scoped_addresses()[:ADDRESSES], self._interfaces)
+        addresses = [join_address(host, info.port) for host in hosts]
         for address in set(self._found.get(name, ())) - set(addresses):
             self._listener.lost(address, ZEROCONF)
         self._found[name] = addresses
+        self._unseen.discard(name)
         for address in addresses:
             self._listener.found(address, ZEROCONF, node, incarnation)
 
@@ -182,21 +270,10 @@ class Discovery:
             self._log.error("discovery failed", reason=repr(task.exception()))
 
 
-def interfaces_of(host: str) -> list[str]:
-    """The addresses of the interfaces on which a listener at `host` can be reached."""
-    found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    if not any(ipaddress.ip_address(address.partition("%")[0]).is_unspecified for address in found):
-        return sorted(found)
-    import ifaddr
+def numeric(host: str) -> list[str]:
+    """The addresses that a host stands for.
 
-    every = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4]
-    return sorted({ip for ip in every if isinstance(ip, str)})
-
-
-def announced(host: str) -> list[str]:
-    """The addresses at which others can dial `host`."""
-    addresses = interfaces_of(host)
-    if len(addresses) > 1:
-        outside = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
-        return outside or addresses
-    return addresses
+    Raises:
+        OSError: none.
+    """
+    return list(dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)))

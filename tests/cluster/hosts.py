@@ -126,6 +126,14 @@ class Host:
         """Turns the host's own interface "up" or "down": addresses of IPv6, and routes, go with it."""
         self.network.ip(f"link set eth0 {state}")
 
+    def add_interface(self, name: str, address: str) -> None:
+        """One more, at another switch, where all that have the same name are."""
+        port = f"{name}-{self._port}"
+        self._cluster.switch.ip(*self._cluster.new_switch(name))
+        self.network.plug(self._cluster.switch, port, name)
+        self._cluster.switch.ip(f"link set {port} master bridge-{name}", f"link set {port} up")
+        self.network.ip(f"address add {address} dev {name}", f"link set {name} up")
+
     # -- processes --------------------------------------------------------------------------------
 
     def run_daemon(self, *arguments: str, listen: str | None = None, peers: tuple[Host, ...] = ()) -> Daemon:
@@ -148,10 +156,11 @@ class Host:
         assert self.daemon is not None
         return self.daemon
 
-    def program(self, name: str) -> Program:
-        """Starts a program that does what it is told."""
+    def program(self, name: str, network: Namespace | None = None) -> Program:
+        """Starts a program that does what it is told. `network`: another than the host's, as a container has it that
+        shares with its host no more than the daemon's socket."""
         socket = str(self._cluster.folder / f"{self.name}.sock")
-        process = self._start(name, "-m", "cluster.program", socket, piped=True)
+        process = self._start(name, "-m", "cluster.program", socket, piped=True, network=network)
         log = self._log(name)
         self._programs.append(Program(f"{name} on {self.name}", process, lambda: log.read_text(errors="replace")))
         return self._programs[-1]
@@ -176,11 +185,13 @@ class Host:
         for process in self._processes.values():
             process.wait(LONG)
 
-    def _start(self, name: str, *arguments: str, piped: bool = False) -> subprocess.Popen[bytes]:
+    def _start(
+        self, name: str, *arguments: str, piped: bool = False, network: Namespace | None = None
+    ) -> subprocess.Popen[bytes]:
         old = self._processes.get(name)
         assert old is None or old.poll() is not None, f"{name} on {self.name} runs already"
         with self._log(name).open("ab") as log:
-            process = self.network.start(
+            process = (network or self.network).start(
                 [sys.executable, *arguments],
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else log,
@@ -260,6 +271,7 @@ class Cluster:
         # Short: the path of a UNIX socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="ipcd-c-"))
         self._switch: Namespace | None = None
+        self._switches: set[str] = set()
         try:
             self._build(names)
         except BaseException as error:
@@ -278,6 +290,14 @@ class Cluster:
         for number, name in enumerate(names, start=1):
             self.hosts[name] = Host(self, name, number)
             self.hosts[name].wire_up(self.switch)
+
+    def new_switch(self, name: str) -> list[str]:
+        """What makes one more, if it is not there yet."""
+        if name in self._switches:
+            return []
+        self._switches.add(name)
+        bridge = f"bridge-{name}"
+        return [f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0", f"link set {bridge} up"]
 
     @property
     def switch(self) -> Namespace:

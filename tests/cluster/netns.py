@@ -94,9 +94,9 @@ class Namespace:
         """
         return self.run("ip", "-batch", "-", given="\n".join(commands) + "\n", fds=fds)
 
-    def plug(self, switch: Namespace, port: str) -> None:
-        """Makes the interface eth0 here, at the end of a cable from the interface `port` there."""
-        switch.ip(f"link add {port} type veth peer name eth0 netns /proc/self/fd/{self._fd}", fds=(self._fd,))
+    def plug(self, switch: Namespace, port: str, name: str = "eth0") -> None:
+        """Makes an interface of that name here, at the end of a cable from the interface `port` there."""
+        switch.ip(f"link add {port} type veth peer name {name} netns /proc/self/fd/{self._fd}", fds=(self._fd,))
 
     def processes(self) -> list[int]:
         """Ids of the processes in it."""

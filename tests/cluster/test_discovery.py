@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from cluster.conftest import MakeCluster
 
 
-@pytest.mark.parametrize("listen", ["its address", "every address"])
-def test_nodes_find_each_other_by_multicast(make_cluster: MakeCluster, listen: str) -> None:
+@pytest.mark.parametrize("listen", [None, "0.0.0.0", "[::]"])
+def test_nodes_find_each_other_by_multicast(make_cluster: MakeCluster, listen: str | None) -> None:
+    """On their addresses, all of IPv4, and all."""
     cluster = make_cluster("a", "b", "c")
+    if listen == "[::]" and not cluster["a"].routed:
+        pytest.skip("the kernel has no IPv6")
     for host in cluster:
-        host.run_daemon(listen=None if listen == "its address" else f"0.0.0.0:{PORT}")
+        host.run_daemon(listen=listen and f"{listen}:{PORT}")
     cluster.all_linked()
     for host in cluster:
         for name, info in host.node.linked().items():
@@ -35,13 +38,16 @@ def test_nodes_find_each_other_by_multicast(make_cluster: MakeCluster, listen: s
         eventually(lambda host=host: host.node.serving() == {("c", "two")})  # type: ignore[misc]
 
 
-def test_nodes_find_each_other_over_ipv6(make_cluster: MakeCluster) -> None:
+@pytest.mark.parametrize("listen", [f"[{{}}]:{PORT}", f"[::]:{PORT}"])
+def test_nodes_find_each_other_over_ipv6(make_cluster: MakeCluster, listen: str) -> None:
     cluster = make_cluster("a", "b")
     if not cluster["a"].routed:
         pytest.skip("the kernel has no IPv6")
     for host in cluster:
-        host.run_daemon(listen=f"[{host.routed}]:{PORT}")
+        host.run_daemon(listen=listen.format(host.routed))
+        host.network.ip(f"address del {host.address}/24 dev eth0")
     cluster.all_linked()
+    assert cluster["a"].node.linked()["b"].address == f"[{cluster['b'].routed}]:{PORT}"
     cluster["b"].program("server").do(parts.serve, "six")
     caller = cluster["a"].program("caller")
     assert caller.do(parts.who)[0] == "six"
@@ -90,3 +96,26 @@ def test_without_discovery_and_peers_a_node_is_alone(make_cluster: MakeCluster) 
     c.run_daemon()
     eventually(lambda: set(a.node.linked()) == {"c"})
     assert not b.node.linked()
+
+
+def test_interfaces_come_and_go(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster("a", "b", "c")
+    a, b, c = cluster
+    a.run_daemon(listen=f"0.0.0.0:{PORT}")
+    b.run_daemon(listen=f"0.0.0.0:{PORT}")
+    # This one is to be found on an interface only that it does not have yet.
+    c.run_daemon("--interface", "eth1", listen=f"0.0.0.0:{PORT}")
+    eventually(lambda: set(a.node.linked()) == {"b"})
+    eventually(lambda: set(b.node.linked()) == {"a"})
+    assert not c.node.linked()
+    # A second network, to which the three are joined while their daemons run.
+    second = {host: f"10.78.0.{number}" for number, host in enumerate(cluster, start=1)}
+    for host, address in second.items():
+        host.add_interface("eth1", f"{address}/24")
+    cluster.all_linked()
+    # The first goes. What was linked over it finds together again over the second.
+    for host in cluster:
+        host.network.ip("link del eth0")
+    for host in cluster:
+        eventually(lambda host=host: not [one for one in host.connections() if one[0].startswith("10.77.")])  # type: ignore[misc]
+    cluster.all_linked()
