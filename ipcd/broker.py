@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -125,6 +126,7 @@ class Broker:
         self.links: Links = NoLinks()
         self.address = ""
         self.changed = Waiters()  # the catalog, or the nodes
+        self.patient_until = 0.0  # of the clock; until then every introduction waits for a server
         self._log = log
         self._clock = clock
         self._trusted = trusted
@@ -264,6 +266,11 @@ class Broker:
             IpcdError: why there is no introduction.
         """
         if not wait:
+            left = self.patient_until - self._clock()
+            with contextlib.suppress(TimeoutError):
+                if left > 0:
+                    async with asyncio.timeout(left):
+                        return await self.open(attached, target, wait=True)
             return await self._open(attached, target)
         limits.check("calls that wait for a server", self._waiting + 1, limits.WAITING)
         limits.check("calls of one process that wait for a server", attached.waiting + 1, limits.WAITING_PER_CONNECTION)

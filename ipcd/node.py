@@ -83,6 +83,9 @@ class Node:
         tcp, unix = self._open(config)
         self.listen = address_of(tcp)
         self._broker.address = _from_here(self.listen)
+        if self._passed.attach:
+            # Servers of the daemon before may still be on their way.
+            self._broker.patient_until = loop.time() + limits.SETTLE
         about = node_pb2.StatusReply(
             node=config.node,
             incarnation=self.incarnation,

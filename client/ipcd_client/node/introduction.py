@@ -8,10 +8,13 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from ipcd_client.errors import ConfigError, IpcdError, NoDaemon, NotAllowed, ProtocolError, WireError
+import grpc
+
+from ipcd_client.errors import ConfigError, IpcdError, NoDaemon, NotAllowed, ProtocolError, WireClosed, WireError
 from ipcd_client.frame import preamble
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire import shm, tcp, unix
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
@@ -126,6 +129,14 @@ def why_not(wire: Wire, transport: str) -> WireError | None:
 def reason(wire: Wire, choice: node_pb2.Candidate) -> str:
     """Why it became this transport, in words."""
     return f"{wire.kind}: {wire.why_not}" if wire.why_not else choice.reason
+
+
+def unanswered(error: CallFailed, usable: bool) -> IpcdError:
+    """What a failed question to the daemon means: its answer; or, where the connection is not `usable` any more, that
+    it has gone meanwhile, so that its successor may be asked."""
+    if usable or error.code is not grpc.StatusCode.UNAVAILABLE:
+        return error
+    return WireClosed(error.details)
 
 
 def not_attached(path: str, error: WireError) -> IpcdError:

@@ -224,11 +224,14 @@ class LoopRouter:
     async def _asked(
         self, daemon: Connection, request: node_pb2.OpenRequest
     ) -> tuple[node_pb2.OpenReply, Sequence[Fd]]:
-        if request.wait:
-            data, fds = await daemon.call(_OPEN, request.SerializeToString())
-        else:
-            async with self.attachment().opening:
-                data, fds = await daemon.call(_OPEN, request.SerializeToString(), timeout=DIAL_TIMEOUT)
+        try:
+            if request.wait:
+                data, fds = await daemon.call(_OPEN, request.SerializeToString())
+            else:
+                async with self.attachment().opening:
+                    data, fds = await daemon.call(_OPEN, request.SerializeToString(), timeout=DIAL_TIMEOUT)
+        except CallFailed as error:
+            raise introduction.unanswered(error, daemon.usable) from error
         try:
             return node_pb2.OpenReply.FromString(data), fds
         except DecodeError as error:

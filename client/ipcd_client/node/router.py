@@ -250,7 +250,10 @@ class Router:
                 if request.wait or (deadline is not None and deadline < monotonic() + DIAL_TIMEOUT)
                 else monotonic() + DIAL_TIMEOUT
             )
-            reply, fds = attach.call(daemon, "Open", request, node_pb2.OpenReply, until)
+            try:
+                reply, fds = attach.call(daemon, "Open", request, node_pb2.OpenReply, until)
+            except CallFailed as error:
+                raise introduction.unanswered(error, daemon.usable) from error
             self._undialed = None
             peer = introduction.name_of(reply.choice.server)
             if fds:
