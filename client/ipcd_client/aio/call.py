@@ -276,15 +276,14 @@ class _StreamRequest(Call):
             raise asyncio.InvalidStateError(_HALF_CLOSED)
         try:
             await exchange.connected()
-            connection = exchange.connection
-            if connection is None or exchange.done:
+            if exchange.done:
                 self._raise_for_status()
                 return
             data = request if self._serialize is None else self._serialize(request)
             if 0 <= self._max_send < len(data):
                 exchange.end(grpc.StatusCode.RESOURCE_EXHAUSTED, status.sent_too_large(len(data), self._max_send))
                 self._raise_for_status()
-            if not await connection.send(exchange.state, data):
+            if not await exchange.send(data):
                 self._raise_for_status()
         except asyncio.CancelledError:
             self.cancel()
@@ -294,9 +293,7 @@ class _StreamRequest(Call):
         if self.done() or self._half_closed:
             return
         self._half_closed = True
-        await self._exchange.connected()
-        if self._exchange.connection is not None:
-            self._exchange.connection.close_send(self._exchange.state)
+        await self._exchange.close_send()
 
 
 class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):

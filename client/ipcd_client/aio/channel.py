@@ -15,8 +15,9 @@ from ipcd_client.aio.multicallable import Method, StreamStream, StreamUnary, Una
 from ipcd_client.node import target as targets
 from ipcd_client.node.loop_router import LoopNodeRouter, LoopRouter, Route
 from ipcd_client.node.paths import default_socket
-from ipcd_client.rpc import status
+from ipcd_client.rpc import service_config, status
 from ipcd_client.rpc.options import Options
+from ipcd_client.rpc.retry import Throttle
 
 State = grpc.ChannelConnectivity
 M = TypeVar("M", bound=Method)
@@ -44,7 +45,9 @@ class Channel(grpc.aio.Channel):
     ) -> None:
         self.target = target
         self.options = Options.parse(options)
-        self.max_receive = self.options.max_receive
+        self.service_config = service_config.given(self.options.service_config, target)
+        throttling = self.service_config.throttling
+        self.throttle = None if throttling is None else Throttle(throttling)
         self.exchanges: set[Exchange] = set()
         self._closed = False
         self._interceptors: dict[type, list[Any]] = {kind: [] for kind in _INTERCEPTORS}

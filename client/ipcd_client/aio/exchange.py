@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,8 +17,10 @@ from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node.introduction import ATTEMPTS
 from ipcd_client.node.loop_router import LoopRouter
-from ipcd_client.rpc import status
-from ipcd_client.rpc.call import ClientCall
+from ipcd_client.rpc import retry, status
+from ipcd_client.rpc.call import ClientCall, LimitedCall
+from ipcd_client.rpc.options import Options
+from ipcd_client.rpc.service_config import MethodConfig
 
 log = logging.getLogger("ipcd_client")
 
@@ -27,23 +30,30 @@ class Origin(Protocol):
 
     router: LoopRouter
     exchanges: set[Exchange]  # those that run
-    max_receive: int
+    options: Options
+    throttle: retry.Throttle | None
 
 
 class Exchange(Waiters):
-    """`data`: the request, None where requests are streamed. `timeout` in seconds. Begun by `begin`."""
+    """`data`: the request, None where requests are streamed. `timeout` in seconds. `config`: what the channel's service
+    config says of the method. Begun by `begin`."""
 
     __slots__ = (
-        "_attempt",
         "_callbacks",
         "_connecting",
         "_data",
         "_deadline",
+        "_ending",
+        "_kept",
+        "_limit",
         "_loop",
         "_metadata",
         "_method",
         "_origin",
         "_over",
+        "_replaying",
+        "_restarts",
+        "_resuming",
         "_service",
         "_timer",
         "_wait",
@@ -61,9 +71,11 @@ class Exchange(Waiters):
         timeout: float | None,
         metadata: Metadata,
         wait: bool,
+        config: MethodConfig | None = None,
     ) -> None:
         super().__init__()
-        self.state = ClientCall(method, origin.max_receive)
+        self._limit = limit = origin.options.max_receive
+        self.state = ClientCall(method, limit)
         self.connection: Connection | None = None
         self.cancelled_here = False
         self._origin = origin
@@ -73,8 +85,14 @@ class Exchange(Waiters):
         self._metadata = metadata
         self._wait = wait
         self._loop = asyncio.get_running_loop()
-        self._attempt = 0
         self._over = False
+        self._ending = False  # from this side: no further attempt
+        self._restarts: retry.Restarts | None = None
+        self._resuming: asyncio.TimerHandle | None = None
+        self._kept = retry.Kept(retry.KEPT_MOST) if data is None else None
+        self._replaying = False
+        if config is not None:
+            self._configure(config)
         self._callbacks: list[Callable[[], None]] | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._deadline = self._timer = None
@@ -83,9 +101,26 @@ class Exchange(Waiters):
             self._timer = self._loop.call_later(max(0.0, timeout), self._expire)
         origin.exchanges.add(self)
 
+    def _configure(self, config: MethodConfig) -> None:
+        options = self._origin.options
+        self._limit = config.receives(self._limit)
+        self.state = self._new_state()
+        if config.retry is None or not options.retries:
+            return
+        self._metadata = retry.without_previous(tuple(self._metadata))
+        retries = retry.Retries(config.retry, self._origin.throttle, options.retry_buffer)
+        retries.holds(retry.cost(self._method, self._metadata) + len(self._data or b""))
+        self._restarts = retry.Restarts(ATTEMPTS, retries)
+        if self._kept is not None:
+            self._kept = retry.Kept(options.retry_buffer)
+
+    def _new_state(self) -> ClientCall:
+        lower = self._limit != self._origin.options.max_receive
+        return LimitedCall(self._method, self._limit) if lower else ClientCall(self._method, self._limit)
+
     def begin(self) -> None:
         """Sends the call, at once if there is a connection for it."""
-        self._attempt += 1
+        self._resuming = None
         if self._deadline is not None and self._deadline <= self._loop.time():
             self._expire()
             return
@@ -100,7 +135,8 @@ class Exchange(Waiters):
             route = await self._origin.router.connect(self._service, wait=self._wait)
         except IpcdError as error:
             self._connecting = None
-            self.end(error.code, str(error))
+            if self.state.fail(error.code, str(error)):
+                self.progressed()
         else:
             self._connecting = None
             if self.state.code is None:
@@ -108,12 +144,54 @@ class Exchange(Waiters):
 
     def _start(self, connection: Connection) -> None:
         self.connection = connection
-        state, data, timeout = self.state, self._data, self._deadline
+        state, data, timeout, metadata = self.state, self._data, self._deadline, self._metadata
         state.user = self
+        if self._restarts is not None:
+            metadata = self._restarts.metadata(tuple(metadata))
         if timeout is not None:
             timeout = max(0.0, timeout - self._loop.time())
-        connection.start(state, timeout=timeout, metadata=self._metadata, message=data, end=data is not None)
+        connection.start(state, timeout=timeout, metadata=metadata, message=data, end=data is not None)
+        kept = self._kept
+        if kept is not None and (kept.requests or kept.ended):
+            self._replaying = True
+            self._connecting = self._loop.create_task(self._replay(kept, connection, state))
         self.progressed()
+
+    # -- streamed requests ------------------------------------------------------------------------
+
+    async def send(self, request: bytes) -> bool:
+        """Sends one to wherever the call goes. False: the call is over."""
+        kept = self._kept
+        assert kept is not None
+        await self.connected()
+        connection, state = self.connection, self.state
+        if connection is None or self._over:
+            return False
+        # Before it is sent: if the call ends meanwhile and is started again, it is sent with the others.
+        kept.add(request, state)
+        if await connection.send(state, request):
+            return True
+        await self.connected()
+        return not self._over
+
+    async def close_send(self) -> None:
+        """There is no further request."""
+        await self.connected()
+        if self._kept is not None and self.connection is not None:
+            self._kept.ended = True
+            self.connection.close_send(self.state)
+
+    async def _replay(self, kept: retry.Kept, connection: Connection, state: ClientCall) -> None:
+        """Sends once more what was sent before the call was started again."""
+        for request in list(kept.requests):
+            if not await connection.send(state, request):
+                break
+        if self.state is state:
+            if kept.ended:
+                connection.close_send(state)
+            self._replaying = False
+            self._connecting = None
+            self.progressed()
 
     # -- facts ------------------------------------------------------------------------------------
 
@@ -142,8 +220,8 @@ class Exchange(Waiters):
         return self.state
 
     async def connected(self) -> None:
-        """Waits until the call was sent, or has ended."""
-        while self.connection is None and not self._over:
+        """Waits until the call was sent, with all that is to be sent again, or has ended."""
+        while (self.connection is None or self._replaying) and not self._over:
             await self.wait()
 
     # -- the end ----------------------------------------------------------------------------------
@@ -158,6 +236,7 @@ class Exchange(Waiters):
 
     def end(self, code: grpc.StatusCode, details: str, reset: int = RESET_CANCEL) -> None:
         """Ends it from this side, with that status, if it has not ended."""
+        self._ending = True
         if self.connection is not None and self.state.code is None:
             self.connection.end(self.state, code, details, reset)
         elif self.state.fail(code, details):
@@ -175,9 +254,11 @@ class Exchange(Waiters):
 
     def _finish(self) -> None:
         state = self.state
-        if state.refused and state.code is grpc.StatusCode.UNAVAILABLE and self._again():
+        if (state.refused or self._restarts is not None) and self._again(state):
             return
         self._over = True
+        if self._resuming is not None:
+            self._resuming.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self._connecting is not None:
@@ -188,14 +269,26 @@ class Exchange(Waiters):
             for callback in callbacks:
                 _run(callback)
 
-    def _again(self) -> bool:
-        """No handler has seen the call: elsewhere, then. Streamed requests cannot be had a second time."""
-        if self._data is None or self._attempt >= ATTEMPTS or self.connection is None:
+    def _again(self, state: ClientCall) -> bool:
+        """Whether the call, which has ended in `state`, goes on: because a server has refused it, or a policy allows
+        another attempt."""
+        if self._ending:
             return False
-        self.connection.retired = True
+        if self._restarts is None:
+            self._restarts = retry.Restarts(ATTEMPTS)
+        replayable = self._kept is None or self._kept.replayable
+        pause = self._restarts.after(state, random.random(), replayable=replayable)
+        if pause is None:
+            return False
+        if state.refused and self.connection is not None:
+            self.connection.retired = True
         self.connection = None
-        self.state = ClientCall(self._method, self._origin.max_receive)
-        self.begin()
+        self._replaying = False
+        self.state = self._new_state()
+        if pause:
+            self._resuming = self._loop.call_later(pause, self.begin)
+        else:
+            self.begin()
         return True
 
 

@@ -45,6 +45,7 @@ class Method:
         self._channel = channel
         self.method = method if isinstance(method, str) else method.decode("utf-8")
         self._service = self.method.removeprefix("/").rpartition("/")[0]
+        self._config = channel.service_config.of(self.method)
         self._serialize = serialize
         self._deserialize = deserialize
         self._interceptors = interceptors
@@ -80,7 +81,14 @@ class Method:
         if credentials is not None:
             raise grpc.aio.UsageError("Call credentials are only valid on secure channels")
         channel = self._channel
-        service = self._service if method is self.method else method.removeprefix("/").rpartition("/")[0]
+        service, config = self._service, self._config
+        if method is not self.method:
+            service = method.removeprefix("/").rpartition("/")[0]
+            config = channel.service_config.of(method)
+        max_send = channel.options.max_send
+        if config is not None:
+            timeout, wait_for_ready = config.within(timeout), config.waits(wait_for_ready)
+            max_send = config.sends(max_send)
         broken: Exception | None = None
         failure: tuple[grpc.StatusCode, str] | None = None
         data: bytes | None = None
@@ -90,9 +98,8 @@ class Method:
                 sent = md.checked(metadata, channel.options.max_metadata)
             if not self.request_streaming:
                 data = self._serialized(request)
-                if 0 <= channel.options.max_send < len(data):
-                    too_large = status.sent_too_large(len(data), channel.options.max_send)
-                    failure = grpc.StatusCode.RESOURCE_EXHAUSTED, too_large
+                if 0 <= max_send < len(data):
+                    failure = grpc.StatusCode.RESOURCE_EXHAUSTED, status.sent_too_large(len(data), max_send)
         except md.InvalidMetadata as error:
             failure = grpc.StatusCode.INTERNAL, str(error)
         except UsageError as error:
@@ -100,14 +107,16 @@ class Method:
         except Exception as error:  # noqa: BLE001  # the program's own, told to whoever waits for the call
             broken = error
             failure = grpc.StatusCode.INTERNAL, str(error)
-        exchange = Exchange(channel, method, service, data, timeout, sent, bool(wait_for_ready))
+        if config is not None and config.error:
+            failure = grpc.StatusCode.INVALID_ARGUMENT, config.error
+        exchange = Exchange(channel, method, service, data, timeout, sent, bool(wait_for_ready), config)
         call: Any = self.kind(exchange, self._serialize, self._deserialize, broken)
         if failure is not None:
             exchange.end(*failure)
         else:
             exchange.begin()
         if self.request_streaming:
-            call.feed(request, channel.options.max_send)
+            call.feed(request, max_send)
         return call
 
     def _serialized(self, request: Any) -> bytes:

@@ -56,10 +56,10 @@ class Configured(multicallable.Method):
         self._policy = config.retry if channel.options.retries else None
         self._throttle = channel.throttle if self._policy is not None else None
         self._buffer = channel.options.retry_buffer
-        self._max_send = lower(self._max_send, config.max_request)
+        self._max_send = config.sends(self._max_send)
         self._plain_send = multicallable.plain_send(self._max_send)
         # What the connection has lets all through that its other methods may get.
-        self._max_receive = lower(self._max_receive, config.max_response)
+        self._max_receive = config.receives(self._max_receive)
         self._limited = self._max_receive != channel.options.max_receive
 
     def _state(self) -> ClientCall:
@@ -87,8 +87,9 @@ class Configured(multicallable.Method):
     def _plan(self, wait: bool, metadata: retry.Entries, data: bytes | None, requests: Feeder | None) -> Plan:
         plan = super()._plan(wait, metadata, data, requests)
         if self._policy is not None:
-            plan.retries = Retries(self._policy, self._throttle, self._buffer)
-            plan.retries.holds(retry.cost(self._method, metadata) + len(data or b""))
+            retries = Retries(self._policy, self._throttle, self._buffer)
+            retries.holds(retry.cost(self._method, metadata) + len(data or b""))
+            plan.restarts.retries = retries
         return plan
 
     def _feeder(self, requests: Any) -> Feeder:
@@ -166,8 +167,9 @@ class UnaryUnary(Configured, multicallable.UnaryUnary):
         entries = self._checked(metadata, None)
         plan = self._plan(wait, entries, self._request(request), None)
         pause = None
-        if plan.retries is not None and (deadline is None or monotonic() < deadline):
-            pause = plan.retries.after(state, random.random())
+        retries = plan.restarts.retries
+        if retries is not None and (deadline is None or monotonic() < deadline):
+            pause = retries.after(state, random.random())
         if pause is None:
             return state, connection
         exchange = Exchange(self._state(), None, deadline, plan=plan)
@@ -192,10 +194,3 @@ class StreamUnary(Configured, multicallable.StreamUnary):
 
 class StreamStream(Configured, multicallable.StreamStream):
     """A stream of requests, a stream of responses."""
-
-
-def lower(limit: int, other: int | None) -> int:
-    """The lower of two limits, of which one may be -1 and the other None for no limit."""
-    if other is None:
-        return limit
-    return other if limit < 0 else min(limit, other)

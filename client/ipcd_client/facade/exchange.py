@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -22,7 +22,7 @@ from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE
 from ipcd_client.rpc import deadline as deadlines
 from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall
-from ipcd_client.rpc.retry import Retries
+from ipcd_client.rpc.retry import Restarts
 from ipcd_client.sync.connection import Connection
 
 # A call that no handler has seen is tried so often at most.
@@ -46,7 +46,7 @@ class Plan:
 
     `connect` takes the deadline, and gives a connection or raises Failed. `data` is the one request, None where
     `feeder` has a stream of them. `seeking`: the channel's calls that have no connection yet, so that it can end them.
-    `check_open` raises ValueError once it is closed. `retries`: the attempts that a policy allows.
+    `check_open` raises ValueError once it is closed.
     """
 
     state: Callable[[], ClientCall]
@@ -57,30 +57,17 @@ class Plan:
     callbacks: Callbacks
     seeking: set[Exchange]
     check_open: Callable[[], None]
-    attempts: int = ATTEMPTS
-    retries: Retries | None = None
+    restarts: Restarts = field(default_factory=partial(Restarts, ATTEMPTS))
 
     def start(self, connection: Connection, state: ClientCall, timeout: float | None) -> None:
         """Opens the call there."""
-        metadata = self.metadata if self.retries is None else self.retries.metadata(self.metadata)
+        metadata = self.restarts.metadata(self.metadata)
         connection.start(state, timeout=timeout, metadata=metadata, message=self.data, end=self.data is not None)
 
     def next_start(self, state: ClientCall) -> float | None:
         """Seconds until the call, which has ended in `state`, is started again; None if it is not."""
-        replayable = self.feeder is None or self.feeder.replayable
-        if state.refused and state.code is grpc.StatusCode.UNAVAILABLE:
-            # No handler has seen it: elsewhere, then, whatever the policy.
-            self.attempts -= 1
-            if self.attempts > 0 and replayable:
-                return 0.0
-        retries = self.retries
-        if retries is None:
-            return None
-        retries.committed = retries.committed or not replayable
-        pause = retries.after(state, random.random())
-        if pause is None:
-            self.retries = None  # each attempt counts once
-        return pause
+        replayable = self.feeder is None or self.feeder.kept.replayable
+        return self.restarts.after(state, random.random(), replayable=replayable)
 
 
 class Exchange:
@@ -128,7 +115,7 @@ class Exchange:
             plan.feeder.go(self, lambda: True)
         elif state.refused:
             self._again(state)
-        if plan.retries is not None:
+        if plan.restarts.retries is not None:
             self._follow(connection, state)
 
     def resume(self, pause: float) -> None:
@@ -189,7 +176,7 @@ class Exchange:
 
     def _follow(self, connection: Connection, state: ClientCall) -> None:
         """Has news of the call told to this side, where somebody wants them other than who waits for it."""
-        tries_again = self._plan is not None and self._plan.retries is not None
+        tries_again = self._plan is not None and self._plan.restarts.retries is not None
         if not self._callbacks and not tries_again:
             return
         state.user = self
@@ -209,7 +196,7 @@ class Exchange:
             if current is not state:
                 return True
             if self._ending or (self.deadline is not None and monotonic() >= self.deadline):
-                plan.retries = None
+                plan.restarts.retries = None
             pause = plan.next_start(state)
             if pause is None:
                 return False
@@ -223,7 +210,7 @@ class Exchange:
     def _tried_again(self, state: ClientCall) -> bool:
         """The same, asked of every end of a call."""
         plan = self._plan
-        return (state.refused or (plan is not None and plan.retries is not None)) and self._again(state)
+        return (state.refused or (plan is not None and plan.restarts.retries is not None)) and self._again(state)
 
     # -- waiting ----------------------------------------------------------------------------------
 

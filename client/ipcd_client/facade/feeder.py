@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -13,6 +13,7 @@ from ipcd_client.errors import IpcdError, WireTimeout
 from ipcd_client.facade.messages import serialized
 from ipcd_client.frame.settings import RESET_DEADLINE
 from ipcd_client.rpc import status
+from ipcd_client.rpc.retry import KEPT_MOST, Kept
 
 if TYPE_CHECKING:
     from ipcd_client.facade.exchange import Exchange
@@ -21,16 +22,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ipcd_client")
 
-# Requests of a call that the server has not answered yet are kept, in case that it refuses the call: as many bytes.
-KEPT_MOST: Final = 64 << 10
-
 
 class Feeder:
     """The requests of one call: a thread that takes them from the iterator and sends them to wherever the call goes.
 
     A call may be started again, when a server has refused it or a policy says so, provided that the requests can be
-    sent again. The iterator gives each only once, so the first ones are kept: until the server has answered
-    anything, or they are more than `keep_most` bytes. From then on the call is not `replayable`.
+    sent again. The iterator gives each only once, so the first ones are kept: see `Kept`, and `keep_most` in bytes.
     """
 
     def __init__(
@@ -40,14 +37,10 @@ class Feeder:
         max_send: int,
         keep_most: int = KEPT_MOST,
     ) -> None:
-        self.replayable = True
         self._requests = requests
         self._serialize = serialize
         self._max_send = max_send
-        self._keep_most = keep_most
-        self._kept: list[bytes] = []
-        self._size = 0
-        self._ended = False  # the iterator has given all
+        self.kept = Kept(keep_most)
         self._running = False
         # Held while something is sent, so that what was kept is sent again before anything new.
         self._sending = threading.Lock()
@@ -62,10 +55,10 @@ class Feeder:
                 return
             connection, state = exchange.link
             if connection is not None:
-                for data in self._kept:
+                for data in self.kept.requests:
                     if not _send(exchange, connection, state, data):
                         break
-                if self._ended:
+                if self.kept.ended:
                     connection.close_send(state)
             if self._running or exchange.over:
                 return
@@ -98,7 +91,7 @@ class Feeder:
                 connection, state = exchange.link
                 if connection is not None and not kept:
                     # Kept before it is sent: if the call ends meanwhile, whoever starts it again sends it.
-                    self._keep(data, state)
+                    self.kept.add(data, state)
                     kept = True
                     sent = _send(exchange, connection, state, data)
             if not sent:
@@ -121,19 +114,9 @@ class Feeder:
             return None
         return data
 
-    def _keep(self, data: bytes, state: ClientCall) -> None:
-        if not self.replayable:
-            return
-        self._size += len(data)
-        if self._size > self._keep_most or (state.initial_metadata is not None and state.code is None):
-            self.replayable = False
-            self._kept = []
-        else:
-            self._kept.append(data)
-
     def _end(self, exchange: Exchange) -> None:
         with self._sending:
-            self._ended = True
+            self.kept.ended = True
             connection, state = exchange.link
             if connection is not None:
                 connection.close_send(state)

@@ -20,6 +20,9 @@ PREVIOUS: Final = "grpc-previous-rpc-attempts"
 # What a server answers with: milliseconds until the next attempt; anything that is no such number for "not again".
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 
+# Requests of a call that the server has not answered yet are kept, in case that it refuses the call: as many bytes.
+KEPT_MOST: Final = 64 << 10
+
 # A pause is shorter or longer by as much, as a part of it.
 _JITTER: Final = 0.2
 _PUSHBACK_MOST: Final = (1 << 63) - 1
@@ -94,6 +97,58 @@ class Retries:
         pause = min(self._backoff, policy.max_backoff)
         self._backoff = min(self._backoff * policy.multiplier, policy.max_backoff)
         return pause * (1 - _JITTER + 2 * _JITTER * chance)
+
+
+class Restarts:
+    """Whether a call that has ended is started again: if no handler has seen it, whatever a policy says, up to
+    `attempts` starts; or as the policy says."""
+
+    def __init__(self, attempts: int, retries: Retries | None = None) -> None:
+        self.retries = retries
+        self._attempts = attempts
+
+    def metadata(self, entries: Entries) -> Entries:
+        """The call's, for the start to come."""
+        return entries if self.retries is None else self.retries.metadata(entries)
+
+    def after(self, call: ClientCall, chance: float, *, replayable: bool) -> float | None:
+        """Seconds until the next start, after one that has ended; None if there is none. `replayable`: its requests
+        can be sent again. `chance`: from 0 up to, not including, 1."""
+        if call.refused and call.code is grpc.StatusCode.UNAVAILABLE:
+            self._attempts -= 1
+            if self._attempts > 0 and replayable:
+                return 0.0
+        retries = self.retries
+        if retries is None:
+            return None
+        retries.committed = retries.committed or not replayable
+        pause = retries.after(call, chance)
+        if pause is None:
+            self.retries = None  # each attempt counts once
+        return pause
+
+
+class Kept:
+    """The streamed requests of a call, kept while it may be started again: until the server has answered anything, or
+    they are more than `most` bytes. From then on the call is not `replayable`. `ended`: there are no others."""
+
+    def __init__(self, most: int) -> None:
+        self.replayable = True
+        self.requests: list[bytes] = []
+        self.ended = False
+        self._most = most
+        self._size = 0
+
+    def add(self, request: bytes, call: ClientCall) -> None:
+        """Before it is sent."""
+        if not self.replayable:
+            return
+        self._size += len(request)
+        if self._size > self._most or (call.initial_metadata is not None and call.code is None):
+            self.replayable = False
+            self.requests = []
+        else:
+            self.requests.append(request)
 
 
 def pushed_back(trailing: md.Metadata) -> int | None:

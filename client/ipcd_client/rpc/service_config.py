@@ -57,9 +57,23 @@ class MethodConfig:
             return timeout
         return self.timeout if timeout is None else min(timeout, self.timeout)
 
+    def sends(self, limit: int) -> int:
+        """The channel's limit of a request in bytes, -1 for none, or the method's if that is lower."""
+        return _lower(limit, self.max_request)
+
+    def receives(self, limit: int) -> int:
+        """The same of a response."""
+        return _lower(limit, self.max_response)
+
     def waits(self, wait_for_ready: bool | None) -> bool | None:
         """Whether a call waits for a server; what the caller says comes first."""
         return self.wait_for_ready if wait_for_ready is None else wait_for_ready
+
+
+def _lower(limit: int, other: int | None) -> int:
+    if other is None:
+        return limit
+    return other if limit < 0 else min(limit, other)
 
 
 @dataclass(frozen=True, slots=True)
