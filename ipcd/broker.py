@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import socket
 from collections import Counter
@@ -27,6 +28,7 @@ from ipcd.state.reach import AUTO, Reach
 from ipcd.state.tokens import Tokens
 from ipcd.ways import Ways
 
+_INSTANCE = re.compile("[0-9a-f]{16,64}")
 # Seconds until servers that could not take a caller are asked again.
 _RETRY = 0.05
 
@@ -168,7 +170,7 @@ class Broker:
         Raises:
             LimitReached, InvalidRequest: what is wrong with its names, or that there are too many.
         """
-        server = _described(f"{self.node}.{secrets.token_hex(8)}", attached.process, request)
+        server = _described(self._id(request.instance), attached.process, request)
         limits.check("servers of one process", attached.registered + 1, limits.SERVERS_PER_CONNECTION)
         self._publish(self.catalog.put(server))
         attached.registered += 1
@@ -181,6 +183,15 @@ class Broker:
             services=len(server.services),
         )
         return registration
+
+    def _id(self, instance: str) -> str:
+        """As the server wants it to be known, if nobody else has that."""
+        if instance and not _INSTANCE.fullmatch(instance):
+            raise limits.InvalidRequest(f"a server's instance is 16 to 64 hexadecimal digits, not {instance[:80]!r}")
+        server_id = f"{self.node}.{instance}"
+        if not instance or server_id in self._registrations:
+            return f"{self.node}.{secrets.token_hex(8)}"
+        return server_id
 
     def update(self, registration: Registration, request: node_pb2.RegisterRequest) -> None:
         """A server serves something else now."""

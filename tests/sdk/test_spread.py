@@ -211,7 +211,7 @@ def answers(who: Who) -> bool:
 
 
 def test_the_daemon_away_and_back(world: Processes, caller: Callable[..., Who]) -> None:
-    """Calls go on; servers that come with the new daemon are used."""
+    """Calls go on; servers that come with the new daemon are used, and those that were there are known again."""
     daemon = world.daemon("a")
     start(world, "a", "one")
     who = caller("a")
@@ -222,3 +222,4 @@ def test_the_daemon_away_and_back(world: Processes, caller: Callable[..., Who]) 
     world.daemon("a")
     start(world, "a", "two")
     all_of(who, {"one", "two"})
+    assert Counter(who() for _ in range(100)) == {"one": 50, "two": 50}

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import enum
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
@@ -128,6 +129,7 @@ class Serving:
             services=sorted(handlers.services),
             weight=self._options.weight,
             spillover=self._options.spillover,
+            instance=secrets.token_hex(8),
         )
         self.registration = registrar(path, request, self._on_grant)
         watch = handlers.find(_WATCH_HEALTH) if health.SERVICE in handlers.services else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import secrets
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from time import monotonic
@@ -101,6 +102,7 @@ class Serving:
                 services=self.health.states.serving(),
                 weight=self._options.weight,
                 spillover=self._options.spillover,
+                instance=secrets.token_hex(8),
             )
             registration = registrar(path, request, self._reactor, self._on_grant)
             self.registration = registration

@@ -219,16 +219,18 @@ class OpenReply(_message.Message):
     def __init__(self, choice: _Optional[_Union[Candidate, _Mapping]] = ..., address: _Optional[str] = ..., token: _Optional[bytes] = ..., preferred: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("name", "services", "weight", "spillover")
+    __slots__ = ("name", "services", "weight", "spillover", "instance")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     SPILLOVER_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     services: _containers.RepeatedScalarFieldContainer[str]
     weight: int
     spillover: int
-    def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[str]] = ..., weight: _Optional[int] = ..., spillover: _Optional[int] = ...) -> None: ...
+    instance: str
+    def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[str]] = ..., weight: _Optional[int] = ..., spillover: _Optional[int] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("registered", "grant")
