@@ -8,6 +8,7 @@ route but to the hosts of the same switch, and none for multicast: whoever wants
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import ipcd_client
 from cluster.eventually import LONG, eventually
@@ -33,6 +34,18 @@ PYTHONPATH: Final = os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONP
 GRACE: Final = 10.0
 
 SERVING = tuple[str, str]  # node and name of a server
+
+
+class Weather(NamedTuple):
+    """On one way of a cable. Seconds, and shares of 1."""
+
+    delay: float = 0.0
+    loss: float = 0.0
+    reorder: float = 0.0
+    cut: bool = False
+
+
+CLEAR: Final = Weather()
 
 
 class Daemon:
@@ -91,12 +104,16 @@ class Host:
         self.daemon: Daemon | None = None
         self._cluster = cluster
         self._port = f"port{number}"
+        self._cable: subprocess.Popen[bytes] | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._programs: list[Program] = []
 
-    def wire_up(self, switch: Namespace) -> None:
-        """Plugs the host in."""
-        self.network.plug(switch, self._port)
+    def wire_up(self, switch: Namespace, *, weather: bool) -> None:
+        """Plugs the host in, at the switch's bridge. `weather`: there can be bad one on its cable."""
+        if weather:
+            self._cable = self.network.plug_weather(switch, self._port)
+        else:
+            self.network.plug(switch, self._port)
         switch.ip(f"link set {self._port} master bridge", f"link set {self._port} up")
         self.network.ip(
             f"address add {self.address}/24 dev eth0",
@@ -121,6 +138,27 @@ class Host:
     def plug_cable(self) -> None:
         """In again."""
         self._cluster.switch.ip(f"link set {self._port} up")
+
+    def weather(self, out: Weather = CLEAR, into: Weather = CLEAR) -> None:
+        """On the cable, from now on: on the way out of the host, and on the way into it."""
+        assert self._cable is not None
+        assert self._cable.stdin is not None
+        assert self._cable.stdout is not None
+        self._cable.stdin.write(json.dumps([out._asdict(), into._asdict()]).encode() + b"\n")
+        self._cable.stdin.flush()
+        assert self._cable.stdout.readline() == b"ok\n"
+
+    def move(self, bridge: str) -> None:
+        """Plugs the cable in at another bridge of the switch."""
+        self._cluster.switch.ip(f"link set {self._port} master {bridge}")
+
+    def lose(self, other: Host) -> None:
+        """From now on what this host sends to that one alone goes nowhere."""
+        self.network.ip(f"neigh replace {other.address} lladdr 02:00:00:00:00:01 nud permanent dev eth0")
+
+    def find(self, other: Host) -> None:
+        """It arrives again."""
+        self.network.ip(f"neigh del {other.address} dev eth0")
 
     def interface(self, state: str) -> None:
         """Turns the host's own interface "up" or "down": addresses of IPv6, and routes, go with it."""
@@ -203,6 +241,10 @@ class Host:
         self._processes[name] = process
         return process
 
+    def log(self) -> str:
+        """What the daemon has written."""
+        return self._log("ipcd").read_text(errors="replace")
+
     def _log(self, name: str) -> Path:
         return self._cluster.folder / f"{self.name}-{name}.log"
 
@@ -239,6 +281,9 @@ class Host:
 
     def close(self) -> list[str]:
         """The host is gone: which processes were still on it, in words."""
+        if self._cable is not None:
+            with self._cable:
+                self._cable.kill()
         left = self.network.processes()
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
@@ -263,7 +308,7 @@ class Cluster:
         NoNamespaces: there can be none here.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, weather: bool = False) -> None:
         for tool in ("ip", "ss"):
             if shutil.which(tool) is None:
                 raise NoNamespaces(f"there is no `{tool}` (iproute2)")
@@ -273,14 +318,14 @@ class Cluster:
         self._switch: Namespace | None = None
         self._switches: set[str] = set()
         try:
-            self._build(names)
+            self._build(names, weather)
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
                 raise NoNamespaces(f"hosts cannot be joined: {error}") from error
             raise
 
-    def _build(self, names: tuple[str, ...]) -> None:
+    def _build(self, names: tuple[str, ...], weather: bool) -> None:
         self._switch = Namespace("switch")
         self.switch.ip(
             # A switch that nobody asks for multicast groups would, after a while, forget who is in which.
@@ -289,7 +334,18 @@ class Cluster:
         )
         for number, name in enumerate(names, start=1):
             self.hosts[name] = Host(self, name, number)
-            self.hosts[name].wire_up(self.switch)
+            self.hosts[name].wire_up(self.switch, weather=weather)
+
+    def split(self, *names: str) -> None:
+        """Takes these hosts away from the others, to a bridge of their own."""
+        self.switch.ip(*self.new_switch("island"))
+        for name in names:
+            self.hosts[name].move("bridge-island")
+
+    def join(self) -> None:
+        """All at one bridge again."""
+        for host in self:
+            host.move("bridge")
 
     def new_switch(self, name: str) -> list[str]:
         """What makes one more, if it is not there yet."""

@@ -18,6 +18,7 @@ from typing import IO, Final
 from cluster.enter import CLONE_NEWNET
 
 ENTER: Final = str(Path(__file__).with_name("enter.py"))
+CABLE: Final = str(Path(__file__).with_name("cable.py"))
 PATIENCE: Final = 20.0  # seconds for an `ip` command
 
 
@@ -97,6 +98,25 @@ class Namespace:
     def plug(self, switch: Namespace, port: str, name: str = "eth0") -> None:
         """Makes an interface of that name here, at the end of a cable from the interface `port` there."""
         switch.ip(f"link add {port} type veth peer name {name} netns /proc/self/fd/{self._fd}", fds=(self._fd,))
+
+    def plug_weather(self, switch: Namespace, port: str) -> subprocess.Popen[bytes]:
+        """The same with a cable that there can be bad weather on (see cable.py), which is there as long as the process.
+
+        Raises:
+            OSError: there are no such cables here.
+        """
+        cable = self.start(
+            [sys.executable, "-I", "-S", CABLE, port, str(switch._fd)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            fds=(switch._fd,),
+        )
+        assert cable.stdout is not None
+        if cable.stdout.readline() != b"ok\n":
+            with cable:
+                raise OSError(f"no TAP device can be made on {self.name}: {cable.stdout.read().decode().strip()}")
+        return cable
 
     def processes(self) -> list[int]:
         """Ids of the processes in it."""
