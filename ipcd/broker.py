@@ -153,7 +153,10 @@ class Broker:
 
     def attach(self, process: node_pb2.Process) -> Attached:
         """A process has come."""
-        attached = Attached(process, reach=Reach(self._reach))
+        # What one connection of a process has found out of the ways from there holds for all. A process that the kernel
+        # does not show us here has the pid 0.
+        known = (one.reach for one in self._attached if one.process.pid == process.pid != 0)
+        attached = Attached(process, reach=next(known, None) or Reach(self._reach))
         self._attached.add(attached)
         return attached
 

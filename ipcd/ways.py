@@ -72,6 +72,9 @@ class Ways:
                     fd = Fd(sock.detach())
                 else:
                     fd = await self._dialed_back(node, reply.token, connect_back)
+            except asyncio.CancelledError:
+                known.unfinished(node, way, self._clock())
+                raise
             except IpcdError as error:
                 self._log.debug("way failed", peer=node, address=reply.address, way=way, reason=error)
                 reasons.append(f"node {dials} could not ({error})")

@@ -3,7 +3,7 @@ argument."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ipcd import limits
@@ -24,7 +24,7 @@ KEPT: Final = 30.0
 class _Known:
     why: str  # the caller could not dial, in words
     until: float
-    way: str = ""  # that has worked instead; empty until one has
+    order: list[str] = field(default_factory=lambda: [NODE, REVERSE])  # in which the other ways are tried
 
 
 class Reach:
@@ -36,21 +36,22 @@ class Reach:
         self._known: dict[str, _Known] = {}
 
     def undialed(self, node: str, why: str, now: float) -> None:
-        """The caller could not dial that node."""
-        self._known.pop(node, None)
+        """The caller could not dial that node. What is known of the other ways stays."""
+        before = self._known.pop(node, None)
         while len(self._known) >= limits.NODES:
             del self._known[next(iter(self._known))]
-        self._known[node] = _Known(why, now + KEPT)
+        known = self._known[node] = _Known(why, now + KEPT)
+        if before is not None:
+            known.order = before.order
 
     def plan(self, node: str, here: bool, now: float) -> list[str]:
         """The ways to try, one after the other. `here`: the server is on the caller's own node."""
         known = self._lookup(node, now)
         if self.policy == DIRECT or (self.policy == AUTO and known is None):
             return [DIRECT]
-        ways = [NODE] if here else [NODE, REVERSE]
-        if known is not None and known.way in ways:
-            ways.sort(key=lambda way: way != known.way)
-        return ways
+        if here:
+            return [NODE]
+        return list(known.order) if known is not None else [NODE, REVERSE]
 
     def why(self, node: str, now: float) -> str:
         """Why the caller does not dial that node itself."""
@@ -61,15 +62,24 @@ class Reach:
 
     def worked(self, node: str, way: str, now: float) -> None:
         """This way led there: the next connection tries it first."""
-        if self.policy == NODE and self._lookup(node, now) is None:
-            self.undialed(node, "", now)
-        known = self._lookup(node, now)
-        if known is not None:
-            known.way = way
+        self._move(node, way, 0, now)
+
+    def unfinished(self, node: str, way: str, now: float) -> None:
+        """This way took longer than the caller wanted to wait: the next connection tries it last, so that who never
+        waits for long finds one that is quick."""
+        self._move(node, way, 1, now)
 
     def failed(self, node: str) -> None:
         """None did: the next connection begins with the first."""
         self._known.pop(node, None)
+
+    def _move(self, node: str, way: str, place: int, now: float) -> None:
+        if self.policy == NODE and self._lookup(node, now) is None:
+            self.undialed(node, "", now)
+        known = self._lookup(node, now)
+        if known is not None:
+            known.order.remove(way)
+            known.order.insert(place, way)
 
     def _lookup(self, node: str, now: float) -> _Known | None:
         known = self._known.get(node)

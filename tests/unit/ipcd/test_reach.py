@@ -30,6 +30,17 @@ def test_what_worked_comes_first_for_a_while() -> None:
     assert reach.plan("b", False, now=KEPT) == [DIRECT]
 
 
+def test_who_never_waits_for_long_finds_the_quick_one() -> None:
+    for reach in (Reach(), Reach(NODE)):
+        if reach.policy == AUTO:
+            reach.undialed("b", WHY, now=0)
+        reach.unfinished("b", NODE, now=0)
+        reach.undialed("b", "again", now=0)
+        assert reach.plan("b", False, now=0) == [REVERSE, NODE]
+        reach.unfinished("b", REVERSE, now=0)
+        assert reach.plan("b", False, now=0) == [NODE, REVERSE]
+
+
 def test_when_nothing_worked_all_begins_anew() -> None:
     reach = Reach()
     reach.undialed("b", WHY, now=0)
