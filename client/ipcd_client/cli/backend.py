@@ -58,6 +58,10 @@ class Node:
         found = self._call("ListNodes", node_pb2.ListNodesRequest(), node_pb2.ListNodesReply).nodes
         return sorted(found, key=lambda info: (info.state != node_pb2.NodeInfo.STATE_SELF, info.node))
 
+    def status(self) -> node_pb2.StatusReply:
+        """Who the daemon is."""
+        return self._call("Status", node_pb2.StatusRequest(), node_pb2.StatusReply)
+
     def servers(self, service: str = "") -> list[node_pb2.Server]:
         """All servers on all nodes, or those of one service."""
         request = node_pb2.ListCatalogRequest(service=service)

@@ -17,6 +17,7 @@ from ipcd_client.cli import failures
 from ipcd_client.cli.call import call
 from ipcd_client.cli.catalog import ls, nodes
 from ipcd_client.cli.completion import completion
+from ipcd_client.cli.doctor import doctor
 from ipcd_client.cli.explain import explain
 from ipcd_client.cli.expose import expose
 from ipcd_client.cli.failures import Failure
@@ -97,7 +98,7 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, expose, completion):
+for _command in (ls, nodes, explain, call, ping, doctor, expose, completion):
     root.add_command(_command)
 
 
