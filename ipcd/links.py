@@ -405,6 +405,9 @@ class PeerLinks:
         self._complaints.pop(link.node, None)
         if replaced is not None:
             self._retire(replaced)
+            if replaced.incarnation != link.incarnation:
+                # What its last run served is gone with that; what this one serves comes over the link.
+                self._broker.forget_node(link.node)
         self._log.info(
             "node linked",
             peer=link.node,

@@ -23,6 +23,8 @@ from ipcd.state.members import Link, Members
 QUEUED: Final = 256
 # Links over which a node says again which others it knows, on average, each time that it does.
 RETOLD: Final = 4
+# Links up to which every node tells every other of those that come, whoever else does.
+FEW: Final = 16
 
 
 class Outbox:
@@ -102,18 +104,18 @@ class Exchange:
 
     def linked(self, link: Link, wake: Callable[[], None]) -> Outbox:
         """A link is up: what is to be said over it. It replaces any other with that node."""
-        hearsay = any(
-            entry.incarnation == link.incarnation and state.LEARNED in entry.sources
-            for entry in self._members.addresses.values()
-        )
+        entry = self._members.addresses.get(link.address)
+        told = entry is not None and entry.incarnation == link.incarnation and state.LEARNED in entry.sources
         self._members.linked(link)
         outbox = Outbox(wake)
-        outbox.tell_known(known for known in self._members.known() if known.node != link.node)
-        if link.address and not hearsay:
-            # Whoever told us of it tells the others, too.
-            news = [state.known(link)]
-            for other in self._outboxes.values():
-                other.tell_known(news)
+        # Whoever told us of it tells it and the others the same. With few nodes it is said again, and so known at once
+        # even where not all can reach each other; with many that would be more than all else.
+        if not told or len(self._outboxes) < FEW:
+            outbox.tell_known(self._known_to(link))
+            if link.address:
+                news = [state.known(link)]
+                for other in self._outboxes.values():
+                    other.tell_known(news)
         self._outboxes[link] = outbox
         return outbox
 
@@ -132,7 +134,7 @@ class Exchange:
     def retell(self, link: Link, chance: float) -> None:
         """Says again which nodes we know, over few of many links. `chance`: random, from 0 to 1."""
         if chance * len(self._outboxes) <= RETOLD:
-            self._outboxes[link].tell_known(known for known in self._members.known() if known.node != link.node)
+            self._outboxes[link].tell_known(self._known_to(link))
 
     def hear(self, link: Link, message: peer_pb2.LinkMessage) -> Heard:
         """A message has come over a link.
@@ -154,6 +156,9 @@ class Exchange:
         elif kind == "hello":
             raise BadUpdate(f"node {link.node} said hello twice")
         return _NOTHING
+
+    def _known_to(self, link: Link) -> Iterable[peer_pb2.KnownNode]:
+        return (known for known in self._members.known() if known.node != link.node)
 
     def _learned(self, link: Link, nodes: Sequence[peer_pb2.KnownNode]) -> list[peer_pb2.KnownNode]:
         learned = []

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 from support.simulation import How, World
+
+from ipcd.state.catalog import Catalog
 
 SOAK = bool(os.environ.get("IPCD_SOAK"))
 EVENTS = 100_000 if SOAK else 15_000  # which take ten seconds
@@ -148,6 +150,51 @@ def test_many_events_on_fifty_nodes() -> None:
     print(f"{events} events ({told}) on {NODES} nodes: all have the same {servers} servers, {took:g} s after the last")
 
 
+class Copy(RuleBasedStateMachine):
+    """One owner and one copy, to which anything that was ever said comes at any time, and any number of times: more
+    than a link can do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owner, self.catalog = Catalog("a"), Catalog("b")
+        self.said = [self.owner.whole()]
+        self.had: list[dict[str, node_pb2.Server]] = [{}]
+        self.revision = 0
+
+    def say(self, update: peer_pb2.CatalogUpdate | None) -> None:
+        if update is not None:
+            self.said += [update, self.owner.whole()]
+            self.had.append({server.id: server for server in self.owner.servers()})
+
+    @rule(number=st.integers(0, 3), service=st.sampled_from(SERVICES))
+    def put(self, number: int, service: str) -> None:
+        process = node_pb2.Process(node="a", pid=1)
+        self.say(self.owner.put(node_pb2.Server(id=f"s{number}", process=process, services=[service])))
+
+    @rule(number=st.integers(0, 3))
+    def remove(self, number: int) -> None:
+        self.say(self.owner.remove(f"s{number}"))
+
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        update = data.draw(st.sampled_from(self.said))
+        known = self.catalog.count("a"), self.catalog.revision_of("a")
+        if not self.catalog.apply("a", "i", update):
+            assert known == (self.catalog.count("a"), self.catalog.revision_of("a"))
+            assert self.catalog.apply("a", "i", self.owner.whole())
+            assert self.catalog.revision_of("a") == self.owner.revision
+
+    @invariant()
+    def it_is_what_its_owner_had_and_never_older_than_before(self) -> None:
+        revision = self.catalog.revision_of("a")
+        assert revision >= self.revision
+        self.revision = revision
+        assert {server.id: server for server in self.catalog.servers()} == self.had[revision]
+
+
+TestCopy = Copy.TestCase
+
+
 PLACES = ("a", "b", "c", "d")
 places = st.sampled_from(PLACES)
 others = st.sampled_from([(one, other) for one in PLACES for other in PLACES if one != other])
@@ -221,8 +268,9 @@ class Cluster(RuleBasedStateMachine):
             own = self.world.seen(place).get(node.name, {})
             assert self.had.setdefault((node.members.incarnation, node.catalog.revision), own) == own
         for node in self.world.nodes.values():
-            for copy in node.catalog._copies.values():
+            for name, copy in node.catalog._copies.items():
                 assert copy.servers == self.had[copy.incarnation, copy.revision]
+                assert copy.incarnation == node.members.links[name].incarnation
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):

@@ -312,6 +312,8 @@ class End:
         self._outbox = node.exchange.linked(self.link, self.pump)
         node.ends[self.link] = self
         if replaced is not None:
+            if replaced.incarnation != self.link.incarnation:
+                node.catalog.forget(self.link.node)
             old = node.ends[replaced]
             node.after(links.LINGER, lambda: old.close(WireClosed("the link was replaced"), How.LOST))
         node.after(links.RETELL, self._retell)
