@@ -34,6 +34,8 @@ def checked(name: str, services: Iterable[str]) -> list[str]:
 
 
 class _Copy:
+    __slots__ = ("incarnation", "revision", "servers")
+
     def __init__(self, incarnation: str) -> None:
         self.incarnation = incarnation
         self.revision = 0

@@ -279,7 +279,7 @@ class Members:
         """A link is up; it replaces any other with that node."""
         self.links[link.node] = link
         for entry in self.addresses.values():
-            if self.is_linked(entry):
+            if entry.node == link.node and self.is_linked(entry):
                 entry.failures, entry.answered, entry.error = 0, 0, ""
         for where, refusal in list(self.refusals.items()):
             if refusal.incarnation == link.incarnation:
