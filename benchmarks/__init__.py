@@ -1,6 +1,7 @@
 """The benchmarks: every way of calling side by side in one run. `python -m benchmarks --help`; `make bench`.
 
 cli          the command
+cluster      another: what it costs that every node knows every server; mesh: the nodes, in one process
 plan         what is measured for how long: data
 peers/       one module for each library, behind the contract of peers/base.py; which there are: peers/registry.py
 server       the process of a peer's server

@@ -1,8 +1,9 @@
-"""The plots: latency by size, throughput by concurrency. Without matplotlib there are none."""
+"""The plots: latency by size, throughput by concurrency, and other lines. Without matplotlib there are none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,35 @@ _OTHERS = ("#5a5a5a", "#8a6d00", "#3b7a3b", "#8a4a8a", "#3f8f8f")
 _STYLES = {"shm": "-", "unix": "--", "tcp": ":"}
 
 
-def write(run: Run, peers: Sequence[Peer], directory: Path, stem: str) -> list[Path]:
-    """Those for which there are figures; their paths."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a line looks like, and where it goes."""
+
+    label: str
+    points: Sequence[tuple[int, float]]
+    colour: str
+    style: str = "-"
+    width: float = 1.2
+    marker: str = "o"
+    alpha: float = 1.0
+
+
+def ready(stem: str) -> bool:
+    """Whether there can be plots. `stem`: of the files, which are the same each time for the same figures."""
     try:
         import matplotlib as mpl
     except ImportError:
-        return []
+        return False
     # For files only; and text as text, ids the same each time: small, and the same figures give the same file.
     mpl.use("svg")
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": stem, "font.size": 9})
+    return True
+
+
+def write(run: Run, peers: Sequence[Peer], directory: Path, stem: str) -> list[Path]:
+    """Those for which there are figures; their paths."""
+    if not ready(stem):
+        return []
     drawn = []
     for name, title, x_label, y_label, lines in (
         ("latency", "Unary call, p50", "bytes of payload", "microseconds", _latency(run, peers)),
@@ -31,7 +52,7 @@ def write(run: Run, peers: Sequence[Peer], directory: Path, stem: str) -> list[P
     ):
         if any(len(points) > 1 for _, points in lines):
             path = directory / f"{stem}-{name}.svg"
-            _draw(path, title, x_label, y_label, lines)
+            draw(path, title, x_label, y_label, _styled(lines))
             drawn.append(path)
     return drawn
 
@@ -67,30 +88,45 @@ def _processes(run: Run, peers: Sequence[Peer]) -> Lines:
     ]
 
 
-def _draw(path: Path, title: str, x_label: str, y_label: str, lines: Lines) -> None:
+def _styled(lines: Lines) -> list[Line]:
+    styled = []
+    others = iter(_OTHERS * 3)
+    for peer, points in lines:
+        if points:
+            ours = next((colour for name, colour in _COLOURS.items() if peer.label.startswith(name)), None)
+            styled.append(
+                Line(
+                    peer.label,
+                    points,
+                    ours or next(others),
+                    style=_STYLES[peer.socket] if ours else "-",
+                    width=2 if peer.ours else 1.2,
+                    marker="s" if peer.aio else "o",
+                    alpha=0.6 if peer.aio else 1,
+                )
+            )
+    return styled
+
+
+def draw(path: Path, title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> None:
+    """Draws lines over one another, both axes logarithmic. Only where `ready`."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator, StrMethodFormatter
 
     figure: Any = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.subplots()
-    others = iter(_OTHERS * 3)
-    ticks: set[int] = set()
-    for peer, points in lines:
-        if not points:
-            continue
-        ours = next((colour for name, colour in _COLOURS.items() if peer.label.startswith(name)), None)
-        style = _STYLES[peer.socket] if ours else "-"
+    for line in lines:
         axes.plot(
-            *zip(*points, strict=True),
-            label=peer.label,
-            color=ours or next(others),
-            linestyle=style,
-            linewidth=2 if peer.ours else 1.2,
-            marker="s" if peer.aio else "o",
+            *zip(*line.points, strict=True),
+            label=line.label,
+            color=line.colour,
+            linestyle=line.style,
+            linewidth=line.width,
+            marker=line.marker,
             markersize=3.5,
-            alpha=0.6 if peer.aio else 1,
+            alpha=line.alpha,
         )
-        ticks |= {x for x, _ in points}
+    ticks = {x for line in lines for x, _ in line.points}
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
     axes.set_xticks(sorted(ticks), [_tick(x) for x in sorted(ticks)])
     axes.xaxis.set_minor_locator(NullLocator())

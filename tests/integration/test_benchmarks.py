@@ -131,3 +131,23 @@ def test_usage(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert "Usage:" in done.stderr
+
+
+def test_many_nodes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.cluster", "--quick", "--nodes", "4", "--nodes", "8", "--out", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "cluster-scaling.json").read_text())
+    assert list(told["nodes"]) == ["4", "8"]
+    assert all(number >= 0 for one in told["nodes"].values() for number in one.values())
+    assert told["nodes"]["8"]["change_bytes"] > told["nodes"]["4"]["change_bytes"]
+    text = (tmp_path / "cluster-scaling.md").read_text()
+    assert text.startswith("# How a cluster scales")
+    # Of what seven others are told instead of three, and of what each of them is.
+    assert "| grows with nodes to the power of | 1.22 | 0.00 |" in text
