@@ -133,20 +133,25 @@ def multicast(discovery: Sequence[str], listen: str, interfaces: Mapping[str, in
 def nodes(found: Sequence[node_pb2.NodeInfo], states: Sequence[str]) -> list[Finding]:
     """The nodes that are known, the own one first, and the names of their states."""
     findings = []
-    own = found[0].version if found else ""
+    own, own_name = (found[0].version, found[0].node) if found else ("", "")
     linked = 0
     for info, state in zip(found, states, strict=True):
         if state == "self":
             continue
         name = f"node {info.node or '(not known yet)'} at {info.address}"
-        if state == "linked":
+        if info.node == own_name:
+            advice = "give one of the two another name, with --node, and restart it"
+            findings.append(
+                Finding("nodes", "fail", f"{info.address}: {info.error or 'has the name of this node'}", advice)
+            )
+        elif state == "linked":
             linked += 1
         else:
             why = f": {info.error}" if info.error else ""
             advice = "is it running, and its port open from here (firewall, --advertise)?"
             findings.append(Finding("nodes", "warn", f"{name} is {state}{why}", advice))
         if info.version and info.version != own:
-            advice = "nodes of neighbouring versions work together; end the upgrade soon"
+            advice = "end the upgrade: restart the older one"
             findings.append(Finding("nodes", "warn", f"{name} is {info.version}, this one {own}", advice))
         if info.HasField("clock_offset") and abs(info.clock_offset) - info.clock_error > _CLOCK:
             text = f"the clock of {name} differs by {duration(abs(info.clock_offset))}"

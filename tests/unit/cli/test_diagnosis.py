@@ -102,6 +102,13 @@ def test_nodes(state: str, facts: dict[str, object], expected: str, words: str) 
     assert outcome(found, words) == expected
 
 
+def test_two_nodes_of_one_name() -> None:
+    own = node_pb2.NodeInfo(node="a", version="1")
+    other = node_pb2.NodeInfo(node="a", address="10.0.0.2:1", error="two nodes are named 'a'")
+    (found,) = diagnosis.nodes([own, other], ["self", "connecting"])
+    assert outcome(found, "10.0.0.2:1: two nodes are named 'a'") == "fail"
+
+
 def test_a_node_alone() -> None:
     (found,) = diagnosis.nodes([node_pb2.NodeInfo(node="a", version="1")], ["self"])
     assert outcome(found, "no other nodes") == "ok"
