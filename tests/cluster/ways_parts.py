@@ -20,10 +20,10 @@ CHUNK = bytes(range(256)) * 256  # 64 KiB
 
 def all_kinds(desk: Desk) -> None:
     """A call of each, with more than the windows take at once."""
-    large = CHUNK * 20
+    large = CHUNK * 8
     assert parts.digest(desk, large) == hashlib.sha256(large).hexdigest()
-    assert parts.digest_stream(desk, CHUNK, 100) == (hashlib.sha256(CHUNK * 100).hexdigest(), 100 << 16)
-    assert len(parts.search(desk, "import", "**/*.py", 1000)) == 1000
+    assert parts.digest_stream(desk, CHUNK, 40) == (hashlib.sha256(CHUNK * 40).hexdigest(), 40 << 16)
+    assert len(parts.search(desk, "import", "**/*.py", 300)) == 300
     session = parts.open_session(desk)
     assert parts.ask(desk, session, "cd json")
     assert "decoder.py" in " ".join(parts.ask(desk, session, "ls"))
@@ -37,13 +37,13 @@ def all_kinds_on_a_loop(desk: Desk) -> tuple[str, str]:
     async def main() -> tuple[str, str]:
         async with ipcd_client.aio.channel(node=desk.socket) as channel:
             stub = lab_pb2_grpc.LabStub(channel)
-            large = CHUNK * 20
+            large = CHUNK * 8
             reply = await stub.Digest(lab_pb2.DigestRequest(data=large), timeout=LONG)
             assert reply.hex == hashlib.sha256(large).hexdigest()
-            chunks = (lab_pb2.Chunk(data=CHUNK) for _ in range(100))
-            assert (await stub.DigestStream(chunks, timeout=LONG)).size == 100 << 16
-            request = lab_pb2.SearchRequest(pattern="import", glob="**/*.py", limit=1000)
-            assert len([match async for match in stub.Search(request, timeout=LONG)]) == 1000
+            chunks = (lab_pb2.Chunk(data=CHUNK) for _ in range(40))
+            assert (await stub.DigestStream(chunks, timeout=LONG)).size == 40 << 16
+            request = lab_pb2.SearchRequest(pattern="import", glob="**/*.py", limit=300)
+            assert len([match async for match in stub.Search(request, timeout=LONG)]) == 300
             call = stub.Session(timeout=LONG)
             await call.write(lab_pb2.SessionRequest(sequence=1, line="ls"))
             assert (await call.read()).text
