@@ -266,7 +266,9 @@ class PeerLinks:
         else:
             entry.dialing = False
             entry.error = ""
-            self._spawn(self._linked(peer, talk, hello, replaced, entry))
+            # At once: what is accepted in between would be judged as if this link were not there.
+            link, outbox = self._linked(peer, hello, replaced, entry)
+            self._spawn(self._hold(peer, link, outbox, talk))
         finally:
             entry.dialing = False
             self._wake.progressed()
@@ -362,7 +364,8 @@ class PeerLinks:
             # Time for the refusal to arrive; the other end closes when it has read it.
             self._loop.call_later(LINGER, peer.connection.fail, error)
             raise
-        await self._linked(peer, talk, hello, replaced, None)
+        link, outbox = self._linked(peer, hello, replaced, None)
+        await self._hold(peer, link, outbox, talk)
 
     # -- a link -----------------------------------------------------------------------------------
 
@@ -378,14 +381,10 @@ class PeerLinks:
                 self.members.refused(hello, remote, str(error), now)
             raise
 
-    async def _linked(
-        self,
-        peer: Peer,
-        talk: Talk,
-        hello: peer_pb2.PeerHello,
-        replaced: Link | None,
-        entry: Address | None,
-    ) -> None:
+    def _linked(
+        self, peer: Peer, hello: peer_pb2.PeerHello, replaced: Link | None, entry: Address | None
+    ) -> tuple[Link, Outbox]:
+        """Takes a link in that was judged just now."""
         now = self._loop.time()
         address = entry.address if entry is not None else reachable(hello.address, peer.remote)
         link = peer.link = Link(
@@ -422,6 +421,10 @@ class PeerLinks:
         peer.settled.set()
         self._broker.changed.progressed()
         self._changed()
+        return link, outbox
+
+    async def _hold(self, peer: Peer, link: Link, outbox: Outbox, talk: Talk) -> None:
+        """Until the link's end."""
         work = [
             self._loop.create_task(self._send(peer, outbox, talk)),
             self._loop.create_task(self._receive(peer, link, talk)),

@@ -53,7 +53,7 @@ def all_see(hosts: Iterable[Host], names: str, timeout: float) -> None:
         eventually(
             lambda host=host: sees(host, names),  # type: ignore[misc]
             max(0.1, begin + timeout + SLACK - time.monotonic()),
-            what=lambda host=host: (host.name, host.node.nodes(), serves(host)),  # type: ignore[misc]
+            what=lambda host=host: (host.name, host.node.nodes(), serves(host)),
         )
     print(f"{names}: {time.monotonic() - begin:.1f} s")
 

@@ -194,9 +194,13 @@ class Client:
 
     async def nodes(self) -> dict[str, node_pb2.NodeInfo]:
         """Other nodes by name; of two with one name, the linked one."""
-        reply = await self.call("ListNodes", node_pb2.ListNodesRequest(), node_pb2.ListNodesReply)
         # Those that are linked come first.
-        return {info.node: info for info in reversed(reply.nodes) if info.state != info.STATE_SELF}
+        return {info.node: info for info in reversed(await self.every_node())}
+
+    async def every_node(self) -> list[node_pb2.NodeInfo]:
+        """All but the one that is asked."""
+        reply = await self.call("ListNodes", node_pb2.ListNodesRequest(), node_pb2.ListNodesReply)
+        return [info for info in reply.nodes if info.state != info.STATE_SELF]
 
     async def register(self, *services: str, name: str = "") -> Registered:
         """Registers a server."""

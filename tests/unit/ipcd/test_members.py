@@ -147,3 +147,80 @@ def test_configured_peers_change() -> None:
     members.lost("h:2", state.ZEROCONF)
     assert sorted(members.addresses) == ["h:3"]
     assert [info.error for info in members.infos(2)] == [""]
+
+
+def test_an_address_that_does_not_answer_is_given_up_later_than_one_that_refuses() -> None:
+    members = Members("a", "i1", "c")
+    for address in ("refuses:1", "silent:1"):
+        members.found(address, state.LEARNED, 0)
+    for count in range(1, state.GIVE_UP_SILENT + 1):
+        for entry in list(members.addresses.values()):
+            members.failed(entry, "?", count, 0.0, silent=entry.address == "silent:1")
+        assert ("refuses:1" in members.addresses) == (count < state.GIVE_UP)
+        assert ("silent:1" in members.addresses) == (count < state.GIVE_UP_SILENT)
+
+
+def test_each_address_of_a_name_is_tried_and_those_of_before_are_not() -> None:
+    members = Members("a", "i1", "c")
+    members.configured(("h:9",), 0, ("name:1",))
+    assert list(members.addresses) == ["h:9"]
+    assert not members.resolved("name:1", ("h:1", "h:2"), 1)
+    assert members.resolved("another:1", ("h:7",), 1), "it is not configured, so there is nothing to do"
+    assert sorted(members.addresses) == ["h:1", "h:2", "h:9"]
+    assert not members.resolved("name:1", ("h:2", "h:3"), 2)
+    assert sorted(members.addresses) == ["h:2", "h:3", "h:9"]
+    # One leads to a node: the others are tried further, and nobody is told that they fail.
+    members.met(members.addresses["h:3"], "b", "i2")
+    members.failed(members.addresses["h:2"], "refused", 3, 0.0)
+    assert {info.address for info in members.infos(3)} == {"h:2", "h:3", "h:9"}
+    members.linked(link("b", "i2", dialed=True, address="h:3"))
+    assert members.resolved("name:1", ("h:2", "h:3"), 4)
+    assert {info.address for info in members.infos(4)} == {"h:3", "h:9"}
+    entry, _ = members.next_due(10)
+    assert entry is not None
+    # The configuration changes.
+    members.configured(("h:9",), 5)
+    assert sorted(members.addresses) == ["h:9"]
+
+
+def test_a_name_that_stands_for_nothing_is_told_of() -> None:
+    members = Members("a", "i1", "c")
+    members.configured((), 0, ("name:1",))
+    assert members.unresolved("name:1", "no such name", 1)
+    assert not members.unresolved("name:1", "no such name", 2), "no news"
+    assert not members.unresolved("another:1", "no such name", 2)
+    [info] = members.infos(5)
+    assert (info.address, info.error, info.age, info.source) == ("name:1", "no such name", 4.0, state.CONFIGURED)
+    members.resolved("name:1", ("h:1",), 6)
+    assert [info.address for info in members.infos(7)] == ["h:1"]
+
+
+def test_who_was_refused_is_shown_for_a_while() -> None:
+    members = Members("a", "i1", "c", address="h:0")
+    twin = hello("a", "i9", "h:9")
+    with pytest.raises(state.NameTaken, match=r"'a': incarnation i1 at h:0, and i9 at h:9") as taken:
+        members.judge(twin, "h:2", False, 0)
+    for now in (0.0, 3.0):
+        members.refused(twin, "h:2", str(taken.value), now)
+    [info] = members.infos(4.0)
+    assert (info.node, info.address, info.age, info.source) == ("a", "h:9", 4.0, state.INBOUND)
+    assert info.error == str(taken.value)
+    assert members.infos(3.0 + state.REFUSAL_SHOWN) == []
+    for number in range(limits.REFUSALS + 5):
+        members.refused(hello("b", f"i{number}", f"h:{number}"), "h:2", "no", 20.0)
+    assert len(members.refusals) == limits.REFUSALS
+    members.linked(link("b", f"i{limits.REFUSALS}", dialed=False))
+    assert f"h:{limits.REFUSALS}" not in members.refusals
+
+
+def test_a_link_with_a_clock() -> None:
+    members = Members("a", "i1", "c")
+    for name, skew in (("b", 0.0), ("c", -86_400.0), ("d", None)):
+        one = link(name, f"of {name}", dialed=True)
+        if skew is not None:
+            one.clock.sample(1e9, 1e9 + skew + 0.01, 1e9 + skew + 0.01, 0.02)
+        members.linked(one)
+    b, c, d = members.infos(1)
+    assert (b.clock_offset, b.clock_error) == pytest.approx((0.0, 0.01), abs=1e-6)
+    assert (c.clock_offset, c.clock_error) == pytest.approx((-86_400.0, 0.01), abs=1e-6)
+    assert not d.HasField("clock_offset")
