@@ -156,7 +156,9 @@ class LoopRouter:
             raise
         except DecodeError as error:
             raise NodeError(f"what the daemon at {self.path} knows of {service} does not parse: {error}") from error
-        pool = self.pools[service]
+        pool = self.pools.get(service)
+        if pool is None:
+            return  # the channel was closed meanwhile
         for server_id in pool.missing(reply.candidates, reply.node, self._spread):
             try:
                 self._kept(service, await self._introduce(service, wait=False, server_id=server_id))

@@ -182,7 +182,9 @@ class Router:
             if error.code is grpc.StatusCode.UNAVAILABLE:
                 return  # nobody serves it, as far as the node knows: those that still do are kept
             raise
-        pool = self.pools[service]
+        pool = self.pools.get(service)
+        if pool is None:
+            return  # the channel was closed meanwhile
         with self._lock:
             missing = pool.missing(reply.candidates, reply.node, self._spread)
         for server_id in missing:
