@@ -167,6 +167,25 @@ def test_both_dial_and_one_link_stays(cluster: Daemons) -> None:
         one.logged("found this node itself")
 
 
+def test_a_peer_with_a_name(cluster: Daemons) -> None:
+    """The name stands for more than one address, or for one at which nobody listens, depending on the machine."""
+    b = cluster.run("b")
+    port = b.listen.rpartition(":")[2]
+    a = cluster.run("a", "--peer", f"localhost:{port}", "--peer", f"{'x' * 70}.example:{port}")
+    a.logged("no link", "it is no host name")
+
+    async def main() -> None:
+        async with attached(a) as client:
+            nodes = await linked(client, "b")
+            assert nodes["b"].address == b.listen
+            assert nodes["b"].source == "peer"
+            # Nobody is told of another address of localhost that does not answer.
+            [wrong] = [info for info in await client.every_node() if info.error]
+            assert wrong.address == f"{'x' * 70}.example:{port}"
+
+    run(main)
+
+
 def test_nodes_tell_each_other_of_nodes(cluster: Daemons) -> None:
     hub = cluster.run("hub")
     spokes = [cluster.run(name, "--peer", hub.listen) for name in ("a", "b", "c")]

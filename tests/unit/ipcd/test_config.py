@@ -48,6 +48,11 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
         ('peers = "h:1"', r"^peers in .*not a list"),
         ('peers = ["h:0"]', r"^peers in .*port 0"),
         ("discovery = 1", r"^discovery in .*neither"),
+        ('interfaces = "eth0"', r"^interfaces in .*not a list"),
+        ('interfaces = ["eth0", "an-interface-of-16"]', r"^interfaces in .*'an-interface-of-16' is neither"),
+        ('interfaces = ["eth/0"]', r"^interfaces in .*'eth/0' is neither the name of an interface nor an IP address"),
+        ('interfaces = [""]', r"^interfaces in .*'' is neither"),
+        ("interfaces = [1]", r"^interfaces in .*1 is not a text"),
         ('log_level = "loud"', r"^log_level in .*none of debug"),
         ('socket = "@abstract"', r"^socket in .*path"),
         ("node = ", r"ipcd\.toml: Invalid"),
@@ -56,6 +61,15 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
 def test_bad_values_name_key_and_file(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load({}, environ={}, file=write(tmp_path, text))
+
+
+def test_interfaces_are_names_or_addresses() -> None:
+    assert load({}, environ={"IPCD_INTERFACE": "eth0, 192.0.2.1,fd00::1"}).interfaces == (
+        "eth0",
+        "192.0.2.1",
+        "fd00::1",
+    )
+    assert load({"interfaces": ("wlan0",)}, environ={"IPCD_INTERFACE": "eth0"}).interfaces == ("wlan0",)
 
 
 def test_bad_values_name_variable_or_flag(tmp_path: Path) -> None:

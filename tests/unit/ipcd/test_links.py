@@ -68,3 +68,30 @@ def test_an_accepted_link_that_breaks_is_no_failure_of_ours(tmp_path: Path, capl
 
     asyncio.run(story())
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+def test_two_nodes_that_dial_each_other_at_once_keep_the_same_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(links, "LINGER", 0.05)
+
+    async def story(number: int) -> None:
+        a, b = nodes = [Node(Config(name, str(tmp_path / f"{name}{number}"), discovery=False)) for name in ("a", "b")]
+        try:
+            for node in nodes:
+                await node.start()
+            for node, other in ((a, b), (b, a)):
+                node._links.configure((other.listen,))
+            await until(lambda: a._links.names() and b._links.names())
+            # Of two links one goes, and no more.
+            await until(lambda: len(a._links._connections) == len(b._links._connections) == 1)
+            assert a._links.members.links["b"].dialed != b._links.members.links["a"].dialed
+        finally:
+            for node in nodes:
+                await node.stop()
+
+    with caplog.at_level("INFO"):
+        for number in range(20):
+            asyncio.run(story(number))
+            assert "node gone" not in caplog.text.partition("stopping")[0]
+            caplog.clear()
