@@ -16,7 +16,7 @@ FILES = sorted(Path(__file__).parent.glob("*.txt"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_scenario(path: Path) -> None:
     statements = scenario.read(path)
-    for seed in range(20):
+    for seed in range(40):
         scenario.play(statements, seed)
 
 
