@@ -149,6 +149,26 @@ def test_all_requests_come_again(start: Start, way: Way, early: bool) -> None:
     assert seen == [[b"0"] if early else parts, parts, parts]
 
 
+def test_requests_that_come_between_two_attempts(start: Start) -> None:
+    side = start(channel_options=retrying(initialBackoff="0.3s", maxBackoff="0.3s"))
+    failed = threading.Event()
+
+    def behavior(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        if not failed.is_set():
+            context.add_callback(failed.set)
+            context.abort(UNAVAILABLE, "again")
+        return b",".join(requests)
+
+    def requests() -> Iterator[bytes]:
+        yield b"1"
+        assert failed.wait(LONG)
+        yield b"2"
+        yield b"3"
+
+    call = side.serve("stream_unary", behavior)
+    assert call(requests(), timeout=LONG) == b"1,2,3"
+
+
 @pytest.mark.parametrize(("size", "attempts"), [(500, 2), (1100, 1)])
 @every_way
 def test_a_call_that_the_buffer_does_not_hold(start: Start, way: Way, size: int, attempts: int) -> None:

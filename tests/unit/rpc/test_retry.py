@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ipcd_client.rpc import retry
 from ipcd_client.rpc.call import ClientCall
 from ipcd_client.rpc.metadata import Metadatum
-from ipcd_client.rpc.retry import PREVIOUS, PUSHBACK, Retries, Throttle
+from ipcd_client.rpc.retry import PREVIOUS, PUSHBACK, Kept, Restarts, Retries, Throttle
 from ipcd_client.rpc.service_config import RetryPolicy, Throttling
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -91,6 +91,59 @@ def test_the_server_is_told_of_attempts() -> None:
         tries.after(ended(), MIDDLE)
     assert told == [None, "1", "2"]
     assert retry.without_previous(((PREVIOUS, "7"), ("k", "v"))) == (("k", "v"),)
+
+
+def refused() -> ClientCall:
+    call = ended()
+    call.refused = True
+    return call
+
+
+def test_what_no_handler_has_seen_is_started_again_without_a_policy() -> None:
+    starts = Restarts(3)
+    assert [starts.after(refused(), MIDDLE, replayable=True) for _ in range(3)] == [0.0, 0.0, None]
+    assert Restarts(3).after(refused(), MIDDLE, replayable=False) is None
+    assert Restarts(3).after(ended(), MIDDLE, replayable=True) is None
+    full = refused()
+    full.code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert Restarts(3).after(full, MIDDLE, replayable=True) is None
+    assert starts.metadata((("k", "v"),)) == (("k", "v"),)
+
+
+def test_a_refused_start_is_no_attempt() -> None:
+    starts = Restarts(2, retries())
+    assert starts.after(refused(), MIDDLE, replayable=True) == 0.0
+    assert starts.metadata(()) == ()
+    assert starts.after(refused(), MIDDLE, replayable=True) == pytest.approx(0.1), "the policy's"
+    assert starts.metadata(()) == ((PREVIOUS, "1"),)
+    assert starts.after(ended(), MIDDLE, replayable=False) is None
+    assert starts.after(ended(), MIDDLE, replayable=True) is None, "it was over"
+
+
+def test_an_end_counts_once() -> None:
+    throttle = Throttle(Throttling(8000, 500))
+    starts = Restarts(3, retries(RetryPolicy(2, 0.1, 0.1, 1.0, POLICY.codes), throttle))
+    pauses = [starts.after(ended(), MIDDLE, replayable=True) for _ in range(4)]
+    assert pauses == [pytest.approx(0.1), None, None, None]
+    assert throttle.failed(), "more than half of the tokens are left"
+
+
+def test_what_is_kept_of_a_stream() -> None:
+    call, kept = ClientCall("/s/m", -1), Kept(10)
+    for request in (b"12345", b"67890"):
+        kept.add(request, call)
+    assert (kept.requests, kept.replayable) == ([b"12345", b"67890"], True)
+    kept.add(b"1", call)
+    kept.add(b"", call)
+    assert (kept.requests, kept.replayable) == ([], False)
+
+
+def test_nothing_is_kept_of_a_call_that_was_answered() -> None:
+    call, kept = ClientCall("/s/m", -1), Kept(10)
+    kept.add(b"1", call)
+    call.initial_metadata = ()
+    kept.add(b"2", call)
+    assert (kept.requests, kept.replayable) == ([], False)
 
 
 def test_throttling() -> None:
