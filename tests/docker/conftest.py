@@ -31,7 +31,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Shows what the containers wrote, where a test fails."""
     report = yield
     stack = item.stash.get(_STACK, None)
-    if report.failed and report.when == "call" and stack is not None:
+    if report.failed and report.when != "teardown" and stack is not None:
         report.sections.append(("logs of the containers", stack.logs()))
     return report
 

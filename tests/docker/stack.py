@@ -121,7 +121,7 @@ class Stack:
             self._command += ["-f", str(ROOT / file)]
         self._command += ["-p", project]
         self._folder = Path(tempfile.mkdtemp(prefix="ipcd-d-"))
-        self._programs: list[Program] = []
+        self._programs: dict[Program, Path] = {}  # with their logs
         try:
             self.up()
         except BaseException:
@@ -184,12 +184,13 @@ class Stack:
                 # Ctrl-C is for the tests, which then end it in order.
                 process_group=0,
             )
-        self._programs.append(Program(f"{name} in {service}", process, lambda: log.read_text(errors="replace")))
-        return self._programs[-1]
+        program = Program(f"{name} in {service}", process, lambda: log.read_text(errors="replace"))
+        self._programs[program] = log
+        return program
 
     def end(self, program: Program) -> list[str]:
         """Has it end: what went wrong, in words."""
-        self._programs.remove(program)
+        log = self._programs.pop(program)
         program.end()
         try:
             program.process.wait(LONG)
@@ -199,6 +200,7 @@ class Stack:
             return [f"{program.name} did not end"]
         finally:
             program.close()
+            log.unlink()
         return []
 
     def mend(self) -> None:

@@ -34,7 +34,7 @@ class Lan:
     observer: Program
     caller: Program
     steady: Program  # in a session with the server on c
-    session: int
+    session: int = -1
 
     def nodes(self, asked: str) -> dict[str, parts.Seen]:
         """The nodes that one has a link with, whether they are late or not. Of one name there is one."""
@@ -85,14 +85,23 @@ class Lan:
                 raise
             return ""
 
-    def well(self) -> None:
-        """Until all is well."""
+    def settle(self) -> None:
+        """Until they agree."""
 
         def holds() -> bool:
             self.agree()
             return True
 
         eventually(holds)
+
+    def call_c(self) -> None:
+        """Begins the session with c."""
+        self.session = self.steady.do(calls.open_session)
+        assert self.steady.do(calls.ask, self.session, "digest abc.py")
+
+    def well(self) -> None:
+        """Until all is well."""
+        self.settle()
         self.goes_on()
 
 
@@ -103,8 +112,7 @@ def started(make_stack: MakeStack) -> Lan:
     caller = stack.program("client", "caller")
     steady = stack.program("client", "steady caller")
     steady.do(calls.pin, "ipcd://c")
-    assert steady.do(calls.who)[0] == "standby"
-    return Lan(stack, observer, caller, steady, steady.do(calls.open_session))
+    return Lan(stack, observer, caller, steady)
 
 
 @pytest.fixture
@@ -112,7 +120,9 @@ def lan(started: Lan, mended: Callable[[Stack], None]) -> Lan:
     """With all well before the test, and again after it."""
     mended(started.stack)
     started.caller.do(calls.pin, "ipcd:")
-    started.well()
+    started.settle()
+    started.call_c()
+    started.goes_on()
     return started
 
 
@@ -212,7 +222,8 @@ def test_a_node_is_restarted(lan: Lan, node: str) -> None:
             lan.steady.result()
         assert ended.value.code is grpc.StatusCode.UNAVAILABLE
         assert "node c" in ended.value.details
-        lan.session = lan.steady.do(calls.open_session)
+        lan.settle()
+        lan.call_c()
     lan.well()
     assert lan.incarnation(node) != before
 
