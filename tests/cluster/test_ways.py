@@ -142,14 +142,12 @@ def test_nobody_else_dials_if_the_policy_forbids(make_cluster: MakeCluster, box:
 
 
 def test_the_servers_node_dials_back_through_a_firewall(make_cluster: MakeCluster, box: Namespace) -> None:
-    stage = staged(make_cluster("a", "b"))
+    stage = staged(make_cluster("a", "b"), "--grpc-listen", "127.0.0.1:0")
     stage.refuse_calls_from(stage.b, stage.a)
     dropped = f"{stage.b.address}:{PORT} did not answer within"
     back = "; reverse: node b dials back, because the caller could not ("
-    for caller, why in (
-        (stage.a.program("caller"), dropped),
-        (stage.a.program("boxed caller", box), "unreachable"),
-    ):
+    free = stage.a.program("caller")
+    for caller, why in ((free, dropped), (stage.a.program("boxed caller", box), "unreachable")):
         assert caller.do(parts.who) == ("lab", stage.server.pid)
         reason = caller.do(parts.way).reason
         assert back in reason
@@ -161,6 +159,8 @@ def test_the_servers_node_dials_back_through_a_firewall(make_cluster: MakeCluste
         # What worked is known by now, and nothing else was tried.
         assert back in reason
         assert "node a could not" not in reason
+    # The gateway is a caller that lives in the node.
+    assert free.do(ways_parts.who_by_grpc, stage.a.node.status().grpc[0]) == "lab"
     ends = [one for one in stage.b.connections() if one[2] == {stage.server.pid}]
     assert ends
     assert {other for _, other, _ in ends} == {f"{stage.a.address}:{PORT}"}

@@ -74,3 +74,10 @@ def who_within(desk: Desk, timeout: float) -> str:
     """Name of who answers a call that has this many seconds."""
     name: str = desk.stub.Identity(lab_pb2.IdentityRequest(), timeout=timeout).name
     return name
+
+
+def who_by_grpc(_desk: Desk, address: str) -> str:
+    """Name of who answers at the gateway there."""
+    with grpc.insecure_channel(address) as channel:
+        name: str = lab_pb2_grpc.LabStub(channel).Identity(lab_pb2.IdentityRequest(), timeout=LONG).name
+        return name

@@ -57,7 +57,7 @@ def test_explain_over_two_nodes(world: World) -> None:
     assert (told["pid"], told["transport"], told["reason"]) == (
         other.pid,
         "tcp",
-        "tcp was asked for; pinned to node b",
+        "tcp was asked for; pinned to node b; direct: the caller dials",
     )
 
 
