@@ -417,6 +417,17 @@ class Broker:
         reply.choice.chosen = True
         return reply
 
+    def undialed(self, attached: Attached, said: node_pb2.Undialed) -> None:
+        """A process could not dial where it was told to.
+
+        Raises:
+            LimitReached, InvalidRequest: what is wrong with the node's name.
+        """
+        self.ways.undialed(attached.reach, said)
+        if attached.granted[said.server_id] > 0:
+            attached.granted[said.server_id] -= 1
+            self._connections[said.server_id] -= 1
+
     def _count(self, attached: Attached, server_id: str) -> None:
         self._turn += 1
         self._turns[server_id] = self._turn

@@ -117,7 +117,7 @@ class NodeServicer(node_pb2_grpc.NodeServicer):
         """Introduces the caller to a server."""
         attached = _attached(context, "Open")
         if request.HasField("undialed"):
-            self._broker.ways.undialed(attached.reach, request.undialed)
+            self._broker.undialed(attached, request.undialed)
         reply, fds = await self._broker.open(attached, request.target, request.wait)
         context.attach_fds(fds)
         return reply

@@ -89,9 +89,11 @@ def talks_well(stage: Stage, caller: Program) -> None:
             daemon.signal(signal.SIGCONT)
 
 
-def explained(host: Host, network: Namespace) -> str:
+def explained(host: Host, network: Namespace) -> tuple[str, int]:
+    """Why so, and how many connections with the server there were before."""
     command = "-m", "ipcd_client.cli", "explain", "lab.v1.Lab", "-o", "json", "--socket", host.node.socket
-    return str(json.loads(network.run(sys.executable, *command))["reason"])
+    told = json.loads(network.run(sys.executable, *command))
+    return told["reason"], told["candidates"][0]["connections"]
 
 
 def test_a_caller_without_a_network(make_cluster: MakeCluster, box: Namespace) -> None:
@@ -106,13 +108,16 @@ def test_a_caller_without_a_network(make_cluster: MakeCluster, box: Namespace) -
     [its_end] = [one for one in stage.a.connections() if stage.server.pid not in one[2] and caller.pid in one[2]]
     assert its_end[1] == f"{stage.b.address}:{PORT}"
     assert its_end[2] == {caller.pid}
+    reason, connections = explained(stage.a, box)
+    assert "; node: node a dials, because the caller could not (" in reason
+    # What could not be dialed is none.
+    assert connections == 1
     talks_well(stage, caller)
     transport, reason = caller.do(ways_parts.all_kinds_on_a_loop)
     assert transport == "tcp"
     assert "; node: node a dials" in reason
-    assert "; node: node a dials, because the caller could not (" in explained(stage.a, box)
-    # Another caller there is, with a network, dials for itself.
-    assert explained(stage.a, stage.a.network).endswith("; direct: the caller dials")
+    # Another caller there, with a network, dials for itself.
+    assert explained(stage.a, stage.a.network)[0].endswith("; direct: the caller dials")
 
 
 def test_a_caller_without_a_network_calls_its_own_host_over_tcp(make_cluster: MakeCluster, box: Namespace) -> None:

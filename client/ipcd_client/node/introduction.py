@@ -105,6 +105,7 @@ class Dials:
             raise self._error from error
         self._request.undialed.node = reply.choice.server.process.node
         self._request.undialed.reason = str(error)
+        self._request.undialed.server_id = reply.choice.server.id
 
 
 def granted(fds: Sequence[Fd], peer: str, transport: node_pb2.Transport) -> Wire:

@@ -197,12 +197,14 @@ class OpenRequest(_message.Message):
     def __init__(self, target: _Optional[_Union[ResolveRequest, _Mapping]] = ..., wait: bool = ..., undialed: _Optional[_Union[Undialed, _Mapping]] = ...) -> None: ...
 
 class Undialed(_message.Message):
-    __slots__ = ("node", "reason")
+    __slots__ = ("node", "reason", "server_id")
     NODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     node: str
     reason: str
-    def __init__(self, node: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    server_id: str
+    def __init__(self, node: _Optional[str] = ..., reason: _Optional[str] = ..., server_id: _Optional[str] = ...) -> None: ...
 
 class OpenReply(_message.Message):
     __slots__ = ("choice", "address", "token", "preferred", "node")
