@@ -8,12 +8,14 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 # linux/rtnetlink.h
 _RTMGRP_LINK: Final = 0x1
 _RTMGRP_IPV4_IFADDR: Final = 0x10
 _RTMGRP_IPV6_IFADDR: Final = 0x100
+_TENTATIVE: Final = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED of linux/if_addr.h
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -42,17 +44,30 @@ class Plan:
 
 
 def every() -> list[Interface]:
-    """All interfaces of this host that have addresses."""
+    """All interfaces of this host that have addresses, and those that can be used at present."""
     import ifaddr
 
+    tentative = _tentative()
     found = []
     for adapter in ifaddr.get_adapters():
         addresses = [
             ipaddress.ip_interface(f"{ip.ip if isinstance(ip.ip, str) else ip.ip[0]}/{ip.network_prefix}")
             for ip in adapter.ips
         ]
-        found.append(Interface(adapter.name, adapter.index or 0, tuple(addresses)))
+        usable = tuple(address for address in addresses if (adapter.name, address.ip) not in tentative)
+        found.append(Interface(adapter.name, adapter.index or 0, usable))
     return found
+
+
+def _tentative() -> set[tuple[str, IPAddress]]:
+    """Interfaces and addresses of IPv6 that somebody else may turn out to have (RFC 4862, 5.4): nobody can bind to them
+    yet. When that is over, the kernel tells."""
+    try:
+        lines = Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return set()  # there is no IPv6
+    rows = [line.split() for line in lines]
+    return {(row[5], ipaddress.IPv6Address(int(row[0], 16))) for row in rows if int(row[4], 16) & _TENTATIVE}
 
 
 def plan(interfaces: Sequence[Interface], listen: Sequence[str], chosen: Sequence[str] = ()) -> Plan:

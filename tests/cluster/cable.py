@@ -76,7 +76,10 @@ def tap(name: str) -> int:
 
 def main(port: str, switch: str) -> None:
     """See the module."""
-    host_end = tap("eth0")
+    try:
+        host_end = tap("eth0")
+    except OSError as error:
+        sys.exit(str(error))
     if ctypes.CDLL(None, use_errno=True).setns(int(switch), CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns")
     switch_end = tap(port)

@@ -115,7 +115,7 @@ class Namespace:
         assert cable.stdout is not None
         if cable.stdout.readline() != b"ok\n":
             with cable:
-                raise OSError(f"no TAP device can be made on {self.name}: {cable.stdout.read().decode().strip()}")
+                raise OSError(f"no TAP device can be made: {cable.stdout.read().decode().strip()}")
         return cable
 
     def processes(self) -> list[int]:

@@ -98,24 +98,26 @@ def test_without_discovery_and_peers_a_node_is_alone(make_cluster: MakeCluster) 
     assert not b.node.linked()
 
 
-def test_interfaces_come_and_go(make_cluster: MakeCluster) -> None:
+@pytest.mark.parametrize(("listen", "network"), [("0.0.0.0", "10.78.0.{}/24"), ("[::]", "fd78::{}/64")])
+def test_interfaces_come_and_go(make_cluster: MakeCluster, listen: str, network: str) -> None:
     cluster = make_cluster("a", "b", "c")
     a, b, c = cluster
-    a.run_daemon(listen=f"0.0.0.0:{PORT}")
-    b.run_daemon(listen=f"0.0.0.0:{PORT}")
+    if listen == "[::]" and not a.routed:
+        pytest.skip("the kernel has no IPv6")
+    a.run_daemon(listen=f"{listen}:{PORT}")
+    b.run_daemon(listen=f"{listen}:{PORT}")
     # This one is to be found on an interface only that it does not have yet.
-    c.run_daemon("--interface", "eth1", listen=f"0.0.0.0:{PORT}")
+    c.run_daemon("--interface", "eth1", listen=f"{listen}:{PORT}")
     eventually(lambda: set(a.node.linked()) == {"b"})
     eventually(lambda: set(b.node.linked()) == {"a"})
     assert not c.node.linked()
     # A second network, to which the three are joined while their daemons run.
-    second = {host: f"10.78.0.{number}" for number, host in enumerate(cluster, start=1)}
-    for host, address in second.items():
-        host.add_interface("eth1", f"{address}/24")
+    for number, host in enumerate(cluster, start=1):
+        host.add_interface("eth1", network.format(number))
     cluster.all_linked()
     # The first goes. What was linked over it finds together again over the second.
     for host in cluster:
         host.network.ip("link del eth0")
     for host in cluster:
-        eventually(lambda host=host: not [one for one in host.connections() if one[0].startswith("10.77.")])  # type: ignore[misc]
+        eventually(lambda host=host: not [one for one in host.connections() if "77" in one[0].rpartition(":")[0]])  # type: ignore[misc]
     cluster.all_linked()
