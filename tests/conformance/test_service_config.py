@@ -371,6 +371,16 @@ def test_the_lower_of_two_limits(start: Start) -> None:
     assert "(11 vs. 10)" in unary(call, bytes(11))[1]
 
 
+@every_way
+def test_whether_to_wait_for_a_server(start: Start, way: Way) -> None:
+    side = start(channel_options=options(waitForReady=True))
+    side.server.stop(None).wait(LONG)
+    multicallable = way.multicallable(side.channel)
+    waited = way.failure(multicallable, timeout=0.3)
+    assert waited.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert way.failure(multicallable, timeout=LONG, wait_for_ready=False).code() is UNAVAILABLE
+
+
 # -- what is not valid -----------------------------------------------------------------------------
 
 

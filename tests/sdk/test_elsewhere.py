@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,12 @@ import grpc
 import ipcd_client
 import ipcd_client.aio
 import pytest
+from conformance.configs import retrying
 from conformance.ways import PATH, WAYS, Way
 from sdk.processes import LONG, TESTS, Processes, eventually
 
 SERVICE = "conformance.v1.Echo"
+Options = Sequence[tuple[str, Any]]
 PACE = 0.002  # seconds between two calls of the same thread
 AIO = [Way(kind, "aio") for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream")]
 
@@ -33,10 +35,10 @@ every_way = pytest.mark.parametrize("way", [*WAYS, *AIO], ids=".".join)
 class Caller:
     """Calls one way over one channel, from threads or from a loop."""
 
-    def __init__(self, way: Way, path: str, transport: str) -> None:
+    def __init__(self, way: Way, path: str, transport: str, options: Options) -> None:
         self._way = way
         self._pool = futures.ThreadPoolExecutor(8)
-        self._channel = ipcd_client.channel(node=path, transport=transport)
+        self._channel = ipcd_client.channel(node=path, transport=transport, options=options)
         self._multicallable = way.multicallable(self._channel)
 
     def begin(self, request: bytes) -> futures.Future[bytes]:
@@ -55,15 +57,15 @@ class Caller:
 class LoopCaller:
     """The same of grpc.aio's kind."""
 
-    def __init__(self, way: Way, path: str, transport: str) -> None:
+    def __init__(self, way: Way, path: str, transport: str, options: Options) -> None:
         self._way = way
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self._channel: ipcd_client.aio.Channel = self._run(self._made(path, transport))
+        self._channel: ipcd_client.aio.Channel = self._run(self._made(path, transport, options))
 
-    async def _made(self, path: str, transport: str) -> ipcd_client.aio.Channel:
-        return ipcd_client.aio.channel(node=path, transport=transport)
+    async def _made(self, path: str, transport: str, options: Options) -> ipcd_client.aio.Channel:
+        return ipcd_client.aio.channel(node=path, transport=transport, options=options)
 
     async def _call(self, request: bytes) -> bytes:
         multicallable = getattr(self._channel, self._way.kind)(PATH)
@@ -92,6 +94,9 @@ class LoopCaller:
 
     def _run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(LONG)
+
+
+Over = Callable[..., Caller | LoopCaller]
 
 
 class Servers:
@@ -123,20 +128,17 @@ def servers(world: Processes, way: Way) -> Servers:
 
 
 @pytest.fixture
-def caller_over(world: Processes, way: Way) -> Iterator[Callable[[str], Caller | LoopCaller]]:
+def caller_over(world: Processes, way: Way) -> Iterator[Over]:
     made: list[Caller | LoopCaller] = []
 
-    def make(transport: str) -> Caller | LoopCaller:
+    def make(transport: str, options: Options = ()) -> Caller | LoopCaller:
         kind = LoopCaller if way.how == "aio" else Caller
-        made.append(kind(way, world.socket("a"), transport))
+        made.append(kind(way, world.socket("a"), transport, options))
         return made[-1]
 
     yield make
     for caller in made:
         caller.close()
-
-
-Over = Callable[[str], Caller | LoopCaller]
 
 
 def names(error: BaseException | None, server: subprocess.Popen[str]) -> bool:
@@ -194,6 +196,20 @@ def test_ends_well_with_a_call(world: Processes, way: Way, servers: Servers, cal
     one.wait(LONG)
     assert Counter(servers.seen()) == Counter(line.decode() for line in answered)
     assert caller.begin(b"last").result(LONG) == b"two"
+
+
+@every_way
+def test_a_policy_has_it_tried_again(world: Processes, way: Way, servers: Servers, caller_over: Over) -> None:
+    """When the server dies, there is no other yet."""
+    caller = caller_over("shm", retrying(maxAttempts=5, initialBackoff="1s", maxBackoff="3s"))
+    one = servers.start("one")
+    running = caller.begin(b"hold 1")
+    eventually(lambda: servers.seen() == ["one hold 1"], "the call runs")
+    world.kill(one)
+    two = servers.start("two")
+    eventually(lambda: servers.seen() == ["one hold 1", "two hold 1"], "the call runs elsewhere")
+    two.send_signal(signal.SIGUSR1)
+    assert running.result(LONG) == b"two"
 
 
 @every_way

@@ -279,6 +279,17 @@ def test_limits_of_messages(run: Run, kind: str) -> None:
     run(main, options=options(maxRequestMessageBytes=10, maxResponseMessageBytes=20))
 
 
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+def test_whether_to_wait_for_a_server(run: Run, kind: str) -> None:
+    async def main(client: Client) -> None:
+        await asyncio.to_thread(client.server.stop(None).wait, LONG)
+        method = getattr(client.channel, kind)(PATH)
+        assert (await failure(begun(method, kind, b"", timeout=0.3)))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert (await failure(begun(method, kind, b"", wait_for_ready=False)))[0] is UNAVAILABLE
+
+    run(main, options=options(waitForReady=True))
+
+
 @pytest.mark.parametrize("config", list(INVALID)[::5])
 @every_kind
 def test_no_call_is_made_with_a_config_that_is_not_valid(run: Run, kind: str, config: str) -> None:
