@@ -47,7 +47,7 @@ REGISTER: Final = 10.0
 TOKEN: Final = 10.0
 INTRODUCE: Final = 5.0
 # A daemon that took the place of another waits for servers to register again, before it says that there are none.
-SETTLE: Final = 1.0
+SETTLE: Final = 2.0
 
 
 class LimitReached(IpcdError):

@@ -17,7 +17,10 @@ from integration.ipcctl.runs import SERVER
 from integration.manager import Manager, managing
 
 CALLER = str(Path(__file__).with_name("caller.py"))
-TIMES = 3
+TIMES = 2
+
+# The callers take all the time that there is.
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
