@@ -150,6 +150,16 @@ def test_many_events_on_fifty_nodes() -> None:
     print(f"{events} events ({told}) on {NODES} nodes: all have the same {servers} servers, {took:g} s after the last")
 
 
+def test_one_seed_is_one_history() -> None:
+    worlds = []
+    for seed in (3, 3, 4):
+        world = World(seed)
+        Turmoil(world, 8).run(1000)
+        worlds.append((world.now, {place: world.seen(place) for place in world.nodes}))
+    assert worlds[0] == worlds[1]
+    assert worlds[0] != worlds[2]
+
+
 class Copy(RuleBasedStateMachine):
     """One owner and one copy, to which anything that was ever said comes at any time, and any number of times: more
     than a link can do."""
