@@ -1,14 +1,15 @@
 """A process that calls lab.v1.Lab all the time, until it is told to stop.
 
-python caller.py NODE_SOCKET kept|new|hasty
+python caller.py NODE_SOCKET kept|new|hasty|aio
 
-kept: on one channel; new: each on a new channel, with wait_for_ready; hasty: the same without it.
+kept: on one channel; new: each on a new channel, with wait_for_ready; hasty: without it; aio: the same with asyncio.
 
 Prints "ready" once the first calls have gone well, reads a line, prints what came of all calls as JSON, and ends.
 """
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import json
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 
 import grpc
 import ipcd_client
+import ipcd_client.aio
 
 from ipcd.demo.pb.lab.v1 import lab_pb2, lab_pb2_grpc
 
@@ -30,6 +32,8 @@ def outcomes(socket: str, kind: str) -> Iterator[str]:
         while True:
             if kind == "kept":
                 yield _called(kept, wait=False)
+            elif kind == "aio":
+                yield asyncio.run(_called_aio(socket))
             else:
                 with ipcd_client.channel(node=socket) as channel:
                     yield _called(channel, wait=kind == "new")
@@ -41,6 +45,16 @@ def _called(channel: grpc.Channel, *, wait: bool) -> str:
         stub.Digest(lab_pb2.DigestRequest(data=b"x"), timeout=PATIENCE, wait_for_ready=wait)
     except grpc.RpcError as error:
         return f"{error.code().name}: {error.details()}"
+    return "ok"
+
+
+async def _called_aio(socket: str) -> str:
+    async with ipcd_client.aio.channel(node=socket) as channel:
+        stub = lab_pb2_grpc.LabStub(channel)
+        try:
+            await stub.Digest(lab_pb2.DigestRequest(data=b"x"), timeout=PATIENCE)
+        except grpc.RpcError as error:
+            return f"{error.code().name}: {error.details()}"
     return "ok"
 
 

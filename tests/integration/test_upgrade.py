@@ -17,6 +17,7 @@ from integration.ipcctl.runs import SERVER
 from integration.manager import Manager, managing
 
 CALLER = str(Path(__file__).with_name("caller.py"))
+KINDS = ("kept", "new", "hasty", "aio")
 TIMES = 2
 
 # The callers take all the time that there is.
@@ -73,23 +74,23 @@ class Callers:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_call_fails_while_the_daemon_is_replaced(manager: Manager, number: int) -> None:
     daemon = manager.start().up()
-    with serving(daemon, "one"), serving(daemon, "two"), Callers(daemon.socket, "kept", "new", "hasty") as callers:
+    with serving(daemon, "one"), serving(daemon, "two"), Callers(daemon.socket, *KINDS) as callers:
         for _ in range(TIMES):
             daemon.stop(number)
             daemon = manager.start().up()
             for name in ("one", "two"):
                 daemon.logged("server registered", f'"{name}"')
-        assert callers.results() == {"kept": {"ok"}, "new": {"ok"}, "hasty": {"ok"}}
+        assert callers.results() == {kind: {"ok"} for kind in KINDS}
 
 
 def test_no_call_fails_while_servers_are_replaced(manager: Manager) -> None:
     daemon = manager.start().up()
     with contextlib.ExitStack() as stack:
         old = stack.enter_context(serving(daemon, "0"))
-        with Callers(daemon.socket, "kept", "new", "hasty") as callers:
+        with Callers(daemon.socket, *KINDS) as callers:
             for each in range(1, 1 + TIMES):
                 fresh = stack.enter_context(serving(daemon, str(each)))
                 old.send_signal(signal.SIGTERM)
                 assert old.wait(LONG) == 0
                 old = fresh
-            assert callers.results() == {"kept": {"ok"}, "new": {"ok"}, "hasty": {"ok"}}
+            assert callers.results() == {kind: {"ok"} for kind in KINDS}
