@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 from support.simulation import How, World
 
+from ipcd.state import exchange
 from ipcd.state.catalog import Catalog
 
 SOAK = bool(os.environ.get("IPCD_SOAK"))
@@ -158,6 +159,35 @@ def test_one_seed_is_one_history() -> None:
         worlds.append((world.now, {place: world.seen(place) for place in world.nodes}))
     assert worlds[0] == worlds[1]
     assert worlds[0] != worlds[2]
+
+
+def until_all_are_linked(world: World) -> None:
+    began = world.now
+    while any(len(node.members.links) < len(world.nodes) - 1 for node in world.nodes.values()):
+        assert world.now - began < 60, {place: sorted(node.members.links) for place, node in world.nodes.items()}
+        world.run(0.5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_seed_introduces_many(seed: int) -> None:
+    """More nodes than tell one another of everybody that comes."""
+    world = World(seed)
+    world.start("n0")
+    for number in range(1, 2 * exchange.FEW):
+        world.start(f"n{number}", seeds=["n0"])
+    until_all_are_linked(world)
+    world.end("n7", How.LOST)
+    world.start("n7")
+    until_all_are_linked(world)
+    # These two give each other up, and are told of each other again.
+    world.cut("n3", "n4")
+    world.cut("n4", "n3")
+    world.run(300)
+    world.heal_all()
+    until_all_are_linked(world)
+    world.end("n0", How.SILENT)
+    world.run(10)
+    until_all_are_linked(world)
 
 
 class Copy(RuleBasedStateMachine):
