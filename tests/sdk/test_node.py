@@ -219,7 +219,7 @@ def test_the_other_server_takes_over(world: Processes, channel_to: ChannelTo, tr
     """A call that the dead server never saw is made elsewhere, however it was on its way."""
     world.daemon("a")
     servers = {name: world.server("a", name) for name in ("one", "two")}
-    channel = channel_to("a", transport=transport)
+    channel = channel_to("a", transport=transport, options=[("ipcd.spread", 1)])
     for _ in range(before):
         echo(channel)
     first = channel.route(SERVICE)

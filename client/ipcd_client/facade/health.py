@@ -82,7 +82,7 @@ class Health:
         self._changed = changed
         self._contexts: list[_Context] = []
         self._started = False
-        behavior = handler.unary_stream if handler is not None else None
+        behavior: Any = handler.unary_stream if handler is not None else None
         if handler is None or not getattr(behavior, "experimental_non_blocking", False):
             return
         for service in states.asked:

@@ -81,6 +81,10 @@ class Router:
 
     def usable(self, service: str) -> Connection | None:
         """Whose the next call of the service is; None if there is no connection with a server yet, or any more."""
+        route = self._next(service)
+        return route.connection if route is not None else None
+
+    def _next(self, service: str) -> Route | None:
         pool = self.pools.get(service)
         if pool is None:
             return None
@@ -89,7 +93,7 @@ class Router:
             if route is None:
                 return None
             if self.refresh(route.connection):
-                return route.connection
+                return route
         return None
 
     def refresh(self, connection: Connection) -> bool:
@@ -111,8 +115,7 @@ class Router:
         if not lock.acquire(timeout=left):
             raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, f"no connection for {service} before the deadline")
         try:
-            pool = self.pools.get(service)
-            known = pool.pick() if pool is not None else None
+            known = self._next(service)
             if known is not None:
                 return known
             route = self._introduced(service, deadline, wait)
