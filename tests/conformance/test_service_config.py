@@ -11,7 +11,7 @@ import grpc
 import pytest
 from conformance.configs import INVALID, UNAVAILABLE, Failing, options, policy, retrying
 from conformance.conftest import Side
-from conformance.outcomes import LONG, unary
+from conformance.outcomes import LONG, OLD_GRPCIO, unary
 from conformance.ways import PATH, Way, every_running_way, every_way, every_way_of_a_stream
 
 Start = Callable[..., Side]
@@ -389,8 +389,9 @@ def test_no_call_is_made_with_a_config_that_is_not_valid(start: Start, config: s
     side = start(channel_options=[("grpc.service_config", config)])
     code, details = unary(side.unary("UnaryEcho"))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert details.startswith("Failed to create channel to '")
-    assert details.endswith(f"':errors validating service config: {INVALID[config]}")
+    if not (OLD_GRPCIO and side.name == "grpcio"):
+        assert details.startswith("Failed to create channel to '")
+        assert details.endswith(f"':errors validating service config: {INVALID[config]}")
 
 
 @pytest.mark.parametrize("config", ["", "{", "{'a': 1}", "NaN", "{} {}"])
@@ -400,4 +401,5 @@ def test_no_call_is_made_with_what_is_no_json(start: Start, way: Way, config: st
     way.served(side, lambda request, context: request)
     error = way.failure(way.multicallable(side.channel), wait_for_ready=True)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "':JSON parsing failed: [" in error.details()
+    if not (OLD_GRPCIO and side.name == "grpcio"):
+        assert "':JSON parsing failed: [" in error.details()

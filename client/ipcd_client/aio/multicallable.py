@@ -26,6 +26,13 @@ from ipcd_client.rpc import status
 if TYPE_CHECKING:
     from ipcd_client.aio.channel import Channel
 
+    StreamUnaryBase = grpc.aio.StreamUnaryMultiCallable[Any, Any]
+    StreamStreamBase = grpc.aio.StreamStreamMultiCallable[Any, Any]
+else:
+    # Those of grpcio 1.72 take no parameters at run time.
+    StreamUnaryBase = grpc.aio.StreamUnaryMultiCallable
+    StreamStreamBase = grpc.aio.StreamStreamMultiCallable
+
 
 class Method:
     """What the four have in common: how a call of it is begun."""
@@ -163,7 +170,7 @@ class UnaryStream(Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
         return self.call(request, timeout, metadata, credentials, wait_for_ready)
 
 
-class StreamUnary(Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
+class StreamUnary(Method, StreamUnaryBase):
     """A stream of requests, one response."""
 
     kind = StreamUnaryCall
@@ -181,7 +188,7 @@ class StreamUnary(Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
         return self.call(request_iterator, timeout, metadata, credentials, wait_for_ready)
 
 
-class StreamStream(Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):
+class StreamStream(Method, StreamStreamBase):
     """A stream of requests, a stream of responses."""
 
     kind = StreamStreamCall

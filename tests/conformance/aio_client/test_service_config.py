@@ -11,7 +11,7 @@ import grpc
 import pytest
 from conformance.aio_client.conftest import Client
 from conformance.configs import INVALID, UNAVAILABLE, Failing, options, retrying
-from conformance.outcomes import LONG
+from conformance.outcomes import LONG, OLD_GRPCIO
 
 Run = Callable[..., None]
 PATH = "/conformance.v1.Echo/Configured"
@@ -79,7 +79,7 @@ def test_a_call_ends_as_its_last_attempt(run: Run, kind: str) -> None:
         handler = Failing(99, "1")
         call = begun(served(client, kind, first(handler)), kind, b"")
         assert await failure(call) == (UNAVAILABLE, "failure 3")
-        assert dict(await call.trailing_metadata()) == {"grpc-retry-pushback-ms": "1"}
+        assert (await call.trailing_metadata())["grpc-retry-pushback-ms"] == "1"
         assert handler.attempts == [None, "1", "2"]
 
     run(main, options=retrying(maxAttempts=3))
@@ -109,6 +109,8 @@ def test_one_attempt_only(run: Run, kind: str, channel_options: Any) -> None:
 @pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
 def test_a_call_is_committed_by_initial_metadata(run: Run, kind: str) -> None:
     async def main(client: Client) -> None:
+        if OLD_GRPCIO and client.name == "grpc.aio":
+            pytest.skip("grpc.aio 1.72.1 tries it again now and then")
         handler = Failing(99)
 
         def behavior(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -296,7 +298,8 @@ def test_no_call_is_made_with_a_config_that_is_not_valid(run: Run, kind: str, co
     async def main(client: Client) -> None:
         code, details = await failure(begun(served(client, kind, first(lambda request, _: request)), kind, b""))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
-        assert details.startswith("Failed to create channel to '")
-        assert details.endswith(f"':errors validating service config: {INVALID[config]}")
+        if not (OLD_GRPCIO and client.name == "grpc.aio"):
+            assert details.startswith("Failed to create channel to '")
+            assert details.endswith(f"':errors validating service config: {INVALID[config]}")
 
     run(main, options=[("grpc.service_config", config)])
