@@ -131,7 +131,7 @@ def test_bad_weather_takes_nobody_for_gone(cluster: Cluster, five: Five, weather
     e = cluster["e"]
     gone = {host.name: host.log().count("node gone") for host in cluster}
     e.weather(weather, weather)
-    end = time.monotonic() + 12.0
+    end = time.monotonic() + 8.0
     caller = five.caller
     caller.do(parts.pin, "ipcd://e")
     calls = 0
