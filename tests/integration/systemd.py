@@ -54,6 +54,8 @@ mount --make-rprivate /; mount -t cgroup2 cgroup "$1"; [ ! -d "$1/$2" ] || find 
 
 def missing() -> str:
     """Why there can be none here; empty if there can."""
+    if not os.environ.get("IPCD_SYSTEMD"):
+        return "a systemd of its own is booted only where IPCD_SYSTEMD is set"
     if os.geteuid() != 0:
         return "only root can make the namespaces that a systemd of its own needs"
     lacking = [tool for tool in (BINARY, "unshare", "nsenter", "ip", "systemctl") if not shutil.which(tool)]

@@ -34,7 +34,7 @@ TCP = {
     "half a preamble": (PEER[:11], "no-preamble"),
     "garbage as a node": (PEER + b"GET / HTTP/1.1\r\n\r\n", "unknown-type"),
     "oversized as a node": (PEER + OVERSIZED, "oversized-frame"),
-    "silent as a node": (PEER, "no-hello"),
+    "silent as a node": (PEER, "no-link"),
     "no link as a node": (PEER + HELLO, "no-link"),
 }
 
