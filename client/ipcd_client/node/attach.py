@@ -10,9 +10,10 @@ from typing import Final, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from ipcd_client.errors import IpcdError, WireError
+from ipcd_client.errors import ChannelClosed, IpcdError, WireError
 from ipcd_client.frame.settings import RESET_DEADLINE, Settings
 from ipcd_client.node import introduction
+from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
@@ -102,6 +103,7 @@ class Attachment:
         """The live connection.
 
         Raises:
+            ChannelClosed: it has no users any more.
             NoDaemon, IpcdError: as `connect` does.
         """
         connection = self._connection
@@ -111,6 +113,9 @@ class Attachment:
             if connection.usable:
                 return connection
         with self._lock:
+            if not self._users:
+                # A thread that has outlived its channel: nobody would close what it makes.
+                raise ChannelClosed(status.CHANNEL_CLOSED)
             connection = self._connection
             if connection is None or not connection.usable:
                 if connection is not None:
