@@ -132,12 +132,14 @@ def reason(wire: Wire, choice: node_pb2.Candidate) -> str:
     return f"{wire.kind}: {wire.why_not}" if wire.why_not else choice.reason
 
 
-def unanswered(error: CallFailed, usable: bool) -> IpcdError:
-    """What a failed question to the daemon means: its answer; or, where the connection is not `usable` any more, that
-    it has gone meanwhile, so that its successor may be asked."""
-    if usable or error.code is not grpc.StatusCode.UNAVAILABLE:
-        return error
-    return WireClosed(error.details)
+def check_answered(error: CallFailed, usable: bool) -> None:
+    """After a failed question to the daemon: its answer stands, unless the connection is not `usable` any more.
+
+    Raises:
+        WireClosed: the daemon has gone meanwhile, so that its successor may be asked.
+    """
+    if not usable and error.code is grpc.StatusCode.UNAVAILABLE:
+        raise WireClosed(error.details) from error
 
 
 def not_attached(path: str, error: WireError) -> IpcdError:

@@ -233,7 +233,8 @@ class LoopRouter:
                 async with self.attachment().opening:
                     data, fds = await daemon.call(_OPEN, request.SerializeToString(), timeout=DIAL_TIMEOUT)
         except CallFailed as error:
-            raise introduction.unanswered(error, daemon.usable) from error
+            introduction.check_answered(error, daemon.usable)
+            raise
         try:
             return node_pb2.OpenReply.FromString(data), fds
         except DecodeError as error:

@@ -258,7 +258,8 @@ class Router:
             try:
                 reply, fds = attach.call(daemon, "Open", request, node_pb2.OpenReply, until)
             except CallFailed as error:
-                raise introduction.unanswered(error, daemon.usable) from error
+                introduction.check_answered(error, daemon.usable)
+                raise
             self._undialed = None
             peer = introduction.name_of(reply.choice.server)
             if fds:
