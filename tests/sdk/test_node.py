@@ -203,6 +203,7 @@ def test_transport_that_cannot_be_had(world: Processes, channel_to: ChannelTo) -
     with ipcd_client.channel("ipcd-node:", node=world.socket("a")) as channel:
         address = status(channel)
     world.daemon("b", "--listen", "127.0.0.1:0", "--peer", address)
+    echo(channel_to("b"), wait_for_ready=True)  # the nodes know each other
     for transport in ("shm", "unix"):
         with pytest.raises(grpc.RpcError) as raised:
             echo(channel_to("b", transport=transport), wait_for_ready=False)

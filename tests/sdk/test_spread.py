@@ -102,7 +102,9 @@ def test_weights_count(world: Processes, caller: Callable[..., Who]) -> None:
     who = caller("a")
     all_of(who, {"one", "three"})
     counts = Counter(who() for _ in range(400))
-    assert counts == {"three": 300, "one": 100}
+    # Thirds add up to one or to almost one: a turn more or less.
+    assert counts.keys() == {"three", "one"}
+    assert abs(counts["three"] - 300) <= 1
 
 
 def test_a_weight_of_0_is_for_when_there_is_no_other(world: Processes, caller: Callable[..., Who]) -> None:
