@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -21,6 +21,9 @@ from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.options import Options
 
 log = logging.getLogger("ipcd_client")
+
+# Seconds after which a thread that waits for the server's end lets handlers of signals run.
+_SIGNALS: Final = 0.5
 
 
 class Server(grpc.Server):
@@ -91,7 +94,14 @@ class Server(grpc.Server):
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """True if `timeout` seconds passed first; as grpcio does."""
-        return not self._serving.stopped.wait(timeout)
+        stopped = self._serving.stopped
+        if timeout is not None:
+            return not stopped.wait(timeout)
+        # A signal that comes just before the thread sleeps does not wake it, and its handler may be who stops the
+        # server: so it looks again now and then, as grpcio does.
+        while not stopped.wait(_SIGNALS):
+            pass
+        return False
 
     def __del__(self) -> None:
         serving: Serving | None = getattr(self, "_serving", None)
