@@ -9,7 +9,8 @@ from typing import Final
 from ipcd_client import __version__
 from ipcd_client.errors import IpcdError, WireClosed
 from ipcd_client.frame.settings import Settings
-from ipcd_client.loop.connection import HELLO_TIMEOUT, Connection
+from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.life import HELLO_TIMEOUT
 from ipcd_client.loop.stream import close_all
 from ipcd_client.node import introduction
 from ipcd_client.pb.ipcd.v1 import node_pb2

@@ -9,7 +9,8 @@ from typing import Final
 
 from ipcd_client.errors import IpcdError, WireClosed, WireError
 from ipcd_client.loop import dial
-from ipcd_client.loop.connection import HELLO_TIMEOUT, Connection
+from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.life import HELLO_TIMEOUT
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node import introduction
 from ipcd_client.node.attach import API, SETTINGS

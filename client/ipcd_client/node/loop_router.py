@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError
 from ipcd_client.errors import ChannelClosed, IpcdError, NoDaemon, NodeError, ProtocolError, WireClosed, WireError
 from ipcd_client.frame.settings import Settings
 from ipcd_client.loop import dial
-from ipcd_client.loop.connection import HELLO_TIMEOUT, Connection
+from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.life import HELLO_TIMEOUT
 from ipcd_client.node import attach, introduction, loop_attach
 from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, DIRECT_TIMEOUT, RETRY_FIRST, RETRY_MOST
 from ipcd_client.node.pool import REFRESH, SPREAD, Pool

@@ -17,7 +17,8 @@ from ipcd_client.aio.dispatch import Server
 from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireTimeout
 from ipcd_client.frame import codec
 from ipcd_client.frame.settings import GOAWAY_TIMEOUT, GOAWAY_VIOLATION, Settings
-from ipcd_client.loop.connection import Connection, TooFarBehind
+from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.life import TooFarBehind
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire import memory
 from ipcd_client.wire.fds import Fd
