@@ -16,7 +16,7 @@ from ipcd_client.frame import codec
 from ipcd_client.frame.codec import HEADER_SIZE
 from ipcd_client.testing.shm_hand import CAPACITY, Ends, RawSegment, begun, sending
 from ipcd_client.testing.wire_factories import FACTORIES, ShmFactory, agree
-from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, Worker, message, pass_on, raw, ready, soon, transfer
+from ipcd_client.testing.wire_tools import LIMIT, MAX_FRAME, Worker, fill, message, pass_on, raw, ready, soon, transfer
 from ipcd_client.wire import segment
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.shm import ShmWire
@@ -301,6 +301,16 @@ def test_an_end_wakes_writers_in_other_threads(factory: ShmFactory) -> None:
                 time.sleep(0)
             one.abort()
         other.abort()
+
+
+def test_an_unread_offer_is_no_room_to_write() -> None:
+    """As long as nothing is agreed, all goes over the socket, where the peer's offer may lie for a while."""
+    sockets = ShmFactory().sockets()
+    with ready((ShmWire(sockets[0], peer="other"), ShmWire(sockets[1], peer="one"))) as (one, other):
+        fill(one)
+        assert other.recv() is not None
+        assert one.poll(LIMIT)
+        fill(one)
 
 
 def send_until_late(wire: Wire) -> None:

@@ -120,6 +120,13 @@ class FlowContract(PairContract):
                 other.recv() or other.poll(0.01)
         assert waiting.join() is True
 
+    def test_what_is_there_to_read_is_no_room_to_write(self, ends: Ends) -> None:
+        one, other = ends
+        fill(one)
+        other.send(message(b"unread"))
+        assert one.poll(LIMIT)
+        assert not one.poll_write(0.05)
+
     def test_waits_end_at_their_deadline(self, ends: Ends) -> None:
         one, _ = ends
         for timeout in (0.0, 0.05):

@@ -354,12 +354,12 @@ class ShmWire(Wire):
             if also >= 0:
                 poller.register(also, select.POLLIN)
             if write:
-                self._register_writing(poller, held[1], held[2])
+                self._register_writing(poller, held[1], held[2], select.POLLIN)
         return bool(poller.poll(0 if timeout == 0 else millis(timeout)))
 
-    def _register_writing(self, poller: select.poll, out: Outgoing | None, sock: socket.socket) -> None:
+    def _register_writing(self, poller: select.poll, out: Outgoing | None, sock: socket.socket, also: int) -> None:
         if self._control.backlog:
-            poller.register(sock, select.POLLIN | select.POLLOUT)
+            poller.register(sock, select.POLLOUT | also)
         if self._queued and out is not None:
             poller.register(out.freed, select.POLLIN)
 
@@ -369,7 +369,8 @@ class ShmWire(Wire):
             return True
         poller = select.poll()
         poller.register(held[1], 0)  # errors and hang-ups are always told
-        self._register_writing(poller, *held)
+        # What there is to read is another thread's business, and may stay there.
+        self._register_writing(poller, *held, 0)
         ready = poller.poll(millis(timeout))
         if any(mask & _ENDED for _, mask in ready):
             # A segment would take more, but nobody will take it out.
