@@ -48,7 +48,7 @@ class Verbs:
         self.outbox: list[Buffer] = []
         self.version = 0
         self.peer = Settings(max_frame=MAX_HELLO, initial_window=0, max_streams=0)
-        self.going_away = False  # the peer takes no new calls
+        self.going_away = False  # no new calls: the peer takes none, or this end makes none
         self.draining = False  # we take no new calls
         self._next_stream = 1 if dialer else 2
         self._last_peer_stream = 0
@@ -171,7 +171,7 @@ class Verbs:
 
     def _why_not_open(self) -> str:
         if self.going_away:
-            return "the peer takes no new calls on this connection"
+            return "no new calls are made on this connection"
         if not self._hello_received or not self._hello_sent:
             return "hello has not passed both ways yet"
         if not self.peer.max_streams:

@@ -129,6 +129,9 @@ class Life:
                 tidy.grown(self)
             if self._host is not None:
                 self._host.flush_later(self)
+            elif self._parked is not None:
+                # It waits for what comes alone, and is to see to this as well.
+                self._parked.wake()
         return sent
 
     def _note(self, buffers: Sequence[Buffer]) -> None:

@@ -62,11 +62,13 @@ class Expiring(Protocol):
 class _Leader:
     __slots__ = ("ident", "jobs", "running", "turns")
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: Sequence[Job]) -> None:
         self.ident = 0
-        self.jobs: deque[Job] = deque()  # fast ones that were read and not begun
+        # That were read and not begun. Only the leader itself adds to them; who deposes it takes them away.
+        self.jobs: deque[Job] = deque(jobs)
         self.turns = 1
-        self.running = 1  # the turn whose handler is running; 0 for none
+        # The turn whose handler is running; 0 for none. 1 is the time until it begins, as perhaps no thread is free.
+        self.running = 1
 
 
 class Reactor:
@@ -225,26 +227,28 @@ class Reactor:
 
     def _spread(self, jobs: Sequence[Job]) -> None:
         """Gives jobs to threads of the executor: each slow one to one of its own, the others to a leader."""
-        leader: _Leader | None = None
+        fast = [job for job in jobs if not job.slow]
+        # A leader has all that is for it before it begins: it may have stepped down again before this thread goes on,
+        # and then it takes nothing.
+        leader = _Leader(fast) if fast and self._leader is None and not self._stopping else None
         for job in jobs:
-            if leader is not None and not job.slow:
-                leader.jobs.append(job)
-            elif job.slow or self._leader is not None or self._stopping:
+            if leader is None or job.slow:
                 self._submit(job.run, job)
-            else:
-                leader = _Leader()
+            elif job is fast[0]:
                 with self._changed:
                     self._leader = leader
-                self._submit(functools.partial(self._lead, leader, job), job)
+                self._submit(functools.partial(self._lead, leader), *fast)
 
-    def _submit(self, run: Callable[[], None], job: Job) -> None:
+    def _submit(self, run: Callable[[], None], *jobs: Job) -> None:
+        """Has the executor run it, which is to run these jobs."""
         try:
             self._executor.submit(run)
         except RuntimeError as error:
             # The user has shut the executor down.
             with self._changed:
                 self._leader = None
-            job.reject(str(error))
+            for job in jobs:
+                job.reject(str(error))
 
     def _depose(self, leader: _Leader) -> None:
         with self._changed:
@@ -258,15 +262,13 @@ class Reactor:
                 job = leader.jobs.popleft()
                 self._submit(job.run, job)
 
-    def _lead(self, leader: _Leader, first: Job) -> None:
+    def _lead(self, leader: _Leader) -> None:
         leader.ident = threading.get_ident()
-        first.run()
-        leader.running = 0
         jobs = leader.jobs
         quiet_since = monotonic()
         main = threading.main_thread()
         # At its end the interpreter joins the executor's threads, and so waits for the leader to step down.
-        while self._leader is leader and main.is_alive():
+        while self._leader is leader and (jobs or main.is_alive()):
             if not jobs:
                 found = self._read(IDLE)
                 if not found:
@@ -306,9 +308,11 @@ class Reactor:
         except (ValueError, OSError):
             return []  # closed by stop()
         jobs: list[Job] = []
-        # Those that come back into it while their turn lasts get their next one later.
+        # Those that come back into it while their turn lasts get their next one later. A leader that was deposed just
+        # after its handler ended may be in here as well, once.
         for _ in range(len(self._again)):
-            self._turn(self._again.popleft(), jobs)
+            with contextlib.suppress(IndexError):
+                self._turn(self._again.popleft(), jobs)
         for fd, mask in ready:
             connection = self._connections.get(fd)
             if connection is not None:

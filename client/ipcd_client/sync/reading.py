@@ -99,6 +99,7 @@ class Reading(Life):
             self._pump(_TURN)
             if self._poll(0):
                 self._pump(_TURN)
+            self._hand_over()
         finally:
             self._stop_reading()
 
@@ -190,8 +191,11 @@ class Reading(Life):
 
     def retire(self) -> None:
         """Makes no new calls; the connection is closed when the last one has ended."""
-        self.retired = True
-        self._closes_idle = True
+        with self._lock:
+            # Who has just chosen this connection finds no call open, or has opened one: nothing between the two.
+            self.core.going_away = True
+            self.retired = True
+            self._closes_idle = True
         if self.idle:
             self.close()
 
@@ -210,8 +214,7 @@ class Reading(Life):
         wire = self.wire
         while True:
             self._pump(_TURN)
-            if self._opened:
-                self._hand_over()
+            self._hand_over()
             if ready() or self.error is not None:
                 return
             if self._more:
@@ -342,8 +345,9 @@ class Reading(Life):
         self._waiting.wake(0)
 
     def _hand_over(self) -> None:
+        """By the thread that has the role."""
         opened, self._opened = self._opened, []
-        if self._host is not None:
+        if self._host is not None and opened:
             self._host.adopt(self, opened)
 
     def _flush_now(self) -> None:
@@ -371,8 +375,6 @@ class Reading(Life):
                 return
         if self._host is not None:
             if resume:
-                if self._opened:
-                    self._hand_over()
                 self._host.resume(self)
             if self._more:
                 self._host.read_again(self)
