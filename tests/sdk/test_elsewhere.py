@@ -214,9 +214,6 @@ def test_a_policy_has_it_tried_again(world: Processes, way: Way, servers: Server
 
 @every_way
 def test_servers_that_end_and_die_under_load(world: Processes, way: Way, servers: Servers, caller_over: Over) -> None:
-    if way.kind.startswith("stream") and not os.environ.get("IPCD_SOAK"):
-        # Not mended yet: see "Limits, for now" in the README.
-        pytest.skip("now and then a call with streamed requests that begins as its server drains lasts until the grace")
     caller = caller_over("auto")
     old = servers.start("0")
     over = threading.Event()
