@@ -11,7 +11,7 @@ import grpc
 import pytest
 from conformance.configs import INVALID, UNAVAILABLE, Failing, options, policy, retrying
 from conformance.conftest import Side
-from conformance.outcomes import LONG, OLD_GRPCIO, unary
+from conformance.outcomes import BEGUN, LONG, OLD_GRPCIO, unary
 from conformance.ways import PATH, Way, every_running_way, every_way, every_way_of_a_stream
 
 Start = Callable[..., Side]
@@ -215,7 +215,7 @@ def test_a_deadline_covers_all_attempts(start: Start, way: Way) -> None:
     side = start(channel_options=retrying(initialBackoff="60s", maxBackoff="60s"))
     handler = Failing(99)
     way.served(side, handler)
-    error = way.failure(way.multicallable(side.channel), timeout=0.3)
+    error = way.failure(way.multicallable(side.channel), timeout=BEGUN)
     assert (error.code(), error.details()) == (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
     assert handler.attempts == [None]
 

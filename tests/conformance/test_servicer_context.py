@@ -238,8 +238,8 @@ def test_no_time_remains(side: Side) -> None:
         side.serve("unary_unary", behavior)(b"", timeout=0.2)
     assert raised.value.code() is StatusCode.DEADLINE_EXCEEDED
     assert over.wait(LONG)
-    assert 0 < seen[0] <= 0.2
     # Two clocks may differ by a little.
+    assert 0 < seen[0] <= 0.21
     assert 0 <= seen[1] < 0.05
 
 
