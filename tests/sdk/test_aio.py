@@ -84,6 +84,45 @@ def test_threads_call_a_loop(world: Processes, transport: str) -> None:
         assert channel.unary_unary(f"/{SERVICE}/UnaryEcho")(large, timeout=LONG) == large
 
 
+def test_many_calls_that_wait_for_a_server(world: Processes, transport: str) -> None:
+    """They share one introduction, so that there may be any number of them; each can give up for itself."""
+    world.daemon("a")
+
+    async def main() -> None:
+        async with ipcd_client.aio.channel(node=world.socket("a"), transport=transport) as channel:
+            method = unary(channel)
+            calls = [method(b"%d" % number, wait_for_ready=True, timeout=LONG) for number in range(200)]
+            hasty = [method(b"", wait_for_ready=True, timeout=0.1) for _ in range(20)]
+            for call in hasty:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            await asyncio.to_thread(world.aio_server, "a", "one")
+            assert await asyncio.gather(*calls) == [b"%d" % number for number in range(200)]
+
+    run(main)
+
+
+def test_nobody_waits_for_a_server_any_more(world: Processes, transport: str) -> None:
+    world.daemon("a")
+
+    async def main() -> None:
+        async with ipcd_client.aio.channel(node=world.socket("a"), transport=transport) as channel:
+            calls = [unary(channel)(b"", wait_for_ready=True, timeout=LONG) for _ in range(20)]
+            await asyncio.sleep(0.1)
+            for call in calls:
+                assert call.cancel()
+            assert await asyncio.gather(*(call.code() for call in calls)) == [grpc.StatusCode.CANCELLED] * 20
+            await asyncio.sleep(0)
+            # It does not go on for nobody; and who comes then begins another.
+            assert not [task for task in asyncio.all_tasks() if "_introduced" in repr(task)]
+            late = unary(channel)(b"late", wait_for_ready=True, timeout=LONG)
+            await asyncio.to_thread(world.aio_server, "a", "one")
+            assert await late == b"late"
+
+    run(main)
+
+
 def test_ten_thousand_calls_at_once(world: Processes, transport: str) -> None:
     """All of them are open at one time, over one connection; what they took is given back."""
     world.daemon("a")

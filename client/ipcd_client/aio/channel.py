@@ -12,6 +12,7 @@ from grpc.aio import UsageError
 from ipcd_client.aio.call import Deserializer, Serializer
 from ipcd_client.aio.exchange import Exchange
 from ipcd_client.aio.multicallable import Method, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from ipcd_client.loop.alarms import Alarms
 from ipcd_client.node import target as targets
 from ipcd_client.node.loop_router import LoopNodeRouter, LoopRouter, Route
 from ipcd_client.node.paths import default_socket
@@ -47,6 +48,7 @@ class Channel(grpc.aio.Channel):
         self.options = Options.parse(options)
         self.service_config = service_config.given(self.options.service_config, target)
         throttling = self.service_config.throttling
+        self.alarms: Alarms | None = None
         self.throttle = None if throttling is None else Throttle(throttling)
         self.exchanges: set[Exchange] = set()
         self._closed = False
@@ -91,6 +93,8 @@ class Channel(grpc.aio.Channel):
                 exchange.cancel(status.CHANNEL_CLOSED)
             for ended in running:
                 ended.cancel()
+            if self.alarms is not None:
+                self.alarms.close()
             self.router.close()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:

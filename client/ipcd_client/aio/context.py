@@ -44,7 +44,6 @@ class ServicerContext(Base):
     started = False  # the task has
     _abort: AbortError | None = None
     _news: Waiters | None = None
-    _timer: asyncio.TimerHandle | None = None
     _deadline: float | None = None
     _callbacks: list[Callback] | None = None
     _over = False
@@ -67,7 +66,7 @@ class ServicerContext(Base):
         self._loop = loop
         if call.timeout is not None:
             self._deadline = loop.time() + call.timeout
-            self._timer = loop.call_at(self._deadline, self._expired)
+            connection.alarms.expect(self, self._deadline)
         call.user = self
 
     # -- grpc.aio.ServicerContext -----------------------------------------------------------------
@@ -317,8 +316,8 @@ class ServicerContext(Base):
     def ended(self) -> None:
         """The handler is done."""
         call = self._call
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._deadline is not None:
+            self._connection.alarms.forget(self)
         if self._outgoing:
             close_all(self._take_outgoing())
         if "fds" in call.__dict__:
@@ -343,7 +342,8 @@ class ServicerContext(Base):
         if not self._call.active:
             raise Misused(f"RPC already finished: {self._call.cancelled or 'its status was sent'}")
 
-    def _expired(self) -> None:
+    def expire(self) -> None:
+        """The deadline has passed. (Expiring)"""
         self.give_up(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED, "the deadline passed")
 
 

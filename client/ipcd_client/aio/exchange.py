@@ -13,6 +13,7 @@ import grpc
 from ipcd_client.errors import IpcdError
 from ipcd_client.frame.codec import Metadata
 from ipcd_client.frame.settings import RESET_CANCEL, RESET_DEADLINE
+from ipcd_client.loop.alarms import Alarms
 from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node.introduction import ATTEMPTS
@@ -32,6 +33,7 @@ class Origin(Protocol):
     exchanges: set[Exchange]  # those that run
     options: Options
     throttle: retry.Throttle | None
+    alarms: Alarms | None  # made with the first deadline
 
 
 class Exchange(Waiters):
@@ -39,6 +41,7 @@ class Exchange(Waiters):
     config says of the method. Begun by `begin`."""
 
     __slots__ = (
+        "_alarms",
         "_callbacks",
         "_connecting",
         "_data",
@@ -55,7 +58,6 @@ class Exchange(Waiters):
         "_restarts",
         "_resuming",
         "_service",
-        "_timer",
         "_wait",
         "cancelled_here",
         "connection",
@@ -95,10 +97,15 @@ class Exchange(Waiters):
             self._configure(config)
         self._callbacks: list[Callable[[], None]] | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._deadline = self._timer = None
+        self._deadline: float | None = None
+        self._alarms: Alarms | None = None
         if timeout is not None:
             self._deadline = self._loop.time() + timeout
-            self._timer = self._loop.call_later(max(0.0, timeout), self._expire)
+            alarms = origin.alarms
+            if alarms is None or alarms.loop is not self._loop:
+                alarms = origin.alarms = Alarms(self._loop)
+            self._alarms = alarms
+            alarms.expect(self, self._deadline)
         origin.exchanges.add(self)
 
     def _configure(self, config: MethodConfig) -> None:
@@ -122,7 +129,7 @@ class Exchange(Waiters):
         """Sends the call, at once if there is a connection for it."""
         self._resuming = None
         if self._deadline is not None and self._deadline <= self._loop.time():
-            self._expire()
+            self.expire()
             return
         connection = self._origin.router.usable(self._service)
         if connection is not None:
@@ -133,9 +140,12 @@ class Exchange(Waiters):
     async def _connect(self) -> None:
         try:
             route = await self._origin.router.connect(self._service, wait=self._wait)
-        except IpcdError as error:
+        except Exception as error:
+            if not isinstance(error, IpcdError):
+                log.exception("%s: no connection", self._method)
             self._connecting = None
-            if self.state.fail(error.code, str(error)):
+            code = error.code if isinstance(error, IpcdError) else grpc.StatusCode.INTERNAL
+            if self.state.fail(code, str(error)):
                 self.progressed()
         else:
             self._connecting = None
@@ -242,7 +252,8 @@ class Exchange(Waiters):
         elif self.state.fail(code, details):
             self.progressed()
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """The deadline has passed. (Expiring)"""
         self.end(grpc.StatusCode.DEADLINE_EXCEEDED, status.DEADLINE_EXCEEDED, RESET_DEADLINE)
 
     def progressed(self) -> None:
@@ -259,8 +270,8 @@ class Exchange(Waiters):
         self._over = True
         if self._resuming is not None:
             self._resuming.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._alarms is not None:
+            self._alarms.forget(self)
         if self._connecting is not None:
             self._connecting.cancel()
         self._origin.exchanges.discard(self)

@@ -23,6 +23,7 @@ from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Buffer
 from ipcd_client.frame.connection import Connection as Core
 from ipcd_client.frame.settings import Settings
+from ipcd_client.loop.alarms import Alarms
 from ipcd_client.loop.stream import close_all
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.rpc.call import ClientCall, ServerCall
@@ -84,6 +85,7 @@ class Life(ABC):
         self._shrinks = True  # as far as is known, there is memory to give back
         self._loop = asyncio.get_running_loop()
         self.heard = self._loop.time()  # when the last frame came
+        self.alarms = Alarms(self._loop)  # the deadlines of calls that the peer has made
         self._backlog_most = backlog_most
         self._calls: dict[int, ClientCall | ServerCall] = {}
         self._news = Waiters()  # of the connection: hello, its end, room in the backlog, no calls left
@@ -180,6 +182,7 @@ class Life(ABC):
             self._again.cancel()
         if self._checking is not None:
             self._checking.cancel()
+        self.alarms.close()
         self._loop.remove_reader(self._fd)
         if self._writing:
             self._loop.remove_writer(self._fd)

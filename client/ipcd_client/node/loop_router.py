@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -43,6 +43,14 @@ class Route(NamedTuple):
     caller: str = ""  # the caller's node
 
 
+class _Making:
+    """An introduction under way, and how many calls wait for it."""
+
+    def __init__(self, introduced: Coroutine[Any, Any, Route]) -> None:
+        self.task = asyncio.get_running_loop().create_task(introduced)
+        self.waiting = 0
+
+
 class LoopRouter:
     """The routes of one channel, a pool for each service, on the loop that first uses it. `settings`: limits for
     connections with servers. `spread`: servers of one service that share the calls."""
@@ -59,7 +67,7 @@ class LoopRouter:
         self._retry_at = 0.0
         self._refreshing: asyncio.Task[None] | None = None
         self._attachment: loop_attach.Attachment | None = None
-        self._making: dict[str, asyncio.Task[Route]] = {}
+        self._making: dict[tuple[str, bool], _Making] = {}  # by service, and whether it waits for a server
         self._closed = False
 
     def attachment(self) -> loop_attach.Attachment:
@@ -75,6 +83,9 @@ class LoopRouter:
             return None
         if self._attachment is not None and self._attachment.version != self._seen:
             self._look(self._attachment)
+        only = pool.only
+        if only is not None and only.connection.usable:
+            return only.connection
         route = pool.pick()
         return route.connection if route is not None else None
 
@@ -92,21 +103,32 @@ class LoopRouter:
                 return route
             if self._closed:
                 raise ChannelClosed(status.CHANNEL_CLOSED)
-            if wait:
-                # Its caller alone waits that long, and for as long as it wants.
-                return self._kept(service, await self._introduced(service, wait=True))
-            making = self._making.get(service)
-            if making is None:
-                # A task of its own: those who wait may give up one by one.
-                making = asyncio.get_running_loop().create_task(self._introduced(service, wait=False))
-                self._making[service] = making
-                making.add_done_callback(lambda task: self._made(service, task))
-            return await asyncio.shield(making)
+            return await self._make(service, wait=wait)
 
-    def _made(self, service: str, task: asyncio.Task[Route]) -> None:
-        self._making.pop(service, None)
+    async def _make(self, service: str, *, wait: bool) -> Route:
+        """An introduction for all calls of the service that ask for one now, in a task of its own: those who wait for
+        it may give up one by one, and with the last of them, so does it."""
+        making = self._making.get((service, wait))
+        if making is None:
+            making = self._making[service, wait] = _Making(self._introduced(service, wait=wait))
+            making.task.add_done_callback(lambda task: self._made(service, making, task))
+        making.waiting += 1
+        try:
+            return await asyncio.shield(making.task)
+        finally:
+            making.waiting -= 1
+            if not making.waiting and not making.task.done():
+                making.task.cancel()
+                self._forget(making)
+
+    def _made(self, service: str, making: _Making, task: asyncio.Task[Route]) -> None:
+        self._forget(making)
         if not task.cancelled() and task.exception() is None:
             self._kept(service, task.result())
+
+    def _forget(self, making: _Making) -> None:
+        for key in [key for key, one in self._making.items() if one is making]:
+            del self._making[key]
 
     def _kept(self, service: str, route: Route) -> Route:
         if self._closed:
@@ -248,7 +270,7 @@ class LoopRouter:
             return
         self._closed = True
         for making in list(self._making.values()):
-            making.cancel()
+            making.task.cancel()
         if self._refreshing is not None:
             self._refreshing.cancel()
         routes = [route for pool in self.pools.values() for route in pool]
