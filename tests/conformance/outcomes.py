@@ -14,6 +14,15 @@ BEGUN = 2.0  # seconds in which a call reaches its handler on a busy machine, wh
 OLD_GRPCIO = tuple(int(part) for part in grpc.__version__.split(".")[:2]) < (1, 80)
 
 
+def raises(text: str) -> Callable[..., Any]:
+    """A function of the program's that fails."""
+
+    def function(_: Any) -> Any:
+        raise RuntimeError(text)
+
+    return function
+
+
 def unary(call: Callable[..., Any], request: Any = b"", **arguments: Any) -> tuple[Any, ...]:
     """Of a call with one answer: (answer,), or (code, details)."""
     try:

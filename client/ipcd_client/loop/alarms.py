@@ -11,17 +11,12 @@ import asyncio
 from collections.abc import Callable
 from math import inf
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final
+
+from ipcd_client.rpc.deadline import Expiring
 
 # To look through all of them takes this share of the time at most: with very many, some are told a little late.
 _SHARE: Final = 0.1
-
-
-class Expiring(Protocol):
-    """Something with a deadline."""
-
-    def expire(self) -> None:
-        """The deadline has passed."""
 
 
 class Alarms:

@@ -108,10 +108,11 @@ class LoopRouter:
     async def _make(self, service: str, *, wait: bool) -> Route:
         """An introduction for all calls of the service that ask for one now, in a task of its own: those who wait for
         it may give up one by one, and with the last of them, so does it."""
-        making = self._making.get((service, wait))
+        key = (service, wait)
+        making = self._making.get(key)
         if making is None:
-            making = self._making[service, wait] = _Making(self._introduced(service, wait=wait))
-            making.task.add_done_callback(lambda task: self._made(service, making, task))
+            making = self._making[key] = _Making(self._introduced(service, wait=wait))
+            making.task.add_done_callback(lambda task: self._made(key, making, task))
         making.waiting += 1
         try:
             return await asyncio.shield(making.task)
@@ -119,15 +120,16 @@ class LoopRouter:
             making.waiting -= 1
             if not making.waiting and not making.task.done():
                 making.task.cancel()
-                self._forget(making)
+                self._forget(key, making)
 
-    def _made(self, service: str, making: _Making, task: asyncio.Task[Route]) -> None:
-        self._forget(making)
+    def _made(self, key: tuple[str, bool], making: _Making, task: asyncio.Task[Route]) -> None:
+        self._forget(key, making)
         if not task.cancelled() and task.exception() is None:
-            self._kept(service, task.result())
+            self._kept(key[0], task.result())
 
-    def _forget(self, making: _Making) -> None:
-        for key in [key for key, one in self._making.items() if one is making]:
+    def _forget(self, key: tuple[str, bool], making: _Making) -> None:
+        # Whoever came after it was given up may have begun another.
+        if self._making.get(key) is making:
             del self._making[key]
 
     def _kept(self, service: str, route: Route) -> Route:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 # Sync grpcio's time_remaining() of a call without a deadline is a huge number, not None. This one is its.
 FOREVER: Final = 9223372036.854775
+
+
+class Expiring(Protocol):
+    """Something with a deadline, of which a driver tells it."""
+
+    def expire(self) -> None:
+        """The deadline has passed."""
 
 
 def at(timeout: float | None, now: float) -> float | None:

@@ -28,6 +28,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from ipcd_client.rpc.call import ServerCall
+from ipcd_client.rpc.deadline import Expiring
 from ipcd_client.sync import spin
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
 from ipcd_client.wire.fds import Fd
@@ -50,13 +51,6 @@ class Job(Protocol):
 
     def reject(self, why: str) -> None:
         """No thread will run it."""
-
-
-class Expiring(Protocol):
-    """Something with a deadline."""
-
-    def expire(self) -> None:
-        """The deadline has passed."""
 
 
 class _Leader:
