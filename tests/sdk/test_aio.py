@@ -123,6 +123,27 @@ def test_nobody_waits_for_a_server_any_more(world: Processes, transport: str) ->
     run(main)
 
 
+def test_a_mistake_of_ours_while_connecting_ends_the_call(
+    world: Processes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody would end it otherwise, but its deadline."""
+
+    async def main() -> None:
+        async with ipcd_client.aio.channel(node=world.socket("a")) as channel:
+
+            async def connect(service: str, *, wait: bool) -> Any:
+                raise RuntimeError(f"{service} {wait}")
+
+            monkeypatch.setattr(channel.router, "connect", connect)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await unary(channel)(b"x", timeout=LONG)
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert caught.value.details() == f"{SERVICE} False"
+
+    run(main)
+    assert f"/{SERVICE}/UnaryEcho: no connection" in caplog.text
+
+
 def test_ten_thousand_calls_at_once(world: Processes, transport: str) -> None:
     """All of them are open at one time, over one connection; what they took is given back."""
     world.daemon("a")

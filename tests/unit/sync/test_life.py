@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Sequence
+from time import monotonic, sleep
 from typing import Any, cast
 
+import grpc
 from ipcd_client.errors import WireClosed
+from ipcd_client.frame.codec import Buffer
 from ipcd_client.frame.settings import Settings
+from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.sync.connection import Connection
 from ipcd_client.sync.host import Host
+from ipcd_client.wire.fds import Fd
 from ipcd_client.wire.unix import UnixWire
+
+LIMIT = 10.0
 
 
 class Slow:
@@ -40,3 +48,65 @@ def test_the_descriptor_is_open_when_the_host_is_told() -> None:
     assert host.open is True
     other.close()
     connection.wire.abort()
+
+
+def linked() -> tuple[Connection, Connection, Holding]:
+    """Two ends that have greeted each other; the caller's wire, which can be kept from sending."""
+    one, other = socket.socketpair()
+    wire = Holding(one, peer="the callee")
+    caller = Connection(wire, Settings(accept_calls=False), dialer=True)
+    callee = Connection(UnixWire(other, peer="the caller"), Settings(), dialer=False)
+    callee.look()
+    caller.handshake()
+    return caller, callee, wire
+
+
+class Holding(UnixWire):
+    """Takes nothing at once while it holds."""
+
+    holds = False
+
+    def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
+        if not self.holds:
+            return super().send(buffers, fds)
+        self._enqueue(buffers, fds)
+        return False
+
+
+def test_a_connection_that_is_retired_refuses_new_calls_at_once() -> None:
+    """Who has chosen it just before is told so, and goes elsewhere; what is under way goes on."""
+    caller, callee, _ = linked()
+    running, late = ClientCall("/s/m", 1000), ClientCall("/s/m", 1000)
+    caller.start(running, message=b"", end=True)
+    caller.retire()
+    assert caller.ask("/s/m", b"", None, 1000) is None
+    caller.start(late, message=b"", end=True)
+    assert late.refused
+    assert (running.code, caller.error) == (None, None)
+    caller.end(running, grpc.StatusCode.CANCELLED, "enough")
+    assert caller.error is not None
+    callee.close()
+
+
+def test_a_reader_that_is_parked_sends_what_another_thread_has_left() -> None:
+    caller, callee, wire = linked()
+    call = ClientCall("/s/m", 1000)
+    caller.start(call)
+    reader = threading.Thread(target=caller.wait, args=(call.stream, lambda: call.done, monotonic() + LIMIT))
+    reader.start()
+    until = monotonic() + LIMIT
+    while caller._parked is None and monotonic() < until:
+        sleep(0.001)
+    wire.holds = True
+    caller.close_send(call)
+    wire.holds = False
+    callee.look()
+    served = callee._calls[call.stream]
+    assert isinstance(served, ServerCall)
+    assert callee.wait(call.stream, lambda: served.requests_ended, monotonic() + LIMIT)
+    assert served.requests_ended
+    callee.finish(served, 0)
+    reader.join(LIMIT)
+    assert call.code is grpc.StatusCode.OK
+    caller.close()
+    callee.close()
