@@ -71,12 +71,13 @@ class Reading(Life):
                 else:
                     self._reading = True
             if waiter is None:
+                # What this was ready for, another thread may have taken meanwhile: then it goes on.
                 self._read_for_all(ready, deadline)
-                return ready() or self.error is not None
-            try:
-                waiter.sleep(deadline)
-            finally:
-                self._stop_waiting(stream, waiter)
+            else:
+                try:
+                    waiter.sleep(deadline)
+                finally:
+                    self._stop_waiting(stream, waiter)
             if deadline is not None and monotonic() >= deadline:
                 return ready() or self.error is not None
         return True

@@ -110,3 +110,31 @@ def test_a_reader_that_is_parked_sends_what_another_thread_has_left() -> None:
     assert call.code is grpc.StatusCode.OK
     caller.close()
     callee.close()
+
+
+def test_a_wait_goes_on_when_another_thread_has_taken_what_came() -> None:
+    caller, callee, _ = linked()
+    # As when the other thread is quicker, each time: what makes it ready is gone when the wait looks again.
+    seen = []
+
+    def ready() -> bool:
+        seen.append(bool(caller._pongs))
+        caller._pongs.clear()
+        return seen[-1]
+
+    def answer() -> None:
+        while seen.count(True) < 2:
+            caller.core.outbox.clear()
+            caller._push(caller.core.ping(b"12345678"))
+            callee.look()
+            sleep(0.02)
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    begun = monotonic()
+    assert not caller.wait(0, ready, begun + 0.5)
+    assert monotonic() - begun >= 0.5
+    assert seen.count(True) > 1
+    answering.join(LIMIT)
+    for end in (caller, callee):
+        end.fail(WireClosed("over"))
