@@ -1,8 +1,9 @@
-"""What became of a call, in a form to compare."""
+"""What became of a call, in a form to compare; and what several tests let a program do with it."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -38,3 +39,17 @@ def stream(call: Callable[..., Any], request: Any = b"", **arguments: Any) -> tu
     with contextlib.suppress(grpc.RpcError):
         got.extend(answers)
     return got, answers.code(), answers.details()
+
+
+class Held:
+    """A handler that holds its call until it is told of the call's end. `entered`: it runs; `ended`: it was told."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.ended = threading.Event()
+
+    def __call__(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        assert context.add_callback(self.ended.set)
+        self.entered.set()
+        assert self.ended.wait(LONG)
+        return b""

@@ -19,7 +19,7 @@ import ipcd_client
 import pytest
 from conformance.conftest import Side
 from conformance.echo import SERVICE, Echo
-from conformance.outcomes import LONG
+from conformance.outcomes import LONG, Held
 from conformance.ways import Way, every_running_way, every_way
 from grpc import ChannelConnectivity, StatusCode
 
@@ -48,40 +48,26 @@ def test_use_after_close(side: Side, way: Way) -> None:
 
 @every_running_way
 def test_close_ends_calls_under_way(side: Side, way: Way) -> None:
-    entered, ended = threading.Event(), threading.Event()
-
-    def wait(request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.add_callback(ended.set)
-        entered.set()
-        assert ended.wait(LONG)
-        return b""
-
-    way.served(side, wait)
+    held = Held()
+    way.served(side, held)
     call = way.begin(way.multicallable(side.channel))
-    assert entered.wait(LONG)
+    assert held.entered.wait(LONG)
     side.channel.close()
     assert call.code() is StatusCode.CANCELLED
     assert "Channel closed!" in call.details()
     assert (call.cancelled(), call.done(), call.cancel()) == (False, True, False)
     with pytest.raises(grpc.RpcError):
         call.result()
-    assert ended.wait(LONG)
+    assert held.ended.wait(LONG)
 
 
 @pytest.mark.parametrize("way", [Way("unary_unary", "call"), Way("stream_unary", "call")], ids=".".join)
 def test_close_wakes_a_blocking_call(side: Side, way: Way) -> None:
-    entered, ended = threading.Event(), threading.Event()
-
-    def wait(request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.add_callback(ended.set)
-        entered.set()
-        assert ended.wait(LONG)
-        return b""
-
-    way.served(side, wait)
+    held = Held()
+    way.served(side, held)
 
     def close() -> None:
-        assert entered.wait(LONG)
+        assert held.entered.wait(LONG)
         side.channel.close()
 
     closer = threading.Thread(target=close)

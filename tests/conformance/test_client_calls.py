@@ -322,7 +322,9 @@ def test_the_deadline_ends_the_call(side: Side, way: Way) -> None:
 
     def wait(request: bytes, context: Context) -> bytes:
         if not context.add_callback(ended.set):
-            ended.set()  # it has begun too late, and hears that at once
+            # It has begun too late, and hears that at once.
+            assert not context.is_active()
+            ended.set()
         assert ended.wait(LONG)
         return b""
 

@@ -9,36 +9,19 @@ from typing import Any
 import grpc
 import pytest
 from conformance.conftest import Side
-from conformance.outcomes import LONG, raises
-from conformance.ways import (
-    Way,
-    every_running_way,
-)
+from conformance.outcomes import LONG, Held, raises
+from conformance.ways import Way, every_running_way
 from grpc import StatusCode
-
-Context = grpc.ServicerContext
-
-
-def echo(request: bytes, context: Context) -> bytes:
-    return request
-
 
 # -- cancelling ---------------------------------------------------------------------------------------
 
 
 @every_running_way
 def test_cancel(side: Side, way: Way) -> None:
-    entered, ended = threading.Event(), threading.Event()
-
-    def wait(request: bytes, context: Context) -> bytes:
-        context.add_callback(ended.set)
-        entered.set()
-        assert ended.wait(LONG)
-        return b""
-
-    way.served(side, wait)
+    held = Held()
+    way.served(side, held)
     call = way.begin(way.multicallable(side.channel))
-    assert entered.wait(LONG)
+    assert held.entered.wait(LONG)
     assert call.cancel()
     assert (call.cancelled(), call.done(), call.running(), call.is_active()) == (True, True, False, False)
     assert (call.code(), call.details()) == (StatusCode.CANCELLED, "Locally cancelled by application!")
@@ -50,7 +33,7 @@ def test_cancel(side: Side, way: Way) -> None:
         with pytest.raises(grpc.RpcError) as raised:
             next(call)
         assert raised.value is call
-    assert ended.wait(LONG), "the servicer was not told"
+    assert held.ended.wait(LONG), "the servicer was not told"
 
 
 def test_cancel_wakes_who_waits(side: Side) -> None:
@@ -94,21 +77,15 @@ def test_late_cancel_changes_nothing(side: Side) -> None:
 @pytest.mark.parametrize("kept", [False, True], ids=["alone", "with a callback"])
 @every_running_way
 def test_a_dropped_call_is_cancelled(side: Side, way: Way, kept: bool) -> None:
-    entered, ended, called = threading.Event(), threading.Event(), threading.Event()
-
-    def wait(request: bytes, context: Context) -> bytes:
-        context.add_callback(ended.set)
-        entered.set()
-        assert ended.wait(LONG)
-        return b""
-
-    way.served(side, wait)
+    called = threading.Event()
+    held = Held()
+    way.served(side, held)
     call = way.begin(way.multicallable(side.channel))
     if kept:
         assert call.add_callback(called.set)
-    assert entered.wait(LONG)
+    assert held.entered.wait(LONG)
     del call
-    assert ended.wait(LONG)
+    assert held.ended.wait(LONG)
     assert not kept or called.wait(LONG)
 
 

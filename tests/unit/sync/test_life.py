@@ -123,15 +123,15 @@ def test_a_wait_goes_on_when_another_thread_has_taken_what_came() -> None:
         return seen[-1]
 
     def answer() -> None:
-        while seen.count(True) < 2:
+        while seen.count(True) < 2 and monotonic() < begun + LIMIT:
             caller.core.outbox.clear()
             caller._push(caller.core.ping(b"12345678"))
             callee.look()
             sleep(0.02)
 
+    begun = monotonic()
     answering = threading.Thread(target=answer)
     answering.start()
-    begun = monotonic()
     assert not caller.wait(0, ready, begun + 0.5)
     assert monotonic() - begun >= 0.5
     assert seen.count(True) > 1
