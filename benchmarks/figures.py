@@ -141,6 +141,10 @@ FIGURES: Final = (
     _latency("unary 64 B, shm, p50 beside pyzmq over ipc", 10, "ipcd-shm", "pyzmq"),
     _latency("unary 64 B, unix, p50 beside grpcio over a UNIX socket", 25, "ipcd-unix", "grpcio-unix"),
     _latency("unary 64 B, tcp through two nodes, p50 beside grpcio over TCP", 20, "ipcd-tcp", "grpcio-tcp"),
+    Figure(
+        "unary 64 B, tcp through two nodes with TLS, p50 beside the same without", "1.5 x", 1.5, True,
+        _p50("latency", "ipcd-tls", "ipcd-tcp", size=SMALL), ratio_text, ("ipcd-tls", "ipcd-tcp"),
+    ),
     _latency("unary 1 MiB echo, shm, p50 beside grpcio over a UNIX socket", 8, "ipcd-shm", "grpcio-unix", LARGE),
     _rate(
         "server-streamed 64 B messages/s, shm, beside grpcio over a UNIX socket", 12, "ipcd-shm", "grpcio-unix",

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ipcd_client.certs.authority import Authority
+
 from benchmarks import nodes
 from benchmarks.peers.base import Place
 from benchmarks.peers.registry import Peer
@@ -114,6 +116,7 @@ class Stage:
     tell: Tell
     entries: list[Entry] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
+    secured: list[Node] = field(default_factory=list)
 
     @property
     def present(self) -> list[Entry]:
@@ -152,8 +155,9 @@ class Stage:
         place = Place(socket=socket or peer.socket, name=f"{prefix}{peer.name}", directory=str(self.directory))
         if not peer.ours:
             return place
-        own = str(self.nodes[0].socket)
-        return replace(place, node=own, caller_node=str(self.nodes[1].socket) if peer.socket == "tcp" else own)
+        nodes = self.secured if peer.secured else self.nodes
+        own = str(nodes[0].socket)
+        return replace(place, node=own, caller_node=str(nodes[1].socket) if peer.socket == "tcp" else own)
 
 
 def one_line(error: BaseException) -> str:
@@ -169,6 +173,10 @@ def set_up(peers: Sequence[Peer], tell: Tell) -> Iterator[Stage]:
         if any(peer.ours for peer in peers):
             first = nodes.start(children, stage.directory, "a")
             stage.nodes = [first, nodes.start(children, stage.directory, "b", first)]
+        if any(peer.secured for peer in peers):
+            authority = Authority.create(stage.directory / "authority", nodes.cluster())
+            first = nodes.start(children, stage.directory, "c", authority=authority)
+            stage.secured = [first, nodes.start(children, stage.directory, "d", first, authority=authority)]
         stage.entries = stage.add(peers)
         for entry in stage.entries:
             if entry.missing:

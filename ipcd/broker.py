@@ -11,22 +11,27 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ipcd_client.aio.context import ServicerContext
-from ipcd_client.errors import IpcdError, NodeError
+from ipcd_client.errors import IpcdError, NodeError, NotAllowed
 from ipcd_client.frame import preamble
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 from ipcd_client.wire.fds import Fd
 
 from ipcd import limits
+from ipcd.access import Access
 from ipcd.log import Log
-from ipcd.state import choice
-from ipcd.state.catalog import Catalog, checked
+from ipcd.quota import Guard, Quotas
+from ipcd.state import choice, quota
+from ipcd.state.catalog import ID_MOST, Catalog, checked
 from ipcd.state.reach import AUTO, Reach
 from ipcd.state.tokens import Tokens
 from ipcd.ways import Ways
+
+if TYPE_CHECKING:
+    from ipcd.security import Security
 
 _INSTANCE = re.compile("[0-9a-f]{16,64}")
 # Seconds until servers that could not take a caller are asked again.
@@ -82,9 +87,29 @@ class Attached:
     granted: Counter[str] = field(default_factory=Counter)
     registered: int = 0
     waiting: int = 0
+    watches: int = 0
     # Services that it was introduced for: of whose servers it wants to hear.
     opened: set[str] = field(default_factory=set)
     reach: Reach = field(default_factory=Reach)
+    guard: Guard | None = None  # of its connection
+    owner: quota.Owner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owner = quota.local(self.process.uid, self.process.pid, self.process.pidfd_id)
+
+    def charge(self, cost: int) -> None:
+        """What it asked for costs more than a frame."""
+        if self.guard is not None:
+            self.guard.charge(cost)
+
+    def check_unread(self) -> None:
+        """It is to get a descriptor.
+
+        Raises:
+            LimitReached: it does not read those that it has got.
+        """
+        if self.guard is not None:
+            self.guard.check_unread()
 
 
 @dataclass(eq=False, slots=True)
@@ -94,6 +119,7 @@ class Registration:
     server: node_pb2.Server
     attached: Attached
     context: ServicerContext
+    size: int = 0  # of its description, in bytes
 
     def deliver(self, grant: node_pb2.Grant, fd: Fd) -> bool:
         """Hands the server its end of a connection. False, with the descriptor closed, if it is gone or does not
@@ -112,7 +138,9 @@ class Introduction:
 
 class Broker:
     """`address`: HOST:PORT of our own listener, for callers on this node that ask for TCP. `trusted`: uids whose
-    processes share memory with one another. `reach`: one of state.reach.POLICIES."""
+    processes share memory with one another. `reach`: one of state.reach.POLICIES. `access`: who may do what; default:
+    only the rules that are always there. `security`: the node's certificate, with which calls between nodes are
+    secured; None for none."""
 
     def __init__(
         self,
@@ -122,8 +150,13 @@ class Broker:
         clock: Callable[[], float],
         trusted: Collection[int] = (),
         reach: str = AUTO,
+        access: Access | None = None,
+        security: Security | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self.node = node
+        self.access = access or Access("default", node, log)
+        self.security = security
         self.catalog = catalog
         self.links: Links = NoLinks()
         self.address = ""
@@ -140,7 +173,7 @@ class Broker:
         self._connections: Counter[str] = Counter()
         self._turns: dict[str, int] = {}
         self._turn = 0
-        self._waiting = 0
+        self.quotas = quotas or Quotas(clock)
         self.opening = 0  # introductions under way
         self.settled = Waiters()  # one less is
 
@@ -172,12 +205,21 @@ class Broker:
 
         Raises:
             LimitReached, InvalidRequest: what is wrong with its names, or that there are too many.
+            NotAllowed: the process may not register one of them.
         """
         server = _described(self._id(request.instance), attached.process, request)
-        limits.check("servers of one process", attached.registered + 1, limits.SERVERS_PER_CONNECTION)
-        self._publish(self.catalog.put(server))
+        self.access.check_register(attached.process, server.services)
+        limits.check("servers of one connection", attached.registered + 1, limits.SERVERS_PER_CONNECTION)
+        self.quotas.servers.check(attached.owner)
+        size = server.ByteSize()
+        self.quotas.catalog.check(attached.owner, size)
+        update = self.catalog.put(server)
+        self.quotas.servers.take(attached.owner)
+        self.quotas.catalog.take(attached.owner, size)
+        self._publish(update)
         attached.registered += 1
-        registration = self._registrations[server.id] = Registration(server, attached, context)
+        attached.charge(limits.COST_REGISTER)
+        registration = self._registrations[server.id] = Registration(server, attached, context, size)
         self._log.info(
             "server registered",
             server=server.name,
@@ -197,9 +239,21 @@ class Broker:
         return server_id
 
     def update(self, registration: Registration, request: node_pb2.RegisterRequest) -> None:
-        """A server serves something else now."""
-        old = registration.server
-        server = registration.server = _described(old.id, old.process, request)
+        """A server serves something else now.
+
+        Raises:
+            LimitReached, InvalidRequest, NotAllowed: as `register`.
+        """
+        old, owner = registration.server, registration.attached.owner
+        server = _described(old.id, old.process, request)
+        self.access.check_register(old.process, server.services)
+        size = server.ByteSize()
+        if size > registration.size:
+            self.quotas.catalog.take(owner, size - registration.size)
+        else:
+            self.quotas.catalog.give(owner, registration.size - size)
+        registration.server, registration.size = server, size
+        registration.attached.charge(limits.COST_REGISTER)
         self._publish(self.catalog.put(server))
 
     def unregister(self, registration: Registration, why: str) -> None:
@@ -208,6 +262,8 @@ class Broker:
         if self._registrations.pop(server.id, None) is None:
             return
         registration.attached.registered -= 1
+        self.quotas.servers.give(registration.attached.owner)
+        self.quotas.catalog.give(registration.attached.owner, registration.size)
         self._forget_turns(server.id)
         update = self.catalog.remove(server.id)
         if update is not None:
@@ -246,8 +302,16 @@ class Broker:
         """Names of all nodes, ours first."""
         return [self.node, *sorted(self.links.names())]
 
-    def resolve(self, target: node_pb2.ResolveRequest, caller: node_pb2.Process | None) -> list[node_pb2.Candidate]:
+    def resolve(
+        self,
+        target: node_pb2.ResolveRequest,
+        caller: node_pb2.Process | None,
+        identity: str,
+        *,
+        everywhere: bool = False,
+    ) -> list[node_pb2.Candidate]:
         """Candidates for a call, the best first. `caller`: a process of this machine, None for anybody else.
+        `identity`: the caller's. Our rules are for our own servers; `everywhere`: for those of other nodes too.
 
         Raises:
             IpcdError: there is none; the text says why.
@@ -256,6 +320,8 @@ class Broker:
         limits.check_name("node", target.node, empty=True)
         limits.check_name("server", target.server, empty=True)
         limits.check_name("server id", target.server_id, empty=True)
+        decision = self.access.may_call(identity, target.service)
+        refusal = "" if decision.allowed else str(decision)
         candidates = choice.rank(
             target,
             self.catalog.servers(target.service) if target.service else self._unnamed(),
@@ -263,10 +329,31 @@ class Broker:
             lambda server_id: self._connections[server_id],
             lambda server_id: self._turns.get(server_id, 0),
             lambda server: choice.unshared(caller, server, self._trusted),
+            lambda server: refusal if everywhere or server.node == self.node else "",
         )
         if not candidates:
             raise choice.no_server(target, self.nodes())
         return candidates
+
+    def eligible(
+        self,
+        target: node_pb2.ResolveRequest,
+        caller: node_pb2.Process | None,
+        identity: str,
+        *,
+        everywhere: bool = False,
+    ) -> list[node_pb2.Candidate]:
+        """Those of the candidates that the caller may call, as far as we know.
+
+        Raises:
+            IpcdError: as `resolve`.
+            NotAllowed: none of them.
+        """
+        candidates = self.resolve(target, caller, identity, everywhere=everywhere)
+        allowed = [candidate for candidate in candidates if not candidate.refusal]
+        if not allowed:
+            raise self.access.refusal(self.access.may_call(identity, target.service))
+        return allowed
 
     def _unnamed(self) -> list[node_pb2.Server]:
         return [server for server in self.catalog.servers() if "" in server.services]
@@ -286,9 +373,10 @@ class Broker:
                     async with asyncio.timeout(left):
                         return await self.open(attached, target, wait=True)
             return await self._open(attached, target)
-        limits.check("calls that wait for a server", self._waiting + 1, limits.WAITING)
-        limits.check("calls of one process that wait for a server", attached.waiting + 1, limits.WAITING_PER_CONNECTION)
-        self._waiting += 1
+        limits.check(
+            "calls of one connection that wait for a server", attached.waiting + 1, limits.WAITING_PER_CONNECTION
+        )
+        self.quotas.waiting.take(attached.owner)
         attached.waiting += 1
         try:
             while True:
@@ -302,12 +390,12 @@ class Broker:
                 except TimeoutError:
                     pass
         finally:
-            self._waiting -= 1
+            self.quotas.waiting.give(attached.owner)
             attached.waiting -= 1
 
     def _has_any(self, attached: Attached, target: node_pb2.ResolveRequest) -> bool:
         try:
-            return bool(self.resolve(target, attached.process))
+            return bool(self.resolve(target, attached.process, self.access.of(attached.process)))
         except NodeError:
             return False
 
@@ -322,9 +410,14 @@ class Broker:
     async def _first_taker(
         self, attached: Attached, target: node_pb2.ResolveRequest
     ) -> tuple[node_pb2.OpenReply, list[Fd]]:
+        attached.charge(limits.COST_OPEN)
+        attached.check_unread()
+        if target.service not in attached.opened:
+            limits.check("services that one connection has called", len(attached.opened) + 1, limits.OPENED)
         refusals: list[str] = []
+        denied = True
         asked: set[str] = set()
-        candidates = self.resolve(target, attached.process)
+        candidates = self.eligible(target, attached.process, self.access.of(attached.process))
         for candidate in candidates:
             node = candidate.server.process.node
             if node != self.node:
@@ -333,13 +426,18 @@ class Broker:
                 asked.add(node)
             try:
                 reply, fds = await self.introduce_to(attached, target, candidate)
+            except NotAllowed as error:
+                refusals.append(str(error))
             except NodeError as error:
                 refusals.append(str(error))
+                denied = False
             else:
                 attached.opened.add(target.service)
                 reply.preferred = sum(candidate.preferred for candidate in candidates)
                 reply.node = self.node
                 return reply, fds
+        if denied:
+            raise NotAllowed("; ".join(refusals))
         raise choice.NoServer(f"no server for {target.service} took the caller: {'; '.join(refusals)}")
 
     async def introduce_to(
@@ -350,6 +448,7 @@ class Broker:
 
         Raises:
             NodeError: it does not take the caller, and why.
+            NotAllowed: its rules do not let the caller.
             LimitReached: too many tokens wait for their callers.
         """
         node = candidate.server.process.node
@@ -359,7 +458,8 @@ class Broker:
             try:
                 reply, fds = await self._introduce_there(attached, target, candidate), []
             except IpcdError as error:
-                raise NodeError(f"node {node}: {error}") from error
+                kind = NotAllowed if error.code is NotAllowed.code else NodeError
+                raise kind(f"node {node}: {error}") from error
         if not fds:
             try:
                 fds = await self.ways.make(attached.reach, reply, self.links.connect_back)
@@ -380,7 +480,7 @@ class Broker:
     def _introduce_here(
         self, attached: Attached, target: node_pb2.ResolveRequest, candidate: node_pb2.Candidate
     ) -> tuple[node_pb2.OpenReply, list[Fd]]:
-        reply = node_pb2.OpenReply(choice=candidate)
+        reply = node_pb2.OpenReply(choice=candidate, identity=self.access.of(candidate.server.process))
         reply.choice.chosen = True
         server_id = candidate.server.id
         if candidate.transport == choice.TCP:
@@ -389,8 +489,21 @@ class Broker:
             return reply, []
         registration = self._registrations.get(server_id)
         if registration is not None:
-            ours, theirs = map(_owned, socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
-            grant = node_pb2.Grant(caller=attached.process, transport=candidate.transport, service=target.service)
+            try:
+                registration.attached.check_unread()
+            except limits.LimitReached as error:
+                raise NodeError(f"server {server_id} does not take callers: {error}") from error
+            try:
+                ours, theirs = map(_owned, socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+            except OSError as error:
+                raise limits.LimitReached(f"node {self.node} can open no connection: {error.strerror}") from error
+            grant = node_pb2.Grant(
+                caller=attached.process,
+                transport=candidate.transport,
+                service=target.service,
+                identity=self.access.of(attached.process),
+            )
+            grant.services.extend(self.access.callable_there(grant.identity, grant.service, registration.server))
             if registration.deliver(grant, theirs):
                 return reply, [ours]
             ours.close()
@@ -410,11 +523,21 @@ class Broker:
         answer, address = await self.links.introduce(
             node, peer_pb2.IntroduceRequest(target=there, caller=attached.process)
         )
-        if len(answer.token) != preamble.TOKEN_SIZE or answer.server.process.node != node:
+        server = answer.server
+        if (
+            len(answer.token) != preamble.TOKEN_SIZE
+            or server.process.node != node
+            or not 0 < len(server.id) <= ID_MOST
+            or len(server.name) > limits.NAME
+        ):
             raise NodeError("it answered with no introduction to one of its servers")
         reply = node_pb2.OpenReply(choice=candidate, address=address, token=answer.token)
-        reply.choice.server.CopyFrom(answer.server)
+        reply.choice.server.CopyFrom(server)
         reply.choice.chosen = True
+        reply.identity = self.access.of(server.process)
+        if self.security is not None:
+            # By what the link's other end has shown to be, so is its server.
+            reply.tls.CopyFrom(self.security.for_process(attached.process.uid, reply.identity))
         return reply
 
     def undialed(self, attached: Attached, said: node_pb2.Undialed) -> None:
@@ -428,9 +551,17 @@ class Broker:
             attached.granted[said.server_id] -= 1
             self._connections[said.server_id] -= 1
 
-    def _count(self, attached: Attached, server_id: str) -> None:
+    def _took_turn(self, server_id: str) -> None:
         self._turn += 1
+        # The last one at the end. Another node may name servers that nobody hears of again: whose turn was longest ago
+        # is forgotten, which is the same as being the first to have the next.
+        self._turns.pop(server_id, None)
         self._turns[server_id] = self._turn
+        if len(self._turns) > limits.TURNS:
+            del self._turns[next(iter(self._turns))]
+
+    def _count(self, attached: Attached, server_id: str) -> None:
+        self._took_turn(server_id)
         if attached in self._attached:
             attached.granted[server_id] += 1
             self._connections[server_id] += 1
@@ -451,15 +582,20 @@ class Broker:
             transport=choice.TCP,
             server_id=target.server_id,
         )
-        server = self.resolve(own, None)[0].server
-        self._turn += 1
-        self._turns[server.id] = self._turn
+        server = self.eligible(own, None, self.access.of(request.caller))[0].server
+        self._took_turn(server.id)
         return peer_pb2.IntroduceReply(server=server, token=self._issue(server.id, target.service, request.caller))
 
     def _issue(self, server_id: str, service: str, caller: node_pb2.Process) -> bytes:
         token = secrets.token_bytes(preamble.TOKEN_SIZE)
-        owner = f"pid {caller.pid}" if caller.node == self.node else f"node {caller.node}"
-        self._tokens.issue(token, Introduction(server_id, service, caller), owner, self._clock())
+        # As a part of its message it would keep the memory of all that another node has sent with it.
+        known = node_pb2.Process(
+            node=caller.node, pid=caller.pid, uid=caller.uid, gid=caller.gid, pidfd_id=caller.pidfd_id
+        )
+        owner, user = f"node {caller.node}", ""
+        if caller.node == self.node:
+            owner, user = f"pid {caller.pid}", f"uid {caller.uid}"
+        self._tokens.issue(token, Introduction(server_id, service, known), owner, self._clock(), user)
         return token
 
     def arrived(self, token: bytes, sock: Fd, address: str) -> str:
@@ -478,9 +614,23 @@ class Broker:
             transport=choice.TCP,
             service=introduction.service,
             address=address,
+            identity=self.access.of(introduction.caller),
         )
+        try:
+            registration.attached.check_unread()
+        except limits.LimitReached as error:
+            return f"no-server: the server does not take callers: {error}"
+        grant.services.extend(self.access.callable_there(grant.identity, grant.service, registration.server))
+        if self.security is not None and introduction.caller.node != self.node:
+            # Who shows the token has to be who it was issued for: that it is secret is not enough between machines.
+            own = registration.server.process.uid
+            grant.tls.CopyFrom(self.security.for_process(own, grant.identity))
         # A copy, so that the caller can still be told if the server does not take it.
-        if not registration.deliver(grant, Fd(os.dup(sock.fileno()))):
+        try:
+            copy = Fd(os.dup(sock.fileno()))
+        except OSError as error:
+            return f"no-descriptor: {error.strerror}"
+        if not registration.deliver(grant, copy):
             return "no-server: the server does not take callers"
         sock.close()
         return ""

@@ -97,6 +97,13 @@ def main() -> None:
     help="Listen on more than loopback although connections from other machines carry no proof of identity. "
     "[$IPCD_INSECURE]",
 )
+@click.option(
+    "--identity",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="This node's certificate, made by `ipcctl cert issue`: other nodes and their processes have to show one of "
+    "the same cluster, and connections between nodes are TLS. [no certificate; $IPCD_IDENTITY]",
+)
 @click.option("--cluster", metavar="NAME", help="Nodes of other clusters are left alone. [default; $IPCD_CLUSTER]")
 @click.option(
     "--shm-uid",
@@ -119,14 +126,16 @@ def run(file: str | None, **flags: Any) -> None:
 
     A flag is stronger than the environment, that than the file, that than the default. The file has the long names
     with underscores: node, socket, listen, grpc_socket, grpc_listen, advertise, peers (a list), discovery (true or
-    false), interfaces (a list), state_dir, insecure, cluster, shm_uids (a list), reach, log_format, log_level. SIGHUP
-    reads it again: peers and log_level change at once, the others at the next start.
+    false), interfaces (a list), state_dir, insecure, identity, cluster, shm_uids (a list), reach, log_format,
+    log_level; and rules (tables), which it alone has. SIGHUP reads it again: peers, rules, log_level and what is in the
+    identity file change at once, the others at the next start.
 
     \b
     Examples:
       ipcd run
       ipcd run --node a --socket /tmp/a.sock --listen 127.0.0.1:7319
       ipcd run --node b --socket /tmp/b.sock --peer 127.0.0.1:7319 --no-discovery
+      ipcd run --listen 0.0.0.0:7319 --identity a.pem
       ipcd run --listen 0.0.0.0:7319 --insecure --log-format json
       ipcd run --grpc-listen 127.0.0.1:50051
     """

@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from ipcd_client.access import tables
+from ipcd_client.access.rules import Rule
 from ipcd_client.errors import ConfigError, IpcdError
 from ipcd_client.node.paths import default_socket
 from ipcd_client.wire.tcp import split_address
@@ -21,6 +23,7 @@ from ipcd.log import FORMATS, LEVELS
 from ipcd.state.reach import AUTO, POLICIES
 
 DEFAULT_LISTEN: Final = "127.0.0.1:0"
+_HOST: Final = "the host's name"
 _NO_UID: Final = 0xFFFF_FFFF  # (uid_t) -1
 _IFNAMSIZ: Final = 16  # net/if.h
 _INTERFACE: Final = re.compile(r"[^\s/:]+")
@@ -48,9 +51,11 @@ class Config:
     cluster: str = "default"
     shm_uids: tuple[int, ...] = ()  # share memory with one another, though they are different users
     reach: str = AUTO  # one of state.reach.POLICIES
+    identity: str = ""  # path of the file that `ipcctl cert issue` has made; empty: no certificate
+    rules: tuple[Rule, ...] = ()  # of the file alone
 
 
-# Name of the environment variable, for each field. `discovery` is the odd one: its flag says the opposite.
+# Name of the environment variable, for each field that has one. `discovery` is the odd one: its flag says the opposite.
 VARIABLES: Final = {
     "node": "IPCD_NODE",
     "socket": "IPCD_SOCKET",
@@ -68,6 +73,7 @@ VARIABLES: Final = {
     "cluster": "IPCD_CLUSTER",
     "shm_uids": "IPCD_SHM_UIDS",
     "reach": "IPCD_REACH",
+    "identity": "IPCD_IDENTITY",
 }
 
 # Flags that are not named after their field.
@@ -83,7 +89,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None, 
     """
     environ = os.environ if environ is None else environ
     chosen: dict[str, tuple[object, str]] = {
-        "node": (socket.gethostname(), "the host's name"),
+        "node": (socket.gethostname(), _HOST),
         "socket": (default_socket(environ), "the default"),
     }
     path = file or environ.get("IPCD_CONFIG")
@@ -95,14 +101,34 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None, 
             chosen[key] = (_from_text(key, raw, variable), variable)
     chosen |= {key: (value, FLAGS.get(key, f"--{key.replace('_', '-')}")) for key, value in flags.items()}
     values = {key: _CHECKS[key](value, source) for key, (value, source) in chosen.items()}
+    if values.get("identity"):
+        _take_identity(values, chosen)
     config = Config(**values)
     for key in ("listen", "grpc_listen"):
         address = getattr(config, key)
-        if address and not config.insecure:
+        # With a certificate, who comes to `listen` proves who it is. The gateway's callers never do.
+        if address and not config.insecure and not (config.identity and key == "listen"):
             _check_loopback(address, chosen.get(key, ("", "the default"))[1])
     if config.grpc_socket and Path(config.grpc_socket).absolute() == Path(config.socket).absolute():
         raise ConfigError(f"{chosen['grpc_socket'][1]}: {config.grpc_socket} is where processes attach")
     return config
+
+
+def _take_identity(values: dict[str, Any], chosen: Mapping[str, tuple[object, str]]) -> None:
+    """Node and cluster are those of the certificate."""
+    if values.get("insecure"):
+        raise ConfigError(
+            f"{chosen['insecure'][1]}: {chosen['identity'][1]} gives the node a certificate, and so a proof of "
+            "identity on every connection; choose one of the two"
+        )
+    from ipcd_client.certs.identity import Identity  # only where there are certificates
+
+    identity = Identity.load(values["identity"])
+    for key, certified in (("node", identity.node), ("cluster", identity.cluster)):
+        given = chosen.get(key)
+        if given is not None and given[1] != _HOST and values[key] != certified:
+            raise ConfigError(f"{given[1]}: {values[key]} is not what {values['identity']} is for: {certified}")
+        values[key] = certified
 
 
 def check_passed(config: Config, socket_path: str, listen: str) -> None:
@@ -118,7 +144,7 @@ def check_passed(config: Config, socket_path: str, listen: str) -> None:
         )
     if listen and config.listen not in {DEFAULT_LISTEN, listen}:
         raise ConfigError(f"listen: {config.listen} is set, but the service manager listens at {listen}")
-    if listen and not config.insecure:
+    if listen and not config.insecure and not config.identity:
         _check_loopback(listen, "the passed socket 'listen'")
 
 
@@ -127,8 +153,11 @@ def _read(path: str) -> dict[str, object]:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
+        # Not TOML, not UTF-8, or a number of more digits than Python converts.
         raise ConfigError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: it is nested too deep") from error
     known = [field.name for field in fields(Config)]
     for key in table:
         if key not in known:
@@ -138,7 +167,7 @@ def _read(path: str) -> dict[str, object]:
 
 def _from_text(key: str, raw: str, variable: str) -> object:
     if key == "shm_uids":
-        return [int(part) if part.strip().isdecimal() else part for part in raw.split(",") if part.strip()]
+        return [_number(part) for part in raw.split(",") if part.strip()]
     if key in {"peers", "interfaces"}:
         return [part.strip() for part in raw.split(",") if part.strip()]
     if key in {"discovery", "insecure"}:
@@ -147,6 +176,14 @@ def _from_text(key: str, raw: str, variable: str) -> object:
             raise ConfigError(f"{variable}={raw!r}: neither true nor false")
         return not value if key == "discovery" else value
     return raw
+
+
+def _number(text: str) -> int | str:
+    """As what it is refused, where it is none."""
+    try:
+        return int(text) if text.strip().isdecimal() else text
+    except ValueError:  # more digits than Python converts
+        return text
 
 
 def _text(value: object, source: str) -> str:
@@ -251,19 +288,24 @@ _CHECKS: Final[dict[str, Callable[[object, str], Any]]] = {
     "cluster": _name,
     "shm_uids": _uids,
     "reach": _one_of(POLICIES),
+    "identity": _path,
+    "rules": tables.checked,
 }
 
 
 def _check_loopback(listen: str, source: str) -> None:
-    """Nobody proves who they are on TCP yet, so it stays on this machine unless it is said otherwise."""
+    """Where nobody proves who they are, it stays on this machine unless it is said otherwise."""
     host, port = split_address(listen)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ConfigError(f"{source}: {listen}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise ConfigError(f"{source}: {listen}: {host!r} is no host name") from error
     for *_, address in found:
         if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
             raise ConfigError(
                 f"{source}: {listen} can be reached from other machines, where connections carry no proof of "
-                "identity; listen on a loopback address, or add --insecure"
+                "identity; give the node a certificate (ipcctl cert, --identity), listen on a loopback address, or add "
+                "--insecure"
             )

@@ -13,13 +13,14 @@ import random
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError, Message
 from ipcd_client import __version__
+from ipcd_client.access import identity
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.aio.dispatch import Server
-from ipcd_client.errors import IpcdError, NodeError, NotAllowed, WireClosed, WireError, WireTimeout
+from ipcd_client.errors import ConfigError, IpcdError, NodeError, NotAllowed, WireClosed, WireError, WireTimeout
 from ipcd_client.frame import preamble
 from ipcd_client.frame import settings as frame_settings
 from ipcd_client.frame.settings import Settings
@@ -34,13 +35,16 @@ from ipcd import limits
 from ipcd.broker import Broker
 from ipcd.log import Log
 from ipcd.peer import Called, Peer, Served, Talk, hello_of, reachable
-from ipcd.servicer import status_of
-from ipcd.state import heartbeat
+from ipcd.servicer import CallQuota, status_of
+from ipcd.state import heartbeat, quota
 from ipcd.state import members as state
 from ipcd.state.catalog import BadUpdate
 from ipcd.state.exchange import Exchange, Outbox
 from ipcd.state.members import Address, Link, Members
 from ipcd.ways import dial_back
+
+if TYPE_CHECKING:
+    from ipcd.security import Security
 
 # Seconds.
 # Of a dial: time for a second SYN, which goes out after 1 s. Longer, and a cut that has healed would be noticed late.
@@ -91,8 +95,9 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
     ) -> peer_pb2.IntroduceReply:
         """Introduces a caller of the linked node to a server of this one."""
         peer: Peer = context.peer_identity
-        if peer.link is None or request.caller.node != peer.link.node:
-            who = peer.link.node if peer.link is not None else peer.remote
+        link = await peer.linked()
+        if link is None or request.caller.node != link.node:
+            who = link.node if link is not None else peer.remote
             raise NotAllowed(
                 f"node {who} asked for a caller of node {request.caller.node!r}; the rule own-callers allows its own"
             )
@@ -103,24 +108,30 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
     ) -> peer_pb2.ConnectBackReply:
         """Dials the linked node, at no other address than its own, for a caller there that was introduced before."""
         peer: Peer = context.peer_identity
-        if peer.link is None:
+        link = await peer.linked()
+        if link is None:
             raise NotAllowed(f"{peer.remote} asked to be dialed, which only a linked node may")
-        await dial_back(peer.link.address, request, self._broker.arrived)
+        await dial_back(link.address, request, self._broker.arrived)
         return peer_pb2.ConnectBackReply()
 
 
 class PeerLinks:
     """All links of a node. (broker.Links)
 
-    `address`: where this node tells others to dial it.
+    `address`: where this node tells others to dial it. `security`: this node's certificate; with it, every link is TLS,
+    and a node is who its certificate says.
     """
 
-    def __init__(self, members: Members, broker: Broker, log: Log, address: str) -> None:
+    def __init__(
+        self, members: Members, broker: Broker, log: Log, address: str, security: Security | None = None
+    ) -> None:
         self.members = members
         self.on_changed: Callable[[], None] | None = None  # a node came or went
+        self.standing = ""  # what stands for who a linked node is, as NodeInfo has it
         self._broker = broker
         self._log = log
         self._address = address
+        self._security = security
         self._loop = asyncio.get_running_loop()
         self._exchange = Exchange(members, broker.catalog, split_address)
         self._peers: dict[Link, Peer] = {}
@@ -130,7 +141,7 @@ class PeerLinks:
         self._wake = Waiters()
         self._stopping = False
         self._complaints: dict[str, str] = {}
-        self._server = Server(status_of=status_of)
+        self._server = Server(status_of=status_of, quota=CallQuota(broker.quotas.calls))
         peer_pb2_grpc.add_PeerServicer_to_server(PeerServicer(self, broker), self._server)
         self._spawn(self._dial_all())
 
@@ -207,8 +218,15 @@ class PeerLinks:
         """The other nodes."""
         infos = self.members.infos(self._loop.time())
         for info in infos:
-            info.servers = self._broker.catalog.count(info.node) if info.state != info.STATE_CONNECTING else 0
+            linked = info.state != info.STATE_CONNECTING
+            info.servers = self._broker.catalog.count(info.node) if linked else 0
+            info.security = self.standing if linked else ""
         return infos
+
+    def relink(self, why: str) -> None:
+        """Ends all links; those that are still possible are made anew."""
+        for peer in list(self._peers.values()):
+            peer.connection.fail(WireClosed(why))
 
     async def close(self) -> None:
         """Ends all links."""
@@ -302,6 +320,7 @@ class PeerLinks:
             if first is None:
                 raise BadUpdate("the other end ended the link at once")
             talk.unread(first)
+            self._check_identity(peer, hello)
             replaced = self._judge(hello, entry.address, dialed=True)
         except TimeoutError:
             error = WireTimeout(f"{entry.address} did not say who it is within {HELLO:g} s")
@@ -313,17 +332,21 @@ class PeerLinks:
         return peer, talk, hello, replaced
 
     def _peer(self, sock: socket.socket, remote: str, *, dialed: bool) -> Peer:
+        owner = quota.node(remote)
+        guard = self._broker.quotas.guard(owner)
         connection = Connection(
-            TcpWire(sock, peer=f"node {'at' if dialed else 'from'} {remote}"),
+            self._wire(sock, f"node {'at' if dialed else 'from'} {remote}", dialed=dialed),
             SETTINGS,
             dialer=dialed,
             hello_timeout=limits.HELLO,
             backlog_most=SETTINGS.max_message + limits.BACKLOG,
+            guard=guard,
         )
-        peer = Peer(connection, remote, dialed=dialed)
+        peer = Peer(connection, remote, owner, dialed=dialed)
         self._connections.add(connection)
 
         def closed(_error: IpcdError) -> None:
+            guard.close()
             self._connections.discard(connection)
             peer.settled.set()
 
@@ -331,11 +354,32 @@ class PeerLinks:
         self._server.serve(connection, peer)
         return peer
 
+    def _wire(self, sock: socket.socket, peer: str, *, dialed: bool) -> TcpWire:
+        if self._security is None:
+            return TcpWire(sock, peer=peer)
+        try:
+            return self._security.wire(sock, peer, server_side=not dialed)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _check_identity(self, peer: Peer, hello: peer_pb2.PeerHello) -> None:
+        if self._security is None:
+            return
+        shown = self._security.shown(peer.connection.wire)
+        claimed = identity.of_node(self.members.cluster, hello.node)
+        if shown != claimed:
+            raise NotAllowed(f"{peer.remote} says that it is {claimed}, and has shown the certificate of {shown}")
+
     # -- accepting --------------------------------------------------------------------------------
 
     async def accept(self, sock: socket.socket, remote: str) -> None:
         """Takes over a connection of a node that dialed. Returns when the link is up, or is not to be."""
-        peer = self._peer(sock, remote, dialed=False)
+        try:
+            peer = self._peer(sock, remote, dialed=False)
+        except ConfigError as unusable:
+            self._complain("identity", "link refused", peer=remote, reason=unusable)
+            return
         connection = peer.connection
         try:
             async with asyncio.timeout(HELLO):
@@ -344,8 +388,10 @@ class PeerLinks:
             error = WireTimeout(f"no-link: {remote} did not say who it is within {HELLO:g} s")
             connection.fail(error, goaway=frame_settings.GOAWAY_TIMEOUT)
         if peer.link is None and not isinstance(peer.refusal, (state.Superfluous, state.Ourselves)):
-            reason = peer.refusal or connection.error
-            self._complain(remote.rpartition(":")[0], "link refused", peer=remote, reason=reason)
+            host = remote.rpartition(":")[0]
+            # Each try comes from another port, and is the same complaint.
+            reason = str(peer.refusal or connection.error).replace(remote, host)
+            self._complain(host, "link refused", peer=remote, reason=reason)
 
     async def accepted_link(self, peer: Peer, talk: Talk) -> None:
         """The dialing end has opened the link's call: holds it until its end.
@@ -357,6 +403,7 @@ class PeerLinks:
             hello = hello_of(await talk.receive())
             # Said before it is judged, so that the other end knows whom it met there, and need not try again.
             await talk.send(peer_pb2.LinkMessage(hello=self._hello()))
+            self._check_identity(peer, hello)
             replaced = self._judge(hello, peer.remote, dialed=False)
         except IpcdError as error:
             peer.refusal = error

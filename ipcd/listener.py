@@ -12,6 +12,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +23,12 @@ from ipcd_client.wire.tcp import join_address, split_address, tune
 
 from ipcd import limits
 from ipcd.log import Log
+from ipcd.quota import Quotas
+from ipcd.state import quota
 
 BACKLOG: Final = 1024
 # Connections accepted before other callbacks of the loop get their turn.
-_TURN: Final = 32
+_TURN: Final = 8
 # Out of descriptors: seconds until accepting is tried again. The listening socket stays readable meanwhile.
 _BREATH: Final = 0.2
 # Bytes of a socket's path that Linux takes, beside the 0 at the end.
@@ -85,6 +88,7 @@ class SocketFile:
         self._lock_path = Path(f"{path}.lock")
         self._lock: int = -1
         self._inode: tuple[int, int] | None = None
+        self._open = False
 
     def listen(self) -> socket.socket:
         """Makes the file, taking over what a dead daemon left.
@@ -190,14 +194,39 @@ class SocketFile:
             raise
         return sock
 
+    def open_to_others(self, others: bool) -> None:
+        """Lets processes of other users connect, or no longer. While that stays as it was, so do the file's rights,
+        which may be somebody's wish."""
+        if others != self._open and self._is_ours():
+            self._open = others
+            self.path.chmod(0o666 if others else 0o600)
+
+    def obstacle(self) -> str:
+        """What keeps all other users from it, in words: the rights of the file, or of a directory above. Empty: nothing
+        that can be seen."""
+        absolute = self.path.absolute()
+        with contextlib.suppress(OSError):
+            for folder in reversed(absolute.parents):
+                mode = stat.S_IMODE(folder.stat().st_mode)
+                if not mode & 0o011:
+                    return f"the directory {folder} has the mode {mode:04o}; chmod o+x lets them through"
+            mode = stat.S_IMODE(absolute.stat().st_mode)
+            if not mode & 0o022:
+                return f"{absolute} has the mode {mode:04o}; it takes 0666 (SocketMode=0666 in a unit)"
+        return ""
+
+    def _is_ours(self) -> bool:
+        with contextlib.suppress(OSError):
+            status = self.path.lstat()
+            return (status.st_dev, status.st_ino) == self._inode
+        return False
+
     def remove(self) -> None:
         """Removes the file, if it is still ours, and then lets the lock go."""
-        if self._inode is not None:
+        if self._is_ours():
             with contextlib.suppress(OSError):
-                status = self.path.lstat()
-                if (status.st_dev, status.st_ino) == self._inode:
-                    self.path.unlink()
-            self._inode = None
+                self.path.unlink()
+        self._inode = None
         if self._lock >= 0:
             with contextlib.suppress(OSError):
                 self._lock_path.unlink()
@@ -211,8 +240,8 @@ def listen_tcp(address: str, setting: str = "listen") -> socket.socket:
     Raises:
         ConfigError: it cannot be, and why.
     """
+    host, port = split_address(address)
     try:
-        host, port = split_address(address)
         family, kind, protocol, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -229,6 +258,8 @@ def listen_tcp(address: str, setting: str = "listen") -> socket.socket:
             raise
     except OSError as error:
         raise ConfigError(f"{setting} {address}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise ConfigError(f"{setting} {address}: {host!r} is no host name") from error
     return sock
 
 
@@ -250,6 +281,26 @@ def where_from(address: tuple[Any, ...]) -> str:
     return join_address(str(host), address[1])
 
 
+def refuse(sock: socket.socket, reason: str, goaway: int) -> None:
+    """Says why, and closes."""
+    frame = codec.encode(codec.GOAWAY, 0, reason.encode("utf-8", "replace")[:1024], aux=goaway)
+    with contextlib.suppress(OSError):
+        sock.send(b"".join(frame), socket.MSG_DONTWAIT)
+        if sock.family != socket.AF_UNIX:
+            # What the peer has sent and nobody has read would turn the close into a reset, which overtakes the reason.
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1 << 16, socket.MSG_DONTWAIT)
+    sock.close()
+
+
+@dataclass(slots=True)
+class _HalfOpen:
+    sock: socket.socket
+    where: str
+    since: float
+    judged: bool = False  # its preamble has come, and whoever takes it over has its own deadline
+
+
 # Takes a connection over, with its preamble's kind and token, and the peer's HOST:PORT.
 OnPreamble = Callable[[socket.socket, int, bytes, str], Coroutine[Any, Any, None]]
 
@@ -260,36 +311,67 @@ class TcpDoor:
     `on_preamble` owns the socket from then on, and refuses with `turn_away`.
     """
 
-    def __init__(self, sock: socket.socket, log: Log, on_preamble: OnPreamble) -> None:
+    def __init__(self, sock: socket.socket, log: Log, on_preamble: OnPreamble, quotas: Quotas | None = None) -> None:
         self._log = log
         self._on_preamble = on_preamble
-        self._half_open: set[asyncio.Task[None]] = set()
-        self._full = False
+        self._loop = asyncio.get_running_loop()
+        self._quotas = quotas or Quotas(self._loop.time)
+        # By host, in the order in which they came.
+        self._half_open: dict[str, dict[asyncio.Task[None], _HalfOpen]] = {}
+        self._full: set[str] = set()
         self._acceptor = Acceptor(sock, log, self._accepted)
 
     def _accepted(self, sock: socket.socket, address: Any) -> None:
         where = where_from(address)
-        if len(self._half_open) >= limits.HALF_OPEN:
-            if not self._full:
+        host = where.rpartition(":")[0]
+        owner = quota.host(host)
+        quotas, now = self._quotas, self._loop.time()
+        try:
+            quotas.check_descriptor(sock.fileno(), owner)
+            quotas.dials.check(owner, now)
+            self._make_room(host, owner, now)
+            quotas.half_open.take(owner)
+        except limits.LimitReached as error:
+            if host not in self._full:
                 # Once for each flood: it would fill the log as well.
-                self._full = True
-                self._log.warning(
-                    "connection refused",
-                    peer=where,
-                    reason=f"half-open: the limit of {limits.HALF_OPEN} connections without preamble is reached",
-                )
-            sock.close()
+                self._full.add(host)
+                self._log.warning("connection refused", peer=where, reason=f"half-open: {error}")
+            refuse(sock, str(error), frame_settings.GOAWAY_EXHAUSTED)
             return
-        task = asyncio.get_running_loop().create_task(self._begin(sock, where))
-        self._half_open.add(task)
-        task.add_done_callback(self._begun)
+        task = self._loop.create_task(self._begin(sock, where))
+        self._half_open.setdefault(host, {})[task] = _HalfOpen(sock, where, now)
+        task.add_done_callback(lambda task: self._begun(task, host, owner))
         # A task that is cancelled before it starts never closes it.
         task.add_done_callback(lambda task: sock.close() if task.cancelled() else None)
 
-    def _begun(self, task: asyncio.Task[None]) -> None:
-        self._half_open.discard(task)
-        if len(self._half_open) < limits.HALF_OPEN // 2:
-            self._full = False
+    def _make_room(self, host: str, owner: quota.Owner, now: float) -> None:
+        """Where a host has all that it may have, the one that has waited longest goes, if that was long enough: whoever
+        means it says what it wants at once."""
+        of_host = self._half_open.get(host)
+        if not of_host:
+            return
+        try:
+            self._quotas.half_open.check(owner)
+        except limits.LimitReached as error:
+            task, oldest = next(iter(of_host.items()))
+            if oldest.judged or now - oldest.since < limits.HALF_OPEN_SPARED:
+                raise
+            del of_host[task]
+            self._quotas.half_open.give(owner)
+            if host not in self._full:
+                self._full.add(host)
+                self._log.warning("connection refused", peer=oldest.where, reason=f"half-open: {error}")
+            task.cancel()
+            refuse(oldest.sock, str(error), frame_settings.GOAWAY_EXHAUSTED)
+
+    def _begun(self, task: asyncio.Task[None], host: str, owner: quota.Owner) -> None:
+        of_host = self._half_open.get(host, {})
+        if of_host.pop(task, None) is not None:
+            self._quotas.half_open.give(owner)
+        if not of_host:
+            self._half_open.pop(host, None)
+        if len(of_host) < limits.HALF_OPEN_EACH["host"] // 2:
+            self._full.discard(host)
 
     async def _begin(self, sock: socket.socket, where: str) -> None:
         loop = asyncio.get_running_loop()
@@ -315,23 +397,24 @@ class TcpDoor:
             self._log.info("connection lost", peer=where, reason=error)
             sock.close()
         else:
+            self._judged(where)
             await self._on_preamble(sock, kind, token, where)
+
+    def _judged(self, where: str) -> None:
+        task = asyncio.current_task()
+        half_open = self._half_open.get(where.rpartition(":")[0], {}).get(task) if task is not None else None
+        if half_open is not None:
+            half_open.judged = True
 
     def turn_away(self, sock: socket.socket, where: str, reason: str, goaway: int) -> None:
         """Says why, logs it, and closes."""
         self._log.warning("connection refused", peer=where, reason=reason)
-        frame = codec.encode(codec.GOAWAY, 0, reason.encode("utf-8", "replace")[:1024], aux=goaway)
-        with contextlib.suppress(OSError):
-            sock.send(b"".join(frame))
-            # What the peer has sent and nobody has read would turn the close into a reset, which overtakes the reason.
-            sock.shutdown(socket.SHUT_WR)
-            sock.recv(1 << 16)
-        sock.close()
+        refuse(sock, reason, goaway)
 
     async def close(self) -> None:
         """Accepts no more, and drops what has not got through."""
         self._acceptor.close()
-        tasks = list(self._half_open)
+        tasks = [task for of_host in self._half_open.values() for task in of_host]
         for task in tasks:
             task.cancel()
         if tasks:

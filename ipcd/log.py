@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+
+from ipcd import limits
+from ipcd.state.quota import Lines
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("text", "json")
@@ -14,12 +19,24 @@ FORMATS: Final = ("text", "json")
 _MOST: Final = 500
 
 
+# Whose doing a line is, by its fields; the first that is there. Lines of one event about one of them are bounded.
+_SUBJECTS: Final = ("uid", "pid", "caller", "peer", "address", "server")
+
+
 class Log:
-    """The log of one node. Fields are `key=value` behind the event's words."""
+    """The log of one node. Fields are `key=value` behind the event's words.
+
+    No peer can fill it: of one event about one peer so many lines are written and no more, and then how many were left
+    out. `later`: calls a function after some seconds, so that this is said also when nothing else is.
+    """
 
     def __init__(self, node: str) -> None:
         self.node = node
+        self.later: Callable[[float, Callable[[], None]], Any] | None = None
         self._logger = logging.getLogger("ipcd")
+        self._lines = Lines(*limits.LINES)
+        self._lines_of_all = Lines(*limits.LINES_OF_ALL)
+        self._told_later = False
 
     def debug(self, event: str, /, **fields: object) -> None:
         """For developers."""
@@ -38,10 +55,49 @@ class Log:
         self._log(logging.ERROR, event, fields)
 
     def _log(self, level: int, event: str, fields: dict[str, object]) -> None:
-        if self._logger.isEnabledFor(level):
-            words = " ".join([event, *(f"{key}={_text(value)}" for key, value in fields.items())])
-            extra = {"node": self.node, "event": event, "fields": fields}
-            self._logger.log(level, "%s: %s", self.node, words, extra=extra)
+        if not self._logger.isEnabledFor(level):
+            return
+        now = time.monotonic()
+        if level > logging.DEBUG and not (
+            self._lines.allow(event, _subject(fields), level, now) and self._lines_of_all.allow(event, "", level, now)
+        ):
+            if not self._told_later and self.later is not None:
+                self._told_later = True
+                self.later(limits.LINES_TOLD, self._tell)
+            return
+        self._write(level, event, fields)
+
+    def _tell(self) -> None:
+        self._told_later = False
+        self.tell_left_out(limits.LINES_TOLD / 2)
+        if self.later is not None and (self._lines.waiting or self._lines_of_all.waiting):
+            self._told_later = True
+            self.later(limits.LINES_TOLD, self._tell)
+
+    def tell_left_out(self, age: float = 0.0) -> None:
+        """Says how many lines were left out since `age` seconds or longer ago."""
+        now = time.monotonic()
+        for lines in (self._lines, self._lines_of_all):
+            for event, subject, count, level in lines.over(now, age):
+                fields: dict[str, object] = {"about": subject} if subject else {}
+                self._write(level, event, fields | {"reason": f"{count} more like this were left out"})
+
+    def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
+        words = " ".join([event, *(f"{key}={_text(value)}" for key, value in fields.items())])
+        extra = {"node": self.node, "event": event, "fields": fields}
+        self._logger.log(level, "%s: %s", self.node, words, extra=extra)
+
+
+def _subject(fields: dict[str, object]) -> str:
+    for name in _SUBJECTS:
+        if name in fields:
+            value = str(fields[name])[:_MOST]
+            if name == "uid":
+                return f"pid {fields.get('pid', 0)} (uid {value})"
+            # Of HOST:PORT the port is another with each connection.
+            host, colon, port = value.rpartition(":")
+            return host if colon and port.isdecimal() else value if name != "pid" else f"pid {value}"
+    return ""
 
 
 def _text(value: object) -> str:

@@ -18,6 +18,7 @@ from ipcd_client.wire.tcp import join_address, split_address
 from ipcd.state.catalog import BadUpdate
 from ipcd.state.clock import ClockTalk
 from ipcd.state.members import Link
+from ipcd.state.quota import Owner
 
 # Introductions asked for at one time; the others wait.
 INTRODUCTIONS: Final = 48
@@ -57,7 +58,7 @@ class Called:
         try:
             return peer_pb2.LinkMessage.FromString(data)
         except DecodeError as error:
-            raise BadUpdate(f"a LinkMessage does not parse: {error}") from error
+            raise _unparsable(error) from error
 
 
 class Served:
@@ -77,6 +78,8 @@ class Served:
             message = await self._context.read()
         except UsageError:
             raise self._over() from None
+        except DecodeError as error:
+            raise _unparsable(error) from error
         return None if message is EOF else message
 
     def _over(self) -> WireClosed:
@@ -84,12 +87,17 @@ class Served:
         return WireClosed(self._context.why_cancelled() or "the link's call is over")
 
 
+def _unparsable(error: DecodeError) -> BadUpdate:
+    return BadUpdate(f"a LinkMessage does not parse: {error}")
+
+
 class Peer:
     """The connection with another node. `link` is None until both have said who they are, and the link is kept."""
 
-    def __init__(self, connection: Connection, remote: str, *, dialed: bool) -> None:
+    def __init__(self, connection: Connection, remote: str, owner: Owner, *, dialed: bool) -> None:
         self.connection = connection
         self.remote = remote
+        self.owner = owner
         self.dialed = dialed
         self.link: Link | None = None
         self.refusal: IpcdError | None = None
@@ -98,6 +106,13 @@ class Peer:
         self.introductions = asyncio.Semaphore(INTRODUCTIONS)
         self.hurried = Waiters()  # there is something to tell
         self.clock = ClockTalk()
+
+    async def linked(self) -> Link | None:
+        """The link; None if there is none. The end that was dialed may ask for something as soon as it has decided that
+        there is one, which this end then has not taken in yet: it will, or the connection ends."""
+        if self.link is None and self.dialed:
+            await self.settled.wait()
+        return self.link
 
 
 def hello_of(message: peer_pb2.LinkMessage | None) -> peer_pb2.PeerHello:

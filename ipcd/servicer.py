@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import operator
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc.aio import EOF
 from ipcd_client import __version__
 from ipcd_client.aio.context import ServicerContext
@@ -20,14 +22,35 @@ from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc
 
 from ipcd import limits
 from ipcd.broker import Attached, Broker
+from ipcd.state.quota import Shares
 
 # Seconds for which changes of the catalog are gathered before watchers are told.
 _GATHER: Final = 0.02
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str] | None:
-    """Errors of ours are answers; any other is a bug. (aio.server.StatusOf)"""
+    """Errors of ours are answers, and so is a request that does not parse: peers could fill the log with it. Any other
+    is a bug. (aio.server.StatusOf)"""
+    if isinstance(error, DecodeError):
+        return grpc.StatusCode.INTERNAL, f"the request does not parse: {error}"
     return (error.code, str(error)) if isinstance(error, IpcdError) else None
+
+
+class CallQuota:
+    """How many calls each peer may have open. (aio.dispatch.Quota)"""
+
+    def __init__(self, calls: Shares) -> None:
+        self._calls = calls
+
+    def begin(self, identity: Any) -> str:
+        try:
+            self._calls.take(identity.owner)
+        except limits.LimitReached as error:
+            return str(error)
+        return ""
+
+    def end(self, identity: Any) -> None:
+        self._calls.give(identity.owner)
 
 
 class NoDescriptors(IpcdError):
@@ -80,16 +103,18 @@ class NodeServicer(node_pb2_grpc.NodeServicer):
         self, request: node_pb2.ListCatalogRequest, context: ServicerContext
     ) -> AsyncIterator[node_pb2.ListCatalogReply]:
         """The same, at once and after each change of it."""
-        last: node_pb2.ListCatalogReply | None = None
-        while True:
-            reply = await self.ListCatalog(request, context)
-            if reply != last:
-                last = reply
-                yield reply
-                # While the watcher was slow there may have been changes: looked for before waiting for more.
-                continue
-            await self._broker.changed.wait()
-            await asyncio.sleep(_GATHER)
+        # Not the reply: with many watchers, those would be many copies of the catalog.
+        last: list[node_pb2.Server] | None = None
+        with self._watching(context):
+            while True:
+                servers = self._broker.catalog.servers(request.service)
+                if servers != last:
+                    last = servers
+                    yield node_pb2.ListCatalogReply(servers=servers)
+                    # While the watcher was slow there may have been changes: looked for before waiting for more.
+                    continue
+                await self._broker.changed.wait()
+                await asyncio.sleep(_GATHER)
 
     async def WatchChanges(
         self, request: node_pb2.WatchChangesRequest, context: ServicerContext
@@ -98,20 +123,48 @@ class NodeServicer(node_pb2_grpc.NodeServicer):
         identity = context.peer_identity
         opened = identity.opened if isinstance(identity, Attached) else ()
         last: list[node_pb2.Server] | None = None
-        while True:
-            standing = self._broker.standing(opened)
-            if last is None or len(standing) != len(last) or any(map(operator.is_not, standing, last)):
-                last = standing
-                yield node_pb2.Changed()
-                continue
-            await self._broker.changed.wait()
-            await asyncio.sleep(_GATHER)
+        with self._watching(context):
+            while True:
+                standing = self._broker.standing(opened)
+                if last is None or len(standing) != len(last) or any(map(operator.is_not, standing, last)):
+                    last = standing
+                    yield node_pb2.Changed()
+                    continue
+                await self._broker.changed.wait()
+                await asyncio.sleep(_GATHER)
+
+    @contextlib.contextmanager
+    def _watching(self, context: ServicerContext) -> Iterator[None]:
+        """Counts a watch, as long as it lasts."""
+        identity = context.peer_identity
+        if not isinstance(identity, Attached):
+            yield  # by the gateway, which has bounds of its own
+            return
+        limits.check("watches of one connection", identity.watches + 1, limits.WATCHES_PER_CONNECTION)
+        self._broker.quotas.watches.take(identity.owner)
+        identity.watches += 1
+        identity.charge(limits.COST_WATCH)
+        try:
+            yield
+        finally:
+            identity.watches -= 1
+            self._broker.quotas.watches.give(identity.owner)
 
     async def Resolve(self, request: node_pb2.ResolveRequest, context: ServicerContext) -> node_pb2.ResolveReply:
         """Where a call would go."""
-        identity = context.peer_identity
-        caller = identity.process if isinstance(identity, Attached) else None
-        return node_pb2.ResolveReply(candidates=self._broker.resolve(request, caller), node=self._broker.node)
+        broker, access = self._broker, self._broker.access
+        peer = context.peer_identity
+        caller = peer.process if isinstance(peer, Attached) else None
+        # A question: whoever may ask may ask for others, too.
+        identity = access.of(caller) if caller is not None else access.of_gateway(tcp=True)
+        if request.caller:
+            asked = access.asked(request.caller)
+            identity = str(asked)
+            caller = None if asked.uid is None else node_pb2.Process(node=asked.node, uid=asked.uid)
+            if asked.node != broker.node and not request.transport:
+                # From there it cannot come otherwise.
+                request.transport = node_pb2.TRANSPORT_TCP
+        return node_pb2.ResolveReply(candidates=broker.resolve(request, caller, identity), node=broker.node)
 
     async def Open(self, request: node_pb2.OpenRequest, context: ServicerContext) -> node_pb2.OpenReply:
         """Introduces the caller to a server."""

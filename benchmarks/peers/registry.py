@@ -22,6 +22,7 @@ class Peer:
     ways: tuple[str, ...] = ()  # to keep many calls in flight
     streams: bool = True
     crew: bool = True  # many processes may call the server at once
+    secured: bool = False  # with certificates, and TLS between its nodes
     channels: bool = False  # one process may open many connections, and a first call means something
 
 
@@ -40,6 +41,10 @@ PEERS: Final = (
     Peer(
         "ipcd-tcp", "ipcd tcp", "ipcd_sync", "tcp", "caller and server on two nodes", "grpcio-tcp",
         ours=True, ways=_SYNC, channels=True,
+    ),
+    Peer(
+        "ipcd-tls", "ipcd tcp, TLS", "ipcd_sync", "tcp", "caller and server on two nodes with certificates",
+        "grpcio-tcp", ours=True, ways=_SYNC, secured=True,
     ),
     Peer(
         "grpcio-unix", "grpcio unix", "grpcio_sync", "unix", "grpc.server, grpc.insecure_channel",

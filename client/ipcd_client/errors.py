@@ -5,6 +5,8 @@
     IpcdError                     code: the gRPC status a caller sees
     ├── WireError                 UNAVAILABLE: the transport failed
     │   ├── WireClosed            the peer closed, reset, or died
+    │   │   └── Exhausted         RESOURCE_EXHAUSTED: the peer did, as one of its limits is reached
+    │   ├── WireStarved           there was no memory for what the peer has sent
     │   └── WireTimeout           DEADLINE_EXCEEDED: a wait reached its deadline
     ├── ProtocolError             INTERNAL: a peer sent what proto/FRAME.md forbids; has `violation`, its name there
     ├── ChannelClosed             CANCELLED: the program closed its channel
@@ -40,10 +42,23 @@ class WireClosed(WireError):
     """The other end closed the connection, or died."""
 
 
+class Exhausted(WireClosed):
+    """The other end closed the connection because one of its limits is reached, which the text names."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 class WireTimeout(WireError):
     """A wait on the wire reached its deadline."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class WireStarved(WireError):
+    """This process has no memory for what the other end has sent, which is lost with the connection."""
+
+    def __init__(self, peer: str) -> None:
+        super().__init__(f"there was no memory for what {peer} has sent")
 
 
 class ProtocolError(IpcdError):

@@ -52,23 +52,26 @@ class Backends:
         self._limit = limit
         self._backends: dict[str, Backend] = {}
         self._making: dict[str, asyncio.Task[Backend]] = {}
-        self._candidates: dict[tuple[str, str, str], list[node_pb2.Candidate]] = {}
+        self._candidates: dict[tuple[str, str, str, str], list[node_pb2.Candidate]] = {}
         self._turns: dict[str, int] = {}
         self._turn = 0
         self._watching = asyncio.get_running_loop().create_task(self._forget_candidates())
 
-    def choose(self, target: node_pb2.ResolveRequest, tried: Collection[str]) -> node_pb2.Candidate:
+    def choose(self, target: node_pb2.ResolveRequest, identity: str, tried: Collection[str]) -> node_pb2.Candidate:
         """The server that a call goes to: one on this node where there is one, and of those equally near the one with
-        the fewest calls, then the one whose last turn is longest ago. `tried`, ids of servers, are the last choice.
+        the fewest calls, then the one whose last turn is longest ago. `identity`: the caller's; `tried`, ids of
+        servers, are the last choice.
 
         Raises:
             IpcdError: there is none.
+            NotAllowed: none that the caller may call.
         """
-        key = (target.service, target.node, target.server)
+        key = (identity, target.service, target.node, target.server)
         candidates = self._candidates.get(key)
         if candidates is None:
-            # Without a caller, since this process takes no part in shared memory.
-            found = self._broker.resolve(target, None)
+            # Without a caller, since this process takes no part in shared memory. Other nodes see no more than that we
+            # call: so what our rules say of those for whom we do holds for their servers too.
+            found = self._broker.eligible(target, None, identity, everywhere=True)
             nearest = found[0].server.process.node == self._broker.node
             candidates = [one for one in found if (one.server.process.node == self._broker.node) is nearest]
             self._candidates[key] = candidates
@@ -125,7 +128,7 @@ class Backends:
             # Its node chose one that we know.
             close_all(fds)
             return existing
-        wire = introduction.granted(fds, introduction.name_of(server), reply.choice.transport)
+        wire = introduction.granted(fds, introduction.name_of(server), reply)
         connection = Connection(wire, SETTINGS, dialer=True, hello_timeout=HELLO_TIMEOUT)
         try:
             await connection.handshake()

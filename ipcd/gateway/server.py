@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 from grpc import aio
 from ipcd_client.aio.dispatch import Server
-from ipcd_client.errors import ConfigError, IpcdError, NodeError
+from ipcd_client.errors import ConfigError, IpcdError, NodeError, NotAllowed
 from ipcd_client.facade import introspection
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node.target import Target
@@ -28,12 +29,13 @@ from ipcd.broker import Broker
 from ipcd.config import Config
 from ipcd.gateway import health, reflection
 from ipcd.gateway.backends import SETTINGS, Backend, Backends
-from ipcd.gateway.budget import Budget
+from ipcd.gateway.budget import Budget, owner_of
 from ipcd.gateway.own import OwnServices
 from ipcd.gateway.relay import Relay, end, service_of
 from ipcd.listener import SocketFile, listen_tcp
 from ipcd.log import Log
 from ipcd.servicer import NodeServicer, status_of
+from ipcd.state.quota import Shares
 
 _NODE: Final = node_pb2.DESCRIPTOR.services_by_name["Node"].full_name
 _OWN: Final = frozenset({_NODE, health.SERVICE, *reflection.SERVICES})
@@ -70,8 +72,8 @@ class Gateway:
         self._own = OwnServices(self._answering(servicer), _OWN, process)
         self._server = aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers((_Everything(self),))
-        self._calls = Budget("calls of the gateway at once", limits.GATEWAY_CALLS)
-        self._held = Budget("bytes that wait in the gateway", limits.GATEWAY_BYTES)
+        self._calls = Shares("calls of the gateway at once", limits.GATEWAY_CALLS, limits.GATEWAY_CALLS_EACH)
+        self._held = Shares("bytes that wait in the gateway", limits.GATEWAY_BYTES, limits.GATEWAY_BYTES_EACH)
         self._relayed = 0  # calls that others answer
         self._ended = Waiters()  # a call has
         self._stopping = False
@@ -147,31 +149,41 @@ class Gateway:
 
     async def call(self, method: str, context: Any) -> None:
         """A call of any method, which grpcio has taken."""
+        owner = owner_of(context.peer())
         try:
             if self._stopping:
                 raise NodeError(self._farewell())
-            self._calls.take(1)
+            self._calls.take(owner)
         except IpcdError as error:
             end(context, error.code, str(error))
             return
         relayed = service_of(method) not in _OWN
         self._relayed += relayed
         try:
-            await Relay(method, context, self._find, self._held).run()
+            identity = self._broker.access.of_gateway(tcp=not context.peer().startswith("unix:"))
+            await Relay(method, context, partial(self._find, identity), Budget(self._held, owner)).run()
         finally:
             self._relayed -= relayed
-            self._calls.give(1)
+            self._calls.give(owner)
             self._ended.progressed()
 
-    async def _find(self, service: str, target: Target, tried: set[str]) -> Backend:
+    async def _find(self, identity: str, service: str, target: Target, tried: set[str]) -> Backend:
         if service in _OWN:
             if target.server or target.node not in {"", self._broker.node}:
                 raise limits.InvalidRequest(f"{service} is answered by node {self._broker.node}, whose gateway this is")
             return await self._own.connected()
         wanted = node_pb2.ResolveRequest(service=service, node=target.node, server=target.server)
-        candidate = self._backends.choose(wanted, tried)
-        tried.add(candidate.server.id)
-        return await self._backends.connected(wanted, candidate)
+        refusal: NotAllowed | None = None
+        while True:
+            candidate = self._backends.choose(wanted, identity, tried)
+            if refusal is not None and candidate.server.id in tried:
+                raise refusal
+            tried.add(candidate.server.id)
+            try:
+                return await self._backends.connected(wanted, candidate)
+            except NotAllowed as error:
+                # Its node has rules of its own; another's may be others.
+                refusal = error
 
     # -- what is served ---------------------------------------------------------------------------
 
@@ -187,7 +199,7 @@ class Gateway:
         return found
 
     async def _describe(self, service: str) -> Sequence[bytes]:
-        backend = await self._find(service, Target("", ""), set())
+        backend = await self._find(self._broker.access.of_gateway(tcp=False), service, Target("", ""), set())
         request = wire_pb2.DescribeRequest(service=service).SerializeToString()
         data, _ = await backend.connection.call(introspection.DESCRIBE, request, timeout=_DESCRIBE)
         return wire_pb2.DescribeReply.FromString(data).files

@@ -8,11 +8,15 @@ the owner is asked for the whole again.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 
 from ipcd import limits
+
+# Characters of a server's id: its node's name, and the digits that it chose.
+ID_MOST: Final = 2 * limits.NAME
 
 
 class BadUpdate(IpcdError):
@@ -33,13 +37,22 @@ def checked(name: str, services: Iterable[str]) -> list[str]:
     return names
 
 
+def _of_its_own(server: node_pb2.Server) -> node_pb2.Server:
+    """A part of a message keeps the memory of all that came with it, which may be a thousand times as much."""
+    copy = node_pb2.Server()
+    copy.CopyFrom(server)
+    copy.DiscardUnknownFields()
+    return copy
+
+
 class _Copy:
-    __slots__ = ("incarnation", "revision", "servers")
+    __slots__ = ("incarnation", "revision", "servers", "size")
 
     def __init__(self, incarnation: str) -> None:
         self.incarnation = incarnation
         self.revision = 0
         self.servers: dict[str, node_pb2.Server] = {}
+        self.size = 0  # of these, in bytes
 
 
 class Catalog:
@@ -51,6 +64,12 @@ class Catalog:
         self._limit = limit
         self._own: dict[str, node_pb2.Server] = {}
         self._copies: dict[str, _Copy] = {}
+        self._copied = 0  # bytes of all copies
+        # By service, and then by node and id, as no node answers for the ids of another. It is asked for with each
+        # introduction, however many others there are.
+        self._by_service: dict[str, dict[tuple[str, str], node_pb2.Server]] = {}
+        self._came: dict[tuple[str, str], int] = {}  # in which order
+        self._count = 0
 
     # -- our own ----------------------------------------------------------------------------------
 
@@ -62,14 +81,17 @@ class Catalog:
         """
         if server.id not in self._own:
             limits.check("servers on one node", len(self._own) + 1, self._limit)
+        self._index(self._own.get(server.id), server)
         self._own[server.id] = server
         self.revision += 1
         return peer_pb2.CatalogUpdate(revision=self.revision, servers=[server])
 
     def remove(self, server_id: str) -> peer_pb2.CatalogUpdate | None:
         """Removes a server of this node; what to tell the other nodes, None if it was not there."""
-        if self._own.pop(server_id, None) is None:
+        gone = self._own.pop(server_id, None)
+        if gone is None:
             return None
+        self._index(gone, None)
         self.revision += 1
         return peer_pb2.CatalogUpdate(revision=self.revision, removed_ids=[server_id])
 
@@ -99,19 +121,34 @@ class Catalog:
         elif update.revision != copy.revision + 1:
             return update.revision <= copy.revision
         # All of it is checked before any is taken: a copy is never half changed.
-        told = {server.id: server for server in update.servers}
+        told = {server.id: _of_its_own(server) for server in update.servers}
         for server_id, server in told.items():
-            if server.process.node != node or not server_id:
-                raise BadUpdate(f"{node!r} tells of server {server_id!r} on node {server.process.node!r}")
+            if server.process.node != node or not 0 < len(server_id) <= ID_MOST:
+                raise BadUpdate(
+                    f"{node!r} tells of server {server_id[:ID_MOST]!r} on node {server.process.node[:ID_MOST]!r}"
+                )
             checked(server.name, server.services)
         known: dict[str, node_pb2.Server] = {} if update.full else copy.servers
         if len(known) + len(told) > self._limit:
             count = len((known.keys() | told.keys()) - set(update.removed_ids))
             limits.check("servers on one node", count, self._limit)
-        known.update(told)
+        gone = (told.keys() | set(update.removed_ids)) & known.keys()
+        size = 0 if update.full else copy.size - sum(known[server_id].ByteSize() for server_id in gone)
+        size += sum(server.ByteSize() for server_id, server in told.items() if server_id not in update.removed_ids)
+        limits.check("bytes of servers' descriptions of one node", size, limits.CATALOG)
+        before = self._copies.get(node)
+        copied = self._copied - (before.size if before is not None else 0) + size
+        limits.check("bytes of other nodes' servers' descriptions", copied, limits.COPIES)
+        if update.full and before is not None:
+            for server in before.servers.values():
+                self._index(server, None)
+        for server_id, server in told.items():
+            self._index(known.get(server_id), server)
+            known[server_id] = server
         for server_id in update.removed_ids:
-            known.pop(server_id, None)
-        copy.servers = known
+            self._index(known.pop(server_id, None), None)
+        self._copied = copied
+        copy.servers, copy.size = known, size
         copy.revision = update.revision
         self._copies[node] = copy
         return True
@@ -119,16 +156,48 @@ class Catalog:
     def forget(self, node: str) -> bool:
         """The node is gone, and its servers with it. False if there were none."""
         copy = self._copies.pop(node, None)
-        return copy is not None and bool(copy.servers)
+        if copy is None:
+            return False
+        self._copied -= copy.size
+        for server in copy.servers.values():
+            self._index(server, None)
+        return bool(copy.servers)
 
     # -- questions --------------------------------------------------------------------------------
 
     def servers(self, service: str = "") -> list[node_pb2.Server]:
         """Servers of a service, or all; own ones first, then by node."""
+        if service:
+            found = list(self._by_service.get(service, {}).values())
+            if len(found) > 1:
+                found.sort(key=self._place)
+            return found
         found = list(self._own.values())
         for _, copy in sorted(self._copies.items()):
             found += copy.servers.values()
-        return [server for server in found if service in server.services] if service else found
+        return found
+
+    def _place(self, server: node_pb2.Server) -> tuple[bool, str, int]:
+        return server.process.node != self.node, server.process.node, self._came[_key(server)]
+
+    def _index(self, old: node_pb2.Server | None, new: node_pb2.Server | None) -> None:
+        """One takes the place of the other."""
+        if old is not None:
+            staying = frozenset(new.services) if new is not None else frozenset()
+            for service in old.services:
+                of_service = self._by_service.get(service)
+                if service not in staying and of_service is not None:
+                    of_service.pop(_key(old), None)
+                    if not of_service:
+                        del self._by_service[service]
+            if new is None:
+                self._came.pop(_key(old), None)
+        if new is not None:
+            if old is None:
+                self._count += 1
+                self._came[_key(new)] = self._count
+            for service in new.services:
+                self._by_service.setdefault(service, {})[_key(new)] = new
 
     def count(self, node: str) -> int:
         """Servers on a node."""
@@ -141,3 +210,7 @@ class Catalog:
         """The revision of what is known of a node."""
         copy = self._copies.get(node)
         return copy.revision if copy is not None else 0
+
+
+def _key(server: node_pb2.Server) -> tuple[str, str]:
+    return server.process.node, server.id

@@ -52,12 +52,15 @@ def rank(
     connections: Callable[[str], int],
     turn: Callable[[str], int],
     why_unshared: Callable[[node_pb2.Process], str],
+    refusal: Callable[[node_pb2.Process], str] = lambda _: "",
 ) -> list[node_pb2.Candidate]:
-    """Every candidate, the best first and marked as chosen.
+    """Every candidate, the best first and marked as chosen. Those that the caller may not call are never chosen; they
+    come last.
 
     `servers`: of the service. `here`: the caller's node. `connections` and `turn`, by a server's id: connections
     granted to it, and when it had its last turn, as a number that grows. `why_unshared`: why a process of the caller's
-    node shares no memory with the caller; empty if it may.
+    node shares no memory with the caller; empty if it may. `refusal`: why the caller may not call it; empty if it may,
+    or if that is not known here.
 
     Raises:
         Impossible: servers there are, but not over the transport asked for.
@@ -76,6 +79,7 @@ def rank(
     ordered = sorted(
         reachable,
         key=lambda server: (
+            bool(refusal(server.process)),
             not server.weight,
             server.process.node != here,
             connections(server.id) / (server.weight or 1),
@@ -83,19 +87,21 @@ def rank(
             server.id,
         ),
     )
-    preferred = _preferred(ordered, here)
+    allowed = [server for server in ordered if not refusal(server.process)]
+    preferred = _preferred(allowed, here)
     candidates = [
         node_pb2.Candidate(
             server=server,
             transport=transport(target.transport, server, here, why_unshared),
             connections=connections(server.id),
-            chosen=index == 0,
+            chosen=index == 0 and bool(allowed),
             preferred=server.id in preferred,
+            refusal=refusal(server.process),
         )
         for index, server in enumerate(ordered)
     ]
     for candidate in candidates:
-        candidate.reason = _reason(candidate, candidates[0], target, here, why_unshared)
+        candidate.reason = candidate.refusal or _reason(candidate, candidates[0], target, here, why_unshared)
     return candidates
 
 

@@ -146,7 +146,9 @@ class Members:
             return new
         if incarnation == self.incarnation:
             return False
-        limits.check("addresses of nodes", len(self.addresses) + 1, limits.ADDRESSES)
+        # What is hearsay never takes the place of what somebody has configured.
+        most = limits.ADDRESSES_HEARD if source in _HEARSAY else limits.ADDRESSES
+        limits.check("addresses of nodes", len(self.addresses) + 1, most)
         due = now + self._courtesy(incarnation)
         self.addresses[address] = Address(address, {source}, now, due, node, incarnation)
         return True
@@ -257,6 +259,10 @@ class Members:
         old = self.links.get(hello.node)
         if old is None:
             limits.check("nodes", len(self.links) + 1, limits.NODES)
+            if not dialed:
+                host = remote.rpartition(":")[0]
+                count = sum(link.remote.rpartition(":")[0] == host for link in self.links.values())
+                limits.check("nodes of one host", count + 1, limits.NODES_PER_HOST)
             return None
         fresh = now - old.heard < old.heartbeat.suspect_after
         if old.incarnation != hello.incarnation:

@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import ipcd_client
@@ -188,6 +189,14 @@ class Host:
         self.daemon = Daemon(process, socket)
         return self.daemon
 
+    def run_typed(self, *command: str) -> Daemon:
+        """Starts a daemon as somebody there has typed it, in the cluster's folder."""
+        socket = str(self._cluster.folder / f"{self.name}.sock")
+        assert command[:2] == ("ipcd", "run"), command
+        process = self._start("ipcd", "-m", *command, environment={"IPCD_SOCKET": socket})
+        self.daemon = Daemon(process, socket)
+        return self.daemon
+
     @property
     def node(self) -> Daemon:
         """The daemon, which has been started."""
@@ -224,7 +233,12 @@ class Host:
             process.wait(LONG)
 
     def _start(
-        self, name: str, *arguments: str, piped: bool = False, network: Namespace | None = None
+        self,
+        name: str,
+        *arguments: str,
+        piped: bool = False,
+        network: Namespace | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> subprocess.Popen[bytes]:
         old = self._processes.get(name)
         assert old is None or old.poll() is not None, f"{name} on {self.name} runs already"
@@ -234,7 +248,7 @@ class Host:
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else log,
                 stderr=log,
-                environment=os.environ | {"PYTHONPATH": PYTHONPATH},
+                environment=os.environ | {"PYTHONPATH": PYTHONPATH} | environment,
                 # Not where the tests were started: what is in that folder could be imported.
                 folder=self._cluster.folder,
             )

@@ -16,6 +16,9 @@ from cluster.eventually import LONG
 from ipcd.demo.pb.lab.v1 import lab_pb2, lab_pb2_grpc
 from ipcd.demo.service import SERVICE, LabServicer
 
+# What Identity tells of its caller.
+CALLER = ("node", "pid", "transport", "transport_security_type", "ipcd_identity")
+
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
@@ -38,7 +41,7 @@ class WatchedLab(LabServicer):
         """Sends the metadata of the call back, and who called. `x-abort`: aborts with those details."""
         got: list[tuple[str, str | bytes]] = [pair for pair in context.invocation_metadata() if pair[0][:2] == "x-"]
         vouched: dict[str, list[bytes]] = context.auth_context()  # type: ignore[assignment]  # typed as ints
-        who = [(f"caller-{key}", vouched[key][0].decode()) for key in ("node", "pid", "transport")]
+        who = [(f"caller-{key}", vouched[key][0].decode()) for key in CALLER]
         context.send_initial_metadata([*who, ("first-bin", b"\x00\xff")])
         context.set_trailing_metadata(got)
         for key, value in got:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -122,6 +123,7 @@ class Stack:
         self._command += ["-p", project]
         self._folder = Path(tempfile.mkdtemp(prefix="ipcd-d-"))
         self._programs: dict[Program, Path] = {}  # with their logs
+        self._containers: dict[Program, str] = {}
         try:
             self.up()
         except BaseException:
@@ -186,18 +188,28 @@ class Stack:
             )
         program = Program(f"{name} in {service}", process, lambda: log.read_text(errors="replace"))
         self._programs[program] = log
+        self._containers[program] = self.container(service)
         return program
 
     def end(self, program: Program) -> list[str]:
         """Has it end: what went wrong, in words."""
         log = self._programs.pop(program)
+        container = self._containers.pop(program)
         program.end()
         try:
             program.process.wait(LONG)
         except subprocess.TimeoutExpired:
+            running = docker("top", container, "-eo", "pid,args").splitlines()[1:]
+            pids = [int(line.split()[0]) for line in running if "cluster.program" in line]
+            for pid in pids:
+                os.kill(pid, signal.SIGUSR1)  # it writes where it stands to its log
+            time.sleep(1.0)
             program.process.kill()
             program.process.wait(LONG)
-            return [f"{program.name} did not end"]
+            if pids or not running:
+                return [f"{program.name} did not end:\n{log.read_text(errors='replace')}\n" + "\n".join(running)]
+            # Seen once: `docker exec` goes on although what it ran has ended.
+            print(f"docker exec of {program.name} did not end although that had")
         finally:
             program.close()
             log.unlink()

@@ -1,10 +1,33 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from integration import daemons
 from integration.nodejs import node
+
+# Who was not let in: what it came with, how often it tried, how often it got in, and how many lines the log has of it.
+Tally = Callable[[str, int, int, int], None]
+_REFUSED = pytest.StashKey[list[tuple[str, int, int, int]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_REFUSED] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Who was not let in."""
+    if config.stash[_REFUSED]:
+        terminalreporter.section("strangers: refused")
+        for what, tries, let_in, lines in config.stash[_REFUSED]:
+            terminalreporter.line(f"{what}: tried {tries} times, let in {let_in} times, logged {lines} times")
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """Adds a line to the summary at the end."""
+    listed = request.config.stash[_REFUSED]
+    return lambda what, tries, let_in, lines: listed.append((what, tries, let_in, lines))
 
 
 @pytest.fixture

@@ -133,10 +133,17 @@ class Daemons:
         self.folder = folder
         self._all: list[Daemon] = []
 
-    def start(self, node: str = "a", *arguments: str, discovery: bool = False, **environment: str) -> Daemon:
+    def start(
+        self,
+        node: str = "a",
+        *arguments: str,
+        discovery: bool = False,
+        launcher: Sequence[str] = (),
+        **environment: str,
+    ) -> Daemon:
         """Starts one, and does not wait."""
         more = () if discovery else ("--no-discovery",)
-        return self.add(Daemon(self.folder, node, (*arguments, *more), environment))
+        return self.add(Daemon(self.folder, node, (*arguments, *more), environment, launcher))
 
     def add(self, daemon: Daemon) -> Daemon:
         """One that was started otherwise."""

@@ -21,6 +21,8 @@ from ipcd.node import Node
 
 SERVICE = "conformance.v1.Echo"
 METHOD = f"/{SERVICE}/UnaryEcho"
+# Who calls.
+US = f"spiffe://default/node/a/uid/{os.getuid()}"
 
 
 class World:
@@ -54,7 +56,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
 async def connected(backends: Backends, name: str) -> Backend:
     """The connection with the server of that name."""
     target = node_pb2.ResolveRequest(service=SERVICE, server=name)
-    return await backends.connected(target, backends.choose(target, set()))
+    return await backends.connected(target, backends.choose(target, US, set()))
 
 
 def test_one_connection_for_all_calls(socket_dir: Path) -> None:
@@ -103,11 +105,12 @@ def test_the_server_with_the_fewest_calls_is_chosen(socket_dir: Path) -> None:
             (await connected(backends, "first")).calls = 2
             (await connected(backends, "second")).calls = 1
             anybody = node_pb2.ResolveRequest(service=SERVICE)
-            second = backends.choose(anybody, set()).server
+            second = backends.choose(anybody, US, set()).server
             assert second.name == "second"
-            assert backends.choose(anybody, {second.id}).server.name == "first"
+            assert backends.choose(anybody, US, {second.id}).server.name == "first"
             assert (
-                backends.choose(node_pb2.ResolveRequest(service=SERVICE, server="second"), {second.id}).server == second
+                backends.choose(node_pb2.ResolveRequest(service=SERVICE, server="second"), US, {second.id}).server
+                == second
             )
             await backends.close()
 

@@ -392,13 +392,13 @@ def test_whoever_does_not_speak_http_is_dropped(node: Daemon, stub: Any) -> None
 
 def test_calls_past_the_limit(channel: grpc.Channel) -> None:
     stub: Any = node_pb2_grpc.NodeStub(channel)
-    calls = [stub.WatchCatalog(node_pb2.ListCatalogRequest()) for _ in range(limits.GATEWAY_CALLS)]
+    calls = [stub.WatchCatalog(node_pb2.ListCatalogRequest()) for _ in range(limits.GATEWAY_CALLS_EACH["host"])]
     for call in calls:
         next(call)
     with pytest.raises(grpc.RpcError) as caught:
         next(stub.WatchCatalog(node_pb2.ListCatalogRequest(), timeout=LONG))
     assert caught.value.code() is Code.RESOURCE_EXHAUSTED
-    assert caught.value.details() == "the limit of 4096 calls of the gateway at once is reached"
+    assert caught.value.details() == "the limit of 3072 calls of the gateway at once of one host is reached (127.0.0.1)"
     calls.pop().cancel()
 
     def let_in() -> bool:

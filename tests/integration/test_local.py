@@ -291,7 +291,7 @@ def test_limits_of_a_registration(cluster: Daemons) -> None:
                 assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
             for _ in range(limits.SERVERS_PER_CONNECTION):
                 await client.register("x.X")
-            with pytest.raises(CallFailed, match=f"limit of {limits.SERVERS_PER_CONNECTION} servers of one process"):
+            with pytest.raises(CallFailed, match=f"limit of {limits.SERVERS_PER_CONNECTION} servers of one connection"):
                 await client.register("x.X")
             await other.register("x.X")
             assert len(await other.servers()) == limits.SERVERS_PER_CONNECTION + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -10,12 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import ipcd_client
 import pytest
 from conformance.echo import SERVICE, Echo
 from ipcd_client.errors import IpcdError, NoDaemon
+from ipcd_client.node import attach, registration
 from sdk.processes import LONG, Processes, eventually
 
 ChannelTo = Callable[..., ipcd_client.Channel]
@@ -164,6 +167,24 @@ def test_server_waits_for_the_daemon(world: Processes, channel_to: ChannelTo) ->
     server.stop(None)
 
 
+def test_registers_again_once_there_is_memory_for_it(
+    world: Processes, channel_to: ChannelTo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([False, False])
+    monkeypatch.setattr(registration, "room", lambda: next(looks, True))
+    daemon = world.daemon("a")
+    server = ipcd_client.server(handlers=(Echo(),), node=world.socket("a"))
+    server.start()
+    try:
+        world.kill(daemon)
+        world.daemon("a")
+        call = channel_to("a").unary_unary(f"/{SERVICE}/UnaryEcho")
+        assert call(b"again", timeout=LONG, wait_for_ready=True) == b"again"
+        assert next(looks, None) is None
+    finally:
+        server.stop(None).wait(LONG)
+
+
 def test_waits_for_a_server(world: Processes, channel_to: ChannelTo) -> None:
     world.daemon("a")
     channel = channel_to("a")
@@ -288,6 +309,28 @@ def test_forked_child_calls_too(world: Processes) -> None:
     world.daemon("a")
     world.server("a", "one")
     subprocess.run([sys.executable, "-c", FORK, world.socket("a")], check=True, timeout=LONG)
+
+
+@pytest.mark.parametrize("where", ["registry", "attachment", "router", "connection"])
+def test_a_channel_is_collected_while_a_lock_is_held(world: Processes, where: str) -> None:
+    """The collector may run in any thread, at any moment."""
+    world.daemon("a")
+    world.server("a", "one")
+    channel: Any = ipcd_client.channel(node=world.socket("a"))
+    assert channel.unary_unary(f"/{SERVICE}/UnaryEcho")(b"", timeout=LONG) == b""
+    attachment = channel.router.attachment()
+    connection = channel.router.usable(SERVICE)
+    locks = {
+        "registry": attach._registry_lock,
+        "attachment": attachment._lock,
+        "router": channel.router._lock,
+        "connection": connection._lock,
+    }
+    channel.itself = channel
+    with locks[where]:
+        del channel
+        gc.collect()
+    eventually(lambda: not attachment._users and connection.error is not None, "it is closed")
 
 
 def test_stopped_server_is_not_found(world: Processes, channel_to: ChannelTo) -> None:

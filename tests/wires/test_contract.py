@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipcd_client.testing.fd_contract import FdContract
 from ipcd_client.testing.process_contract import ProcessContract
 from ipcd_client.testing.wire_contract import WireContract
-from ipcd_client.testing.wire_factories import MemoryFactory, ShmFactory, TcpFactory, UnixFactory
+from ipcd_client.testing.wire_factories import MemoryFactory, ShmFactory, TcpFactory, TlsFactory, UnixFactory
 
 
 class TestMemory(WireContract):
@@ -18,6 +18,10 @@ class TestUnix(WireContract):
 
 class TestTcp(WireContract):
     factory = TcpFactory()
+
+
+class TestTls(WireContract):
+    factory = TlsFactory()
 
 
 class TestShm(WireContract):

@@ -12,7 +12,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from grpc.aio import AbortError
@@ -38,6 +38,16 @@ LINGER: Final = 1.0
 StatusOf = Callable[[Exception], tuple[grpc.StatusCode, str] | None]
 
 
+class Quota(Protocol):
+    """Who says how many calls each peer may have open."""
+
+    def begin(self, identity: Any) -> str:
+        """A call begins: why it may not, empty where it may."""
+
+    def end(self, identity: Any) -> None:
+        """One that might begin has ended."""
+
+
 class Server:
     """Generated `add_XServicer_to_server` functions work on it. Handlers are coroutines, or async generators where the
     response is a stream (or coroutines that `write`). One task for each call. Others run in threads of `pool`, or of
@@ -45,6 +55,7 @@ class Server:
 
     `status_of` says which exceptions of handlers are meant for the caller; others end in UNKNOWN, as grpc.aio has it.
     `context` makes what handlers get. `most`: calls at one time; `max_send`: of a response in bytes, -1 for no limit.
+    `quota` is asked for each call.
     """
 
     def __init__(
@@ -56,6 +67,7 @@ class Server:
         pool: Executor | None = None,
         most: int | None = None,
         max_send: int = -1,
+        quota: Quota | None = None,
     ) -> None:
         # What handlers see of context variables; each call has a copy of its own.
         self.variables = contextvars.copy_context()
@@ -65,6 +77,7 @@ class Server:
         self._interceptors = tuple(interceptors)
         self._pool = pool
         self._most = most
+        self._quota = quota
         self._max_send = max_send
         self._methods: dict[str, Method] = {}
         self._running: set[ServicerContext] = set()
@@ -79,11 +92,15 @@ class Server:
         """As of grpc.aio.Server."""
         self.handlers.register(service_name, method_handlers)
 
-    def serve(self, connection: Connection, identity: Any) -> None:
-        """Answers the calls of this connection from now on. `identity` is their contexts' `peer_identity`."""
+    def serve(self, connection: Connection, identity: Any, refusal: Callable[[str], str] | None = None) -> None:
+        """Answers the calls of this connection from now on. `identity` is their contexts' `peer_identity`. `refusal`:
+        why the caller may not call a method, empty where it may; None where it may call all of them."""
 
         def on_call(event: events.CallOpened, fds: list[Fd]) -> None:
-            self._begin(connection, event, fds, identity)
+            if refusal is not None and (why := refusal(event.method)):
+                self._refuse(connection, event, fds, why)
+            else:
+                self._begin(connection, event, fds, identity)
 
         connection.on_call = on_call
 
@@ -111,6 +128,14 @@ class Server:
             log.warning("%d handlers go on although they were cancelled", len(self._running))
             self._idle.set()
 
+    @staticmethod
+    def _refuse(connection: Connection, event: events.CallOpened, fds: list[Fd], why: str) -> None:
+        for fd in fds:
+            fd.close()
+        call = ServerCall(event, connection.settings.max_message)
+        connection.accept(call)
+        connection.finish(call, status.to_int(grpc.StatusCode.PERMISSION_DENIED), why)
+
     def _begin(self, connection: Connection, event: events.CallOpened, fds: list[Fd], identity: Any) -> None:
         call = ServerCall(event, connection.settings.max_message)
         if fds:
@@ -131,6 +156,11 @@ class Server:
             code = status.to_int(grpc.StatusCode.RESOURCE_EXHAUSTED)
             connection.finish(call, code, status.CONCURRENCY_EXCEEDED)
             return
+        if self._quota is not None:
+            refusal = self._quota.begin(identity)
+            if refusal:
+                connection.finish(call, status.to_int(grpc.StatusCode.RESOURCE_EXHAUSTED), refusal)
+                return
         loop = asyncio.get_running_loop()
         context = self._context(loop, connection, call, method, identity, self._ended)
         self._running.add(context)
@@ -138,6 +168,8 @@ class Server:
         context.task = loop.create_task(self._run(call, context), context=self.variables.copy())
 
     def _ended(self, context: ServicerContext) -> None:
+        if self._quota is not None and context in self._running:
+            self._quota.end(context.peer_identity)
         self._running.discard(context)
         if not self._running:
             self._idle.set()

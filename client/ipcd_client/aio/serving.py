@@ -25,6 +25,7 @@ from ipcd_client.facade import health, introspection
 from ipcd_client.facade.methods import CallDetails
 from ipcd_client.facade.peer import Peer
 from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.turns import Turns
 from ipcd_client.node.registering import OnGrant
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import metadata as md
@@ -67,7 +68,7 @@ class CalledContext(ServicerContext):
         return self.peer_identity.name
 
     def peer_identities(self) -> Iterable[bytes]:
-        """One: NODE/uid/UID."""
+        """One: spiffe://CLUSTER/node/NODE/uid/UID."""
         return self.peer_identity.identities()
 
     def peer_identity_key(self) -> str:
@@ -103,6 +104,7 @@ class Serving:
         self._name = name
         self._stopping = asyncio.Event()
         self._peers: dict[Connection, Peer] = {}
+        self._turns = Turns()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._life: asyncio.Task[None] | None = None
         self._dropping: asyncio.Task[None] | None = None
@@ -228,13 +230,15 @@ class Serving:
         peer = Peer(grant, wire)
         connection = Connection(wire, self._settings, dialer=False)
         self._peers[connection] = peer
+        self._turns.add(peer.process, connection)
         connection.on_closed = lambda error: self._on_closed(connection, error)
-        self.dispatcher.serve(connection, peer)
+        self.dispatcher.serve(connection, peer, peer.refusal if peer.only is not None else None)
         if connection.error is not None:
             self._on_closed(connection, connection.error)
 
     def _on_closed(self, connection: Connection, error: IpcdError) -> None:
         peer = self._peers.pop(connection, None)
         if peer is not None:
+            self._turns.remove(peer.process, connection)
             hostile = isinstance(error, (ProtocolError, WireTimeout))
             log.log(logging.WARNING if hostile else logging.DEBUG, "connection from %s ended: %s", peer.name, error)

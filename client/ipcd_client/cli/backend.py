@@ -71,14 +71,14 @@ class Node:
         """The names of all services, sorted."""
         return sorted({service for server in self.servers() for service in server.services})
 
-    def resolve(self, service: str, pins: Pins) -> list[node_pb2.Candidate]:
-        """Who could be taken, the choice first.
+    def resolve(self, service: str, pins: Pins, caller: str = "") -> list[node_pb2.Candidate]:
+        """Who could be taken, the choice first. `caller`: an identity, if it is asked for somebody else.
 
         Raises:
             CallFailed: nobody; the text says why.
         """
         request = node_pb2.ResolveRequest(
-            service=service, node=pins.node, server=pins.server, transport=TRANSPORTS[pins.transport]
+            service=service, node=pins.node, server=pins.server, transport=TRANSPORTS[pins.transport], caller=caller
         )
         return list(self._call("Resolve", request, node_pb2.ResolveReply).candidates)
 

@@ -60,7 +60,8 @@ def nodes(session: Session) -> None:
     \b
     States: self; connecting (found, no link yet); linked; suspect (linked, but its heartbeats are late).
     Link: out where this node dialed, in where the other one did. Clock: how far the other's is ahead, and how far off
-    that may be; nothing depends on it.
+    that may be; nothing depends on it. Proof, of who the other is: tls (its certificate); loopback (none, but it can
+    only be on this machine); insecure (none).
 
     \b
     Examples:
@@ -72,7 +73,7 @@ def nodes(session: Session) -> None:
     if session.output.json:
         session.output.document(found)
         return
-    headings = ["NODE", "STATE", "ADDRESS", "VERSION", "LINK", "RTT", "CLOCK", "FOR", "SERVERS", "FOUND BY"]
+    headings = ["NODE", "STATE", "ADDRESS", "VERSION", "LINK", "RTT", "CLOCK", "FOR", "SERVERS", "FOUND BY", "PROOF"]
     rows = [
         [
             one["node"],
@@ -85,6 +86,7 @@ def nodes(session: Session) -> None:
             duration(one["age_seconds"]),
             str(one["servers"]),
             one["source"],
+            one["security"] or "",
         ]
         for one in found
     ]
@@ -146,6 +148,8 @@ def _node(info: node_pb2.NodeInfo) -> dict[str, Any]:
         "link": _direction(info),
         "dialed": info.dialed,
         "incarnation": info.incarnation or None,
+        "security": info.security or None,
+        "certificate_expires": round(info.certificate_expires) or None,
         "error": info.error or None,
     }
 

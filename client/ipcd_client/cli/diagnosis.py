@@ -24,6 +24,9 @@ PLENTY: Final = 500
 _NEARLY_ALL: Final = 0.8
 # Seconds. Deadlines travel as time left, so a clock that is wrong harms no call; it does harm who compares logs.
 _CLOCK: Final = 1.0
+# Seconds. A certificate is to be replaced when it has less left than this.
+_DAY: Final = 86400.0
+_RENEW: Final = 30 * _DAY
 _IFF_UP: Final = 0x1
 _IFF_LOOPBACK: Final = 0x8
 _IFF_MULTICAST: Final = 0x1000
@@ -52,9 +55,12 @@ def socket_file(path: str, mode: int | None, owner: int, uid: int) -> Finding:
     if not stat.S_ISSOCK(mode):
         return Finding("socket", "fail", f"{path} is not a socket", "set IPCD_SOCKET, or move that file away")
     text = f"{path}, uid {owner}, mode {stat.S_IMODE(mode):04o}"
-    if uid not in {0, owner}:
-        advice = "run a daemon of your own, or run as that user: a daemon lets in its own user, and root"
+    if uid not in {0, owner} and not mode & 0o022:
+        advice = "run a daemon of your own, run as that user, or have a rule of the daemon's let this one in"
         return Finding("socket", "fail", f"{text}; this is uid {uid}", advice)
+    if stat.S_IMODE(mode) == 0o666:
+        # As a daemon makes it whose rules let other users in.
+        return Finding("socket", "ok", f"{text}: all users may ask; the daemon's rules say who is let in")
     if stat.S_IMODE(mode) & 0o077:
         advice = f"chmod 0600 {path} (SocketMode=0600): the daemon refuses other users, but they can fill its queue"
         return Finding("socket", "warn", text, advice)
@@ -80,6 +86,19 @@ def daemon(status: node_pb2.StatusReply, own_version: str, round_trip: float) ->
         text = f"{status.listen} takes connections without proof of identity"
         findings.append(Finding("network", "warn", text, "do so only where every member of the network is trusted"))
     return findings
+
+
+def certificate(status: node_pb2.StatusReply, now: float) -> list[Finding]:
+    """The node's, if it has one. `now`: in seconds since the epoch."""
+    if not status.identity:
+        return []
+    left = status.certificate_expires - now
+    advice = f"ipcctl cert issue {status.node} --force where the authority is; then SIGHUP to the daemon"
+    if left <= 0:
+        text = f"that of {status.identity} has expired: other nodes refuse this one"
+        return [Finding("certificate", "fail", text, advice)]
+    text = f"{status.identity}, for {left / _DAY:.0f} more days"
+    return [Finding("certificate", "warn" if left < _RENEW else "ok", text, advice if left < _RENEW else "")]
 
 
 def descriptors(soft: int) -> Finding:

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _SIOCGIFFLAGS: Final = 0x8913
 _IFREQ: Final = struct.Struct("16sH22x")
+_DENIED: Final = "run a daemon of your own, or run as its user"
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -70,15 +72,15 @@ def _daemon(session: Session) -> list[Finding]:
         if isinstance(error.__cause__ and error.__cause__.__cause__, ConnectionRefusedError):
             return [*findings, diagnosis.stale(path)]
         return [*findings, Finding("daemon", "fail", str(error), "look at its log")]
-    except NotAllowed:
-        return [*findings, _denied(path)]
+    except NotAllowed as error:
+        return [*findings, Finding("socket", "fail", str(error), f"{_DENIED}, or have a rule let this user in")]
     except IpcdError as error:
         advice = "is it stuck? look at its log, and restart it: calls that run go on"
         return [*findings, Finding("daemon", "fail", str(error), advice)]
 
 
 def _denied(path: str) -> Finding:
-    advice = "run a daemon of your own, or run as its user; in a container, look at the rights of the mounted directory"
+    advice = f"{_DENIED}; in a container, look at the rights of the mounted directory"
     return Finding("socket", "fail", f"uid {os.geteuid()} may not open {path}", advice)
 
 
@@ -87,6 +89,7 @@ def _asked(node: Node) -> list[Finding]:
     known = node.nodes()
     return [
         *diagnosis.daemon(status, __version__, node.ping()),
+        *diagnosis.certificate(status, time.time()),
         *_daemon_descriptors(status.pid),
         diagnosis.multicast(status.discovery, status.listen, _interfaces()),
         *diagnosis.nodes(known, [catalog.state_name(info) for info in known]),

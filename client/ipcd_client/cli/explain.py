@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ipcd_client.access import identity
 from ipcd_client.cli import catalog
 from ipcd_client.cli.failures import NO, Failure, from_error
 from ipcd_client.cli.jsoncall import split_path
@@ -32,25 +33,41 @@ class Opened:
 @click.command("explain")
 @click.argument("service", shell_complete=complete_service)
 @pinned
+@click.option(
+    "--as",
+    "caller",
+    metavar="IDENTITY",
+    default="",
+    help="As if this one called: spiffe://CLUSTER/node/NODE/uid/UID, or uid:UID for a user of this node.",
+)
 @common
 @pass_session
-def explain(session: Session, service: str, pins: Pins) -> None:
+def explain(session: Session, service: str, pins: Pins, caller: str) -> None:
     """Where calls of SERVICE go from here, over what, and why.
 
     A connection is really opened, as a stub's first call would, and one round trip is timed. Exit code 1 if there is
     no server to open it to, 4 if there is one but it cannot be reached.
 
+    With --as nothing is opened: it says where the calls of somebody else would go, and which rule of this node keeps
+    them from a server. What another node's rules say is known there alone. Exit code 1 if they would go nowhere.
+
     \b
     Examples:
       ipcctl explain lab.v1.Lab
       ipcctl explain lab.v1.Lab --node b --transport tcp
+      ipcctl explain lab.v1.Lab --as uid:1001
       ipcctl explain lab.v1.Lab -o json | jq -r .transport
     """
     service, _ = split_path(service)
     opened: Opened | None = None
     with session.node() as node:
-        candidates, failure = _resolved(node, service, pins)
-        if failure is None:
+        if caller:
+            status = node.status()
+            caller = str(identity.asked(caller, status.cluster, status.node))
+        candidates, failure = _resolved(node, service, pins, caller)
+        if failure is None and caller:
+            failure = _refused(candidates)
+        elif failure is None:
             try:
                 opened = _open(node, service, pins, session.wait)
             except Exception as error:
@@ -58,19 +75,19 @@ def explain(session: Session, service: str, pins: Pins) -> None:
                 if failure is None:
                     raise
         others = _others(node, service, pins, candidates, opened)
-    _show(session.output, _as_json(service, pins, opened, others, failure), opened)
+    _show(session.output, _as_json(service, pins, caller, opened, others, failure), opened)
     if failure is not None:
         raise failure
 
 
-def _resolved(node: Node, service: str, pins: Pins) -> tuple[list[node_pb2.Candidate], Failure | None]:
+def _resolved(node: Node, service: str, pins: Pins, caller: str) -> tuple[list[node_pb2.Candidate], Failure | None]:
     """What the daemon would choose from, or why it has nothing to."""
     import grpc
 
     from ipcd_client.rpc.failure import CallFailed
 
     try:
-        return node.resolve(service, pins), None
+        return node.resolve(service, pins, caller), None
     except CallFailed as error:
         if error.code is grpc.StatusCode.FAILED_PRECONDITION:
             # There are servers, but none that the wanted transport reaches.
@@ -80,6 +97,12 @@ def _resolved(node: Node, service: str, pins: Pins) -> tuple[list[node_pb2.Candi
         if not node.servers(service):
             return [], catalog.no_server(node, service)
         return [], Failure(error.details, "NO_SERVER", NO, service=service, nodes=catalog.names(node))
+
+
+def _refused(candidates: list[node_pb2.Candidate]) -> Failure | None:
+    if any(not each.refusal for each in candidates):
+        return None
+    return Failure(candidates[0].refusal, "PERMISSION_DENIED", NO)
 
 
 def _open(node: Node, service: str, pins: Pins, timeout: float) -> Opened:
@@ -101,8 +124,10 @@ def _others(
             **catalog.server_facts(each.server),
             "transport": TRANSPORT_NAMES.get(each.transport, str(each.transport)),
             "connections": each.connections,
-            "chosen": each.server.id == taken,
+            # Where nothing was opened, it is what would be taken.
+            "chosen": each.server.id == taken if opened else each.chosen,
             "reason": each.reason,
+            "refusal": each.refusal or None,
         }
         for each in candidates
     ]
@@ -115,6 +140,7 @@ def _others(
             "connections": None,
             "chosen": False,
             "reason": _excluded(server, pins),
+            "refusal": None,
         }
         for server in node.servers(service)
         if server.id not in known
@@ -137,12 +163,20 @@ def _excluded(server: node_pb2.Server, pins: Pins) -> str:
 
 
 def _as_json(
-    service: str, pins: Pins, opened: Opened | None, others: list[dict[str, Any]], failure: Failure | None
+    service: str,
+    pins: Pins,
+    caller: str,
+    opened: Opened | None,
+    others: list[dict[str, Any]],
+    failure: Failure | None,
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {"service": service}
+    chosen = next((each for each in others if each["chosen"]), None) if caller else None
     if opened is not None:
         facts |= catalog.server_facts(opened.route.server)
         facts |= {"transport": opened.route.transport, "reason": opened.route.reason}
+    elif chosen is not None:
+        facts |= {key: chosen[key] for key in ("node", "server", "pid", "uid", "id", "transport", "reason")}
     else:
         facts |= dict.fromkeys(("node", "server", "pid", "uid", "id", "transport"))
         facts["reason"] = failure.text if failure else ""
@@ -150,7 +184,7 @@ def _as_json(
         **facts,
         "open_us": microseconds(opened.took) if opened else None,
         "round_trip_us": microseconds(opened.round_trip) if opened else None,
-        "asked": pins.as_json(),
+        "asked": {**pins.as_json(), "as": caller or None},
         "candidates": others,
     }
 
@@ -159,18 +193,24 @@ def _show(output: Output, facts: dict[str, Any], opened: Opened | None) -> None:
     if output.json:
         output.document(facts)
         return
+    caller = facts["asked"]["as"]
+    chosen = opened is not None or (caller and any(each["chosen"] for each in facts["candidates"]))
     others = [each for each in facts["candidates"] if not each["chosen"]]
-    if opened is not None:
+    if chosen:
         output.line(facts["service"])
         output.facts(
             [
+                *([("called by", caller)] if caller else []),
                 ("node", facts["node"]),
                 ("server", facts["server"] or "(unnamed)"),
                 ("process", f"pid {facts['pid']}, uid {facts['uid']}"),
                 ("transport", facts["transport"]),
                 ("why", facts["reason"]),
-                ("opened in", duration(opened.took)),
-                ("round trip", duration(opened.round_trip)),
+                *(
+                    [("opened in", duration(opened.took)), ("round trip", duration(opened.round_trip))]
+                    if opened is not None
+                    else []
+                ),
             ]
         )
         if not others:
@@ -178,7 +218,7 @@ def _show(output: Output, facts: dict[str, Any], opened: Opened | None) -> None:
             return
         output.line()
     if others:
-        output.line("other candidates" if opened else f"the servers of {facts['service']}")
+        output.line("other candidates" if chosen else f"the servers of {facts['service']}")
         rows = [
             [each["node"], each["server"] or "", str(each["pid"]), each["transport"] or "", each["reason"]]
             for each in others

@@ -7,6 +7,7 @@ told what is wrong in words that name the field.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
@@ -129,6 +130,12 @@ class Schema:
             BadMessage: it does not fit; every field that the type lacks is named.
         """
         descriptor = self.pool.FindMessageTypeByName(method.request.DESCRIPTOR.full_name)
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            # json_format looks such a key up, of which protobuf then makes a SystemError.
+            half = error.object[error.start]
+            raise BadMessage(f"{ascii(half)[1:-1]} is half of a character, which text cannot have") from None
         problems = list(_problems(descriptor, value, ""))
         if problems:
             raise BadMessage("\n".join(problems))
@@ -154,7 +161,8 @@ class Schema:
                 always_print_fields_with_no_presence=True,
                 descriptor_pool=self.pool,
             )
-        except (TypeError, ValueError, KeyError, json_format.Error) as error:
+        except (TypeError, ValueError, KeyError, DecodeError, json_format.Error) as error:
+            # DecodeError: of what an Any holds.
             raise BadDescriptors(f"the reply has no JSON form: {error}") from None
         return _ordered(self.pool.FindMessageTypeByName(message.DESCRIPTOR.full_name), value)
 

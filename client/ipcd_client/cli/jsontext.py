@@ -183,6 +183,11 @@ def load(value: Value, source: str) -> Any:
         line = value.line + error.lineno - 1
         column = error.colno + (value.column - 1 if error.lineno == 1 else 0)
         raise BadJson(source, line, column, _lowered(error.msg), _excerpt(value.text, error.pos)) from None
+    except BadJson:
+        raise
+    except ValueError:
+        # All else that there is: a number of more digits than Python converts.
+        raise BadJson(source, value.line, value.column, "a number of too many digits") from None
 
 
 def loads(text: str, source: str) -> list[Any]:

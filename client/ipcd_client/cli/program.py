@@ -16,14 +16,16 @@ from ipcd_client import __version__
 from ipcd_client.cli import failures
 from ipcd_client.cli.call import call
 from ipcd_client.cli.catalog import ls, nodes
+from ipcd_client.cli.cert import cert
 from ipcd_client.cli.completion import completion
 from ipcd_client.cli.doctor import doctor
 from ipcd_client.cli.explain import explain
 from ipcd_client.cli.expose import expose
 from ipcd_client.cli.failures import Failure
-from ipcd_client.cli.jsoncall import did_you_mean
+from ipcd_client.cli.group import Group
 from ipcd_client.cli.output import Format, Output
 from ipcd_client.cli.ping import ping
+from ipcd_client.cli.rules import rules
 from ipcd_client.cli.session import common
 
 NAME = "ipcctl"
@@ -44,8 +46,8 @@ def _kept_from_click() -> Iterator[None]:
         raise _ReaderGone from error
 
 
-class _Group(click.Group):
-    """Guesses at mistyped commands, and lists commands in the order in which they were added."""
+class _Root(Group):
+    """The group of all commands."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         # Where --help and --version print.
@@ -56,24 +58,9 @@ class _Group(click.Group):
         with _kept_from_click():
             return super().invoke(ctx)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if (
-            args
-            and not ctx.resilient_parsing
-            and not args[0].startswith("-")
-            and self.get_command(ctx, args[0]) is None
-        ):
-            raise click.UsageError(f"there is no command {args[0]!r}{did_you_mean(args[0], self.commands)}", ctx)
-        return super().resolve_command(ctx, args)
-
 
 @click.group(
-    cls=_Group,
+    cls=_Root,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0; 1 the answer is no; 2 usage; 3 no daemon; 4 the call failed; 130 interrupted.",
@@ -98,7 +85,7 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, doctor, expose, completion):
+for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, cert, completion):
     root.add_command(_command)
 
 

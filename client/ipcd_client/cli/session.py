@@ -97,6 +97,18 @@ def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     return keep
 
 
+def formatted(function: F) -> F:
+    """The option of commands that need no daemon."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(FORMATS),
+        expose_value=False,
+        callback=_keep("format"),
+        help="What is printed: text for people, json for programs. [default: text]",
+    )(function)
+
+
 def common(function: F) -> F:
     """The options that the group and each command have: a command's are stronger than the group's."""
     for option in (
@@ -108,19 +120,13 @@ def common(function: F) -> F:
             callback=_keep("timeout"),
             help=f"How long to wait for an answer. [default: {DEFAULT_TIMEOUT:g}; streaming calls: no limit]",
         ),
-        click.option(
-            "-o",
-            "--output",
-            type=click.Choice(FORMATS),
-            expose_value=False,
-            callback=_keep("format"),
-            help="What is printed: text for people, json for programs. [default: text]",
-        ),
+        formatted,
         click.option(
             "-s",
             "--socket",
             metavar="PATH",
-            type=click.Path(),
+            # Whether this user may open it, the attempt says.
+            type=click.Path(readable=False),
             expose_value=False,
             callback=_keep("socket"),
             help="The daemon's socket. [default: $IPCD_SOCKET, else $XDG_RUNTIME_DIR/ipcd/ipcd.sock, else "

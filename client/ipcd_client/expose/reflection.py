@@ -97,11 +97,17 @@ class Reflection:
 
 def _parsed(data: bytes) -> FileDescriptorProto:
     try:
-        return FileDescriptorProto.FromString(data)
-    except DecodeError as error:
-        raise CallFailed(
-            grpc.StatusCode.INTERNAL, f"reflection gave what is no FileDescriptorProto: {error}"
-        ) from error
+        file = FileDescriptorProto.FromString(data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise _no_file(error) from error
+    # What is no UTF-8 comes as bytes, which no name is.
+    if not all(isinstance(name, str) for name in (file.name, *file.dependency)):
+        raise _no_file("a file's name is not UTF-8")
+    return file
+
+
+def _no_file(why: object) -> CallFailed:
+    return CallFailed(grpc.StatusCode.INTERNAL, f"reflection gave what is no FileDescriptorProto: {why}")
 
 
 def _well_known(name: str) -> FileDescriptorProto | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Self, TypeVar
@@ -132,7 +133,12 @@ class Channel(grpc.Channel):
 
     def __del__(self) -> None:
         # At the interpreter's end, threads that will never run again may hold any lock.
-        if not sys.is_finalizing():
+        if self._closed or sys.is_finalizing():
+            return
+        if self.router.locked or self._connectivity.locked:
+            # The collector runs anywhere, also where this thread holds the lock itself.
+            threading.Thread(target=self.close, name="ipcd-drop", daemon=True).start()
+        else:
             self.close()
 
     # -- more than grpc's -------------------------------------------------------------------------

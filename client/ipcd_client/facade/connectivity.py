@@ -57,6 +57,11 @@ class Connectivity:
                     break
         self._changed.set()
 
+    @property
+    def locked(self) -> bool:
+        """Some thread, perhaps this one, is in the middle of it. For destructors."""
+        return self._lock.locked()
+
     def close(self) -> None:
         """No more calls of any."""
         with self._lock:

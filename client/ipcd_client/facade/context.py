@@ -43,6 +43,7 @@ class ServicerContext(grpc.ServicerContext):
     _callbacks: tuple[Callable[[], None], ...] | None = ()
     _aborted = False
     _details: bytes | None = None  # as grpcio keeps them; those of the call are their text
+    _begin: Callable[[], None] | None = None  # to be called when the request is there
 
     def __init__(self, connection: Connection, call: ServerCall, peer: Peer) -> None:
         self._connection = connection
@@ -75,6 +76,11 @@ class ServicerContext(grpc.ServicerContext):
 
     def invocation_metadata(self) -> md.Metadata:
         return md.received(self._call.metadata)
+
+    @property
+    def caller(self) -> object:
+        """The process that calls."""
+        return self._peer.process
 
     def peer(self) -> str:
         return self._peer.name
@@ -194,8 +200,22 @@ class ServicerContext(grpc.ServicerContext):
 
     def progressed(self) -> None:
         """An event of the call was taken in. (User)"""
+        if self._begin is not None:
+            self._look_begun()
         if self._call.cancelled is not None:
             self._end()
+
+    def when_asked(self, begin: Callable[[], None]) -> None:
+        """Calls it once the call's only request has come, or will not come: until then it needs no thread."""
+        self._begin = begin
+        self._look_begun()
+
+    def _look_begun(self) -> None:
+        if asked(self._call):
+            with _callbacks_lock:
+                begin, self._begin = self._begin, None
+            if begin is not None:
+                begin()
 
     def expire(self) -> None:
         """The deadline has passed. (Expiring)"""
@@ -226,6 +246,8 @@ class ServicerContext(grpc.ServicerContext):
             self._callbacks = None
 
     def _end(self) -> None:
+        if self._begin is not None:
+            self._look_begun()
         with _callbacks_lock:
             callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
@@ -233,3 +255,8 @@ class ServicerContext(grpc.ServicerContext):
                 callback()
             except Exception:
                 log.exception("Exception in a callback of %s", self._call.method)
+
+
+def asked(call: ServerCall) -> bool:
+    """There is nothing to wait for: the only request of a call is there, or will not come."""
+    return bool(call.messages) or call.requests_ended or bool(call.oversize) or not call.active

@@ -32,7 +32,7 @@ _WEIGHT: Final = 0.2
 class Call:
     """One call to be run. (Job) `variables`: the call's context of variables, if its handler was looked up in one."""
 
-    __slots__ = ("_call", "_connection", "_context", "_method", "_serving", "_variables", "slow")
+    __slots__ = ("_call", "_context", "_method", "_serving", "_variables", "connection", "slow")
 
     def __init__(
         self,
@@ -44,12 +44,17 @@ class Call:
         variables: contextvars.Context | None,
     ) -> None:
         self._serving = serving
-        self._connection = connection
+        self.connection = connection
         self._call = call
         self._context = context
         self._method = method
         self._variables = variables
         self.slow = method.average > SLOW
+
+    @property
+    def whose(self) -> object:
+        """The process that it is for. (Job)"""
+        return self._context.caller
 
     def run(self) -> None:
         """Runs the handler and sends its answer."""
@@ -98,7 +103,7 @@ class Call:
         message = self._serialized(handler.response_serializer, response)
         if message is not None:
             if call.code is None and not call.details and not call.trailing:
-                self._connection.reply(call, message)
+                self.connection.reply(call, message)
             else:
                 self._context.finish(message)
 
@@ -118,9 +123,9 @@ class Call:
         try:
             if handler.request_streaming:
                 deserialize = handler.request_deserializer
-                argument: Any = RequestIterator(self._context, self._connection, self._call, deserialize)
+                argument: Any = RequestIterator(self._context, self.connection, self._call, deserialize)
             else:
-                argument = only_request(handler.request_deserializer, self._context, self._connection, self._call)
+                argument = only_request(handler.request_deserializer, self._context, self.connection, self._call)
             if handler.response_streaming:
                 return self._answer_many(handler, argument)
             self._answer(handler, argument)
@@ -164,7 +169,7 @@ class Call:
         if message is None:
             return False
         self._call.headers_sent = True
-        return self._connection.send(self._call, message, None)
+        return self.connection.send(self._call, message, None)
 
     def _send_later(self, handler: Handler, response: Any) -> None:
         """For a handler that has perhaps returned."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from ipcd_client.facade import introspection
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.wire.base import Wire
 
@@ -24,21 +25,36 @@ class Peer:
         else:
             self.name = f"unix:node={caller.node},pid={caller.pid},uid={caller.uid}"
         self.identity_key = IDENTITY_KEY
+        # Which process it is. One that its node can see neither the number nor the pidfd of is all those of its user.
+        self.process = (caller.node, caller.uid, caller.pid, caller.pidfd_id)
+        # The services that the caller may call, where the node's rules do not let it call all of them.
+        self.only = frozenset([*grant.services, introspection.SERVICE]) if grant.services else None
+
+    def refusal(self, method: str) -> str:
+        """Why the rules do not let the caller call a method, "/pkg.Service/Method"; empty where they do."""
+        service = method[1:].partition("/")[0]
+        if self.only is None or service in self.only:
+            return ""
+        return (
+            f"{self.grant.identity} may not call {service} here: the server's node lets it call "
+            f"{', '.join(self.grant.services)}"
+        )
 
     def identities(self) -> Iterable[bytes]:
-        """One: NODE/uid/UID."""
-        caller = self.grant.caller
-        return [f"{caller.node}/uid/{caller.uid}".encode()]
+        """One: spiffe://CLUSTER/node/NODE/uid/UID."""
+        return [self.grant.identity.encode()]
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """What the node said of the process."""
         caller = self.grant.caller
         return {
             IDENTITY_KEY: self.identities(),
-            "transport_security_type": [b"ipcd"],
+            # What the identity rests on: the caller's certificate, or what the kernel says and the node passes on.
+            "transport_security_type": [b"tls" if self.grant.HasField("tls") else b"ipcd"],
             "transport": [self._wire.kind.encode()],
             "node": [caller.node.encode()],
             "pid": [str(caller.pid).encode()],
             "uid": [str(caller.uid).encode()],
             "gid": [str(caller.gid).encode()],
+            **({"pidfd_id": [str(caller.pidfd_id).encode()]} if caller.pidfd_id else {}),
         }

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from ipcd_client.facade.context import ServicerContext
+from ipcd_client.facade.context import ServicerContext, asked
 from ipcd_client.facade.messages import parsed
 from ipcd_client.frame.codec import Payload
 from ipcd_client.rpc import status
@@ -48,11 +48,7 @@ def only_request(
         NoRequest: it does not come, is over the limit, or does not parse.
     """
     if not call.messages and not call.oversize:
-        connection.wait(
-            call.stream,
-            lambda: bool(call.messages) or call.requests_ended or bool(call.oversize) or not call.active,
-            None,
-        )
+        connection.wait(call.stream, lambda: asked(call), None)
     if call.messages and call.active:
         return deserialized(deserialize, connection.take(call), context)
     if call.oversize:

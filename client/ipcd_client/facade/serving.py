@@ -18,7 +18,7 @@ import grpc
 
 from ipcd_client.errors import ProtocolError, WireTimeout
 from ipcd_client.facade import health, introspection
-from ipcd_client.facade.context import ServicerContext
+from ipcd_client.facade.context import ServicerContext, asked
 from ipcd_client.facade.dispatch import Call
 from ipcd_client.facade.methods import CallDetails, Methods
 from ipcd_client.facade.peer import Peer
@@ -253,6 +253,9 @@ class Serving:
         if peer is None:
             connection.refuse(call.stream, "the connection is closing")
             return None
+        if peer.only is not None and (refusal := peer.refusal(call.method)):
+            _refuse(connection, call, grpc.StatusCode.PERMISSION_DENIED, refusal)
+            return None
         method = self.methods.fixed.get(call.method)
         variables = None
         if method is None:
@@ -281,7 +284,12 @@ class Serving:
                 return None
         if context.deadline is not None:
             self._reactor.expect(context, context.deadline)
-        return Call(self, connection, call, context, method, variables)
+        job = Call(self, connection, call, context, method, variables)
+        if not asked(call) and method.handler is not None and not method.handler.request_streaming:
+            # Else those who begin calls and send no requests would have all the threads there are.
+            context.when_asked(lambda: self._reactor.submit(job))
+            return None
+        return job
 
     # -- connections ------------------------------------------------------------------------------
 
@@ -293,7 +301,7 @@ class Serving:
         if connection.error is not None:
             self._on_closed(connection, peer, connection.error)
             return
-        self._reactor.add(connection)
+        self._reactor.add(connection, peer.process)
         if self._stops is not None:
             connection.drain("the server is stopping")
 

@@ -128,6 +128,14 @@ class Connection(Plain):
             raise ProtocolError("too-many-methods", f"method id {method_id}, the last one is {MAX_METHOD_ID}")
         self._peer_methods[method_id] = reader.text(size)
 
+    def unfinished(self) -> int:
+        """Bytes of messages that have begun to come, and are not whole."""
+        return sum(len(stream.pieces) for stream in self._streams.values() if stream.pieces)
+
+    def named(self) -> int:
+        """Bytes of the methods' names that the peer has given: they are kept as long as the connection lasts."""
+        return sum(map(len, self._peer_methods.values()))
+
     def _answer(self, buffers: list[Buffer]) -> None:
         if len(self.outbox) >= MAX_ANSWERS:
             raise ProtocolError("unread-answers", f"{len(self.outbox)} answers wait for the peer to read them")
@@ -284,7 +292,9 @@ class Connection(Plain):
         if frame.aux == GOAWAY_DRAIN:  # no other code says how far the peer has come
             for stream_id in list(self._plain):
                 self._stream(stream_id)
-            refused = [stream for stream in self._streams.values() if stream.opened_here and stream.id > last]
+            behind = [stream for stream in self._streams.values() if stream.opened_here and stream.id > last]
+            # As they were opened, whichever way that was.
+            refused = sorted(behind, key=lambda stream: stream.id)
         for stream in refused:
             self._drop(stream)
         reason = frame.payload[:MAX_REASON].decode("utf-8", "replace")

@@ -38,6 +38,7 @@ GOAWAY_VIOLATION: Final = 1
 GOAWAY_VERSION: Final = 2
 GOAWAY_DENIED: Final = 3
 GOAWAY_TIMEOUT: Final = 4
+GOAWAY_EXHAUSTED: Final = 5  # a limit of this end is reached
 
 
 def goaway_code(violation: str) -> int:

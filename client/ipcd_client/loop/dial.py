@@ -10,7 +10,7 @@ from typing import Any
 
 from ipcd_client.errors import WireError, WireTimeout
 from ipcd_client.wire.tcp import join_address, split_address, tune
-from ipcd_client.wire.unix import refused
+from ipcd_client.wire.unix import QUEUE_FULL, refused
 
 
 async def tcp(address: str, timeout: float, first: bytes = b"") -> socket.socket:
@@ -98,17 +98,29 @@ def _words(error: OSError) -> object:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
 
 
-def unix(path: str) -> socket.socket:
-    """A connection with whoever listens on a socket file; a leading @ means the abstract namespace. It takes no time:
-    where the listener's queue is full, that is an error at once.
+async def unix(path: str, timeout: float) -> socket.socket:
+    """A connection with whoever listens on a socket file; a leading @ means the abstract namespace. It takes no time
+    but where the listener's queue is full, and then at most `timeout` seconds.
 
     Raises:
         WireError: with the OS's reason.
+        WireTimeout: the listener's queue stayed full.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        sock.connect("\0" + path[1:] if path.startswith("@") else path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        sock.connect("\0" + path[1:] if path.startswith("@") else path)
+                    except BlockingIOError:
+                        await asyncio.sleep(QUEUE_FULL)
+                    else:
+                        return sock
+        except BaseException:
+            sock.close()
+            raise
+    except TimeoutError:
+        raise WireTimeout(f"{path} did not accept within {timeout:g} s") from None
     except OSError as error:
-        sock.close()
         raise refused(error) from error
-    return sock

@@ -43,6 +43,12 @@ _TOGETHER: Final = 32 << 10
 # The socket is writable and yet takes nothing: too many descriptors of this user are in flight (ETOOMANYREFS).
 # Seconds until it is tried again; the loop would spin otherwise.
 _STUCK: Final = 0.02
+# What a connection holds is looked at after so many bytes that came, and again and again, in seconds, while it holds
+# something.
+WEIGHED_EACH: Final = 64 << 10
+_WEIGHED_EVERY: Final = 0.25
+# Bytes that a message costs beside its own.
+_MESSAGE_COST: Final = 128
 
 
 class User(Protocol):
@@ -50,6 +56,18 @@ class User(Protocol):
 
     def progressed(self) -> None:
         """An event of the call was taken in, or the connection has ended."""
+
+
+class Guard(Protocol):
+    """Who watches over what the peer of a connection makes this end do and keep."""
+
+    turn: int  # frames that are taken in before other connections have their turn
+
+    def took(self, frames: int, size: int) -> float:
+        """So many were taken in, of so many bytes: seconds for which no more are."""
+
+    def holds(self, size: int) -> IpcdError | None:
+        """The connection holds so many bytes of or for the peer: why that is too much."""
 
 
 OnCall = Callable[[events.CallOpened, list[Fd]], None]
@@ -72,6 +90,7 @@ class Life(ABC):
         on_closed: OnClosed | None = None,
         hello_timeout: float = HELLO_TIMEOUT,
         backlog_most: int = BACKLOG_MOST,
+        guard: Guard | None = None,
     ) -> None:
         self.wire = wire
         self.settings = settings
@@ -87,6 +106,9 @@ class Life(ABC):
         self.heard = self._loop.time()  # when the last frame came
         self.alarms = Alarms(self._loop)  # the deadlines of calls that the peer has made
         self._backlog_most = backlog_most
+        self._guard = guard
+        self._unweighed = 0  # bytes that came since what is held was looked at
+        self._weighing: asyncio.TimerHandle | None = None
         self._calls: dict[int, ClientCall | ServerCall] = {}
         self._news = Waiters()  # of the connection: hello, its end, room in the backlog, no calls left
         self._pongs: dict[bytes, asyncio.Future[None]] = {}
@@ -176,12 +198,9 @@ class Life(ABC):
         self._release()
         self.error = without_frames(error)
         self.retired = True
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
-        if self._again is not None:
-            self._again.cancel()
-        if self._checking is not None:
-            self._checking.cancel()
+        for handle in (self._hello_timer, self._again, self._checking, self._weighing):
+            if handle is not None:
+                handle.cancel()
         self.alarms.close()
         self._loop.remove_reader(self._fd)
         if self._writing:
@@ -197,6 +216,8 @@ class Life(ABC):
         code = error.code if isinstance(error, ChannelClosed) else grpc.StatusCode.UNAVAILABLE
         calls = list(self._calls.values())
         self._calls.clear()
+        if self._guard is not None:
+            self._guard.holds(0)
         for call in calls:
             if isinstance(call, ClientCall):
                 # One whose beginning the peer has not seen may be tried elsewhere.
@@ -286,10 +307,31 @@ class Life(ABC):
                 # Not from inside whoever sends: they do not expect the end of the connection there.
                 self._loop.call_soon(self._too_far_behind)
             return
+        if self._guard is not None and self._weighing is None:
+            self._weighing = self._loop.call_later(0, self._weigh)
         if self.wire.grown:
             tidy.grown(self)
         self._writing = True
         self._loop.add_writer(self._fd, self._on_writable)
+
+    def _weigh(self) -> None:
+        """Tells the guard what is held, also later, until that is nothing."""
+        if self._weighing is not None:
+            self._weighing.cancel()
+            self._weighing = None
+        if self._guard is None or self.error is not None:
+            return
+        self._unweighed = 0
+        waiting = self.wire.backlog + self._held_size + self.core.unfinished()
+        for call in self._calls.values():
+            if call.messages:
+                waiting += sum(len(message) + _MESSAGE_COST for message, _ in call.messages)
+        refusal = self._guard.holds(waiting + self.core.named())
+        if refusal is not None:
+            # Not from inside whoever sends.
+            self._loop.call_soon(self.fail, refusal, limits.GOAWAY_EXHAUSTED)
+        elif waiting:
+            self._weighing = self._loop.call_later(_WEIGHED_EVERY, self._weigh)
 
     def _large(self) -> None:
         self._shrinks = True

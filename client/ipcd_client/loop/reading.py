@@ -7,22 +7,24 @@ from typing import Final
 
 import grpc
 
-from ipcd_client.errors import IpcdError, ProtocolError, WireClosed, WireTimeout
+from ipcd_client.errors import Exhausted, IpcdError, ProtocolError, WireClosed, WireStarved, WireTimeout
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import HEADER_SIZE, Frame
-from ipcd_client.loop.life import Life, progressed
+from ipcd_client.loop.life import WEIGHED_EACH, Guard, Life, progressed
 from ipcd_client.loop.stream import close_all
 from ipcd_client.rpc.call import ClientCall
 from ipcd_client.wire import tidy
 from ipcd_client.wire.fds import Fd
 
-# Frames taken in before other callbacks of the loop get their turn.
-_TURN: Final = 64
+# Frames of one process taken in before other callbacks of the loop get their turn.
+TURN: Final = 64
 
 
 class Reading(Life):
     """A connection that reads: the loop says when, and the pure cores say what it means."""
+
+    turn: int = TURN
 
     def refuse(self, stream: int, reason: str) -> None:
         """Tells the caller that no handler has seen the call, so that it may try elsewhere."""
@@ -55,7 +57,10 @@ class Reading(Life):
         return self._loop.time() - start
 
     def _on_readable(self) -> None:
-        self._again = None
+        if self._again is not None:
+            # Else who sends on and on would get one turn more with each.
+            self._again.cancel()
+            self._again = None
         wire = self.wire
         if wire.backlog:
             # Shared memory tells of room as it tells of news.
@@ -69,6 +74,9 @@ class Reading(Life):
             self.fail(error, goaway=goaway)
         except IpcdError as error:
             self.fail(error)
+        except MemoryError:
+            # What was taken off the wire may be lost; and if nothing was, this would be tried again without a pause.
+            self.fail(WireStarved(wire.peer()))
         if not self._settled:
             self._look_settled()
 
@@ -83,6 +91,9 @@ class Reading(Life):
     def _read(self) -> None:
         """Takes in what has arrived, up to a bound."""
         recv, wire = self.wire.recv, self.wire
+        if self._guard is not None:
+            self._read_guarded(self._guard)
+            return
         if self._settled:
             received = wire.glance()
             if received is not None:
@@ -90,7 +101,7 @@ class Reading(Life):
                 if not rest or self.error is not None:
                     return
                 wire.put_back(rest)
-        for _ in range(_TURN):
+        for _ in range(self.turn):
             frame = recv()
             if frame is None:
                 return
@@ -100,11 +111,47 @@ class Reading(Life):
         # What is left may be in the wire's own buffer, of which the loop knows nothing.
         self._again = self._loop.call_soon(self._on_readable)
 
+    def _read_guarded(self, guard: Guard) -> None:
+        """The same, as far and as often as the guard lets the peer have its turn."""
+        recv, wire = self.wire.recv, self.wire
+        taken, size, more = 0, 0, True
+        while more and taken < guard.turn:
+            frame = recv()
+            if frame is None:
+                more = False
+                break
+            taken += 1
+            size += len(frame.payload) + HEADER_SIZE
+            self._take_in(frame)
+            if self.error is not None:
+                return
+            more = not wire.drained
+        self._unweighed += size
+        if self._unweighed >= WEIGHED_EACH:
+            self._weigh()
+        pause = guard.took(taken, size) if taken else 0.0
+        if pause > 0:
+            # What the peer sends meanwhile fills the socket, and then it waits.
+            self._loop.remove_reader(self._fd)
+            self._again = self._loop.call_later(pause, self._resume)
+        elif more:
+            self._again = self._loop.call_soon(self._on_readable)
+
+    def _resume(self) -> None:
+        self._again = None
+        if self.wire.hung_up():
+            # What is left of it may be so much that it would be read for long, and for nobody.
+            self.fail(WireClosed(f"{self.wire.peer()} closed the connection"))
+            return
+        self._loop.add_reader(self._fd, self._on_readable)
+        self._on_readable()
+
     def _take_plain(self, data: bytes) -> bytes:
-        """Takes in whole frames that open or answer calls of the plainest sort, up to the first that is anything else:
-        what is left."""
-        at, size = 0, len(data)
-        while size - at >= HEADER_SIZE:
+        """Takes in whole frames that open or answer calls of the plainest sort, up to the first that is anything else
+        and to the bound: what is left."""
+        at, size, left = 0, len(data), self.turn
+        while left and size - at >= HEADER_SIZE:
+            left -= 1
             end = at + HEADER_SIZE + int.from_bytes(data[at : at + 4], "little")
             if end > size or not self._take_one(data[at:end]) or self.error is not None:
                 break
@@ -194,6 +241,8 @@ class Reading(Life):
                 self._on_call_event(events.ResetReceived(stream, limits.RESET_REFUSED, event.reason), [])
             if event.code == limits.GOAWAY_DENIED:
                 raise Denied(event.reason)
+            if event.code == limits.GOAWAY_EXHAUSTED:
+                raise Exhausted(f"{self.wire.peer()} ended the connection: {event.reason}")
             if event.code != limits.GOAWAY_DRAIN:
                 raise WireClosed(f"{self.wire.peer()} ended the connection: {event.reason}")
         self._news.progressed()

@@ -32,7 +32,7 @@ def connect(path: str, timeout: float = HELLO_TIMEOUT, host: Host | None = None)
 
     Raises:
         NoDaemon: nothing answers there.
-        NotAllowed: the file system does not let this user in.
+        NotAllowed: the file system does not let this user in, or the daemon's rules do not.
         IpcdError: the daemon refused, or does not speak.
     """
     deadline = monotonic() + timeout
@@ -153,6 +153,11 @@ class Attachment:
     def after_fork(self) -> None:
         """In a child: the lock may be held by a thread that is not here, the connection is the parent's."""
         self._lock = threading.Lock()
+
+    @property
+    def locked(self) -> bool:
+        """Some thread, perhaps this one, is in the middle of it. For destructors."""
+        return self._lock.locked() or _registry_lock.locked()
 
     def hold(self) -> None:
         """One more user."""

@@ -12,10 +12,11 @@ import grpc
 
 from ipcd_client.errors import ConfigError, IpcdError, NoDaemon, NotAllowed, ProtocolError, WireClosed, WireError
 from ipcd_client.frame import preamble
+from ipcd_client.node.over_tcp import wire_on
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.failure import CallFailed
-from ipcd_client.wire import shm, tcp, unix
+from ipcd_client.wire import shm, unix
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
 
@@ -108,15 +109,20 @@ class Dials:
         self._request.undialed.server_id = reply.choice.server.id
 
 
-def granted(fds: Sequence[Fd], peer: str, transport: node_pb2.Transport) -> Wire:
-    """The wire on a granted socket, of which there must be one. Descriptors beyond it are closed."""
+def granted(fds: Sequence[Fd], peer: str, reply: node_pb2.OpenReply) -> Wire:
+    """The wire on a granted socket, of which there must be one. Descriptors beyond it are closed.
+
+    Raises:
+        ConfigError: the node's certificates cannot be used.
+    """
+    transport = reply.choice.transport
     for fd in fds[1:]:
         fd.close()
     sock = socket.socket(fileno=fds[0].detach())
     if transport == node_pb2.TRANSPORT_SHM:
         return shm.ShmWire(sock, peer=peer)
     if transport == node_pb2.TRANSPORT_TCP:
-        return tcp.TcpWire(sock, peer=peer)
+        return wire_on(sock, peer, reply, server_side=False)
     return unix.UnixWire(sock, peer=peer)
 
 

@@ -7,10 +7,11 @@ import random
 import weakref
 from typing import Final
 
-from ipcd_client.errors import IpcdError, WireClosed, WireError
+from ipcd_client.errors import IpcdError, NotAllowed, WireClosed, WireError
 from ipcd_client.loop import dial
 from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.life import HELLO_TIMEOUT
+from ipcd_client.loop.reading import Denied
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node import introduction
 from ipcd_client.node.attach import API, SETTINGS
@@ -27,11 +28,11 @@ async def connect(path: str, timeout: float = HELLO_TIMEOUT) -> Connection:
 
     Raises:
         NoDaemon: nothing answers there.
-        NotAllowed: the file system does not let this user in.
+        NotAllowed: the file system does not let this user in, or the daemon's rules do not.
         IpcdError: the daemon refused, or does not speak.
     """
     try:
-        sock = dial.unix(path)
+        sock = await dial.unix(path, timeout)
     except WireError as error:
         raise introduction.not_attached(path, error) from error
     wire = unix.UnixWire(sock, peer=f"the ipcd daemon at {path}", accept_fds=True)
@@ -40,6 +41,9 @@ async def connect(path: str, timeout: float = HELLO_TIMEOUT) -> Connection:
         await connection.handshake()
     except BaseException as error:
         connection.fail(error if isinstance(error, IpcdError) else WireClosed("nobody waits for it any more"))
+        if isinstance(error, Denied):
+            # The daemon's answer, and no loss of a connection, which would be made again.
+            raise NotAllowed(str(error)) from error
         raise
     return connection
 

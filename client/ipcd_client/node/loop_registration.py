@@ -116,7 +116,7 @@ class LoopRegistration:
                 await self._attach()
                 return
             except IpcdError as error:
-                log.debug("not yet: %s", error)
+                returning.failed(error)
 
     async def _closes_within(self, seconds: float) -> bool:
         try:

@@ -18,12 +18,12 @@ from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.life import HELLO_TIMEOUT
 from ipcd_client.node import attach, introduction, loop_attach
 from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, DIRECT_TIMEOUT, RETRY_FIRST, RETRY_MOST
+from ipcd_client.node.over_tcp import wire_on
 from ipcd_client.node.pool import REFRESH, SPREAD, Pool
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
-from ipcd_client.wire import tcp
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd, close_all
 
@@ -241,12 +241,14 @@ class LoopRouter:
             reply, fds = await self._asked(daemon, request)
             peer = introduction.name_of(reply.choice.server)
             if fds:
-                return reply, introduction.granted(fds, peer, reply.choice.transport)
+                return reply, introduction.granted(fds, peer, reply)
             first = dials.begin(reply)
             try:
-                return reply, tcp.TcpWire(await dial.tcp(reply.address, DIRECT_TIMEOUT, first), peer=peer)
+                sock = await dial.tcp(reply.address, DIRECT_TIMEOUT, first)
             except WireError as error:
                 dials.failed(reply, error)
+            else:
+                return reply, wire_on(sock, peer, reply, server_side=False)
 
     async def _asked(
         self, daemon: Connection, request: node_pb2.OpenRequest

@@ -98,11 +98,14 @@ class Pool(Generic[R]):
         return best.route
 
     def put(self, route: R, here: str) -> list[R]:
-        """Adds a route. `here`: the caller's node. Returns those that are of no use any more."""
+        """Adds a route. `here`: the caller's node. Returns those that are of no use any more: an older one to the same
+        server, too, since a call and the news of the servers may have led to it at the same time."""
         share = _Share(route, here)
         share.turn = self._turn
-        useless = [old.route for old in self._shares if not old.connection.usable]
-        self._keep([*(old for old in self._shares if old.connection.usable), share])
+        new = route.server.id
+        useful = [old for old in self._shares if old.connection.usable and (not new or old.route.server.id != new)]
+        useless = [old.route for old in self._shares if old not in useful]
+        self._keep([*useful, share])
         return useless
 
     def missing(self, candidates: Iterable[node_pb2.Candidate], here: str, spread: int) -> list[str]:

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ipcd_client.errors import ConfigError, IpcdError, NodeError
 from ipcd_client.frame.codec import Payload
+from ipcd_client.node.over_tcp import wire_on
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.call import ClientCall
 from ipcd_client.rpc.failure import CallFailed
@@ -63,7 +64,8 @@ class Starting:
         Raises:
             IpcdError: the same error, where another try is of no use, or the time is over.
         """
-        if isinstance(error, CallFailed) and error.code is not grpc.StatusCode.UNAVAILABLE:
+        answered = isinstance(error, CallFailed) and error.code is not grpc.StatusCode.UNAVAILABLE
+        if answered or error.code is grpc.StatusCode.PERMISSION_DENIED:
             raise error
         passed = now - self._begin
         pause = self._pause
@@ -77,15 +79,25 @@ class Starting:
 
 
 class Returning:
-    """The tries of a server whose daemon went away. They go on for ever."""
+    """The tries of a server whose daemon went away. They go on for ever: also where it is not allowed to come back,
+    since rules change."""
 
     def __init__(self) -> None:
         self._pause = RETRY_FIRST / 2
+        self._warned = False
 
     def pause(self) -> float:
         """Seconds until the next try. With jitter: the daemon's servers come back one by one."""
         self._pause = min(self._pause * 2, RETRY_MOST)
         return self._pause * (0.5 + random.random())
+
+    def failed(self, error: IpcdError) -> None:
+        """A try has failed. That somebody has to do something about it is said once."""
+        if error.code is grpc.StatusCode.PERMISSION_DENIED and not self._warned:
+            self._warned = True
+            log.warning("%s; trying again until that changes", error)
+        else:
+            log.debug("not yet: %s", error)
 
 
 def wire_to(grant: node_pb2.Grant, fd: Fd) -> Wire | None:
@@ -103,7 +115,11 @@ def wire_to(grant: node_pb2.Grant, fd: Fd) -> Wire | None:
         sock.close()
         log.debug("%s: %s", name, error)
         return None
-    return tcp.TcpWire(sock, peer=name)
+    try:
+        return wire_on(sock, name, grant, server_side=True)
+    except ConfigError as error:
+        log.error("%s: %s", name, error)
+        return None
 
 
 class Event(Protocol):

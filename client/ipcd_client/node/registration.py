@@ -12,6 +12,7 @@ from ipcd_client.errors import IpcdError, NodeError
 from ipcd_client.node import attach
 from ipcd_client.node.registering import (
     REGISTER_TIMEOUT,
+    RETRY_MOST,
     OnGrant,
     Receiver,
     Returning,
@@ -24,6 +25,7 @@ from ipcd_client.rpc.call import ClientCall
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.sync.connection import Connection
 from ipcd_client.sync.reactor import Reactor
+from ipcd_client.sync.workers import room
 from ipcd_client.wire.fds import Fd
 
 log = logging.getLogger("ipcd_client")
@@ -126,7 +128,7 @@ class Registration:
         elif self._closing.is_set():
             connection.close("the server has stopped")
         else:
-            self._reactor.add(connection)
+            self._reactor.add(connection, self)
 
     def _lost(self, error: IpcdError) -> None:
         with self._lock:
@@ -134,7 +136,20 @@ class Registration:
                 return
             self._connection = None
         log.info("%s; registering again", error)
-        threading.Thread(target=self._attach_again, name="ipcd-reattach", daemon=True).start()
+        self.expire()
+
+    def expire(self) -> None:
+        """Begins to attach again, or sees to it that this is tried later. (Expiring)"""
+        if self._closing.is_set():
+            return
+        try:
+            if not room():
+                raise RuntimeError("no memory")
+            threading.Thread(target=self._attach_again, name="ipcd-reattach", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            log.warning("cannot register again yet: %s", error)
+            self._reactor.expect(self, monotonic() + RETRY_MOST)
+            self._reactor.wake()
 
     def _attach_again(self) -> None:
         returning = Returning()
@@ -143,7 +158,7 @@ class Registration:
                 self._attach()
                 return
             except IpcdError as error:
-                log.debug("not yet: %s", error)
+                returning.failed(error)
 
     def granted(self, grant: node_pb2.Grant, fd: Fd) -> None:
         """The node introduces a caller, whose connection is `fd`."""

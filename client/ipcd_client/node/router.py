@@ -18,6 +18,7 @@ from ipcd_client.errors import ChannelClosed, IpcdError, NoDaemon, ProtocolError
 from ipcd_client.frame.settings import Settings
 from ipcd_client.node import attach, introduction
 from ipcd_client.node.introduction import ATTEMPTS, DIAL_TIMEOUT, DIRECT_TIMEOUT, RETRY_FIRST, RETRY_MOST
+from ipcd_client.node.over_tcp import wire_on
 from ipcd_client.node.pool import REFRESH, SPREAD, Pool
 from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import node_pb2
@@ -263,30 +264,39 @@ class Router:
             self._undialed = None
             peer = introduction.name_of(reply.choice.server)
             if fds:
-                return reply, introduction.granted(fds, peer, reply.choice.transport)
+                return reply, introduction.granted(fds, peer, reply)
             first = dials.begin(reply)
             left = DIRECT_TIMEOUT if deadline is None else min(DIRECT_TIMEOUT, max(0.001, deadline - monotonic()))
             try:
-                return reply, self._dialed(reply.address, first, left, peer)
+                return reply, self._dialed(reply, first, left, peer)
             except WireError as error:
                 dials.failed(reply, error)
                 self._undialed = request.undialed
 
     @staticmethod
-    def _dialed(address: str, first: bytes, timeout: float, peer: str) -> tcp.TcpWire:
-        sock = tcp.connect(address, timeout)
+    def _dialed(reply: node_pb2.OpenReply, first: bytes, timeout: float, peer: str) -> tcp.TcpWire:
+        sock = tcp.connect(reply.address, timeout)
         try:
             sock.sendall(first)
         except OSError as error:
             sock.close()
-            raise WireError(f"{peer} at {address}: {error.strerror or error}") from error
-        return tcp.TcpWire(sock, peer=peer)
+            raise WireError(f"{peer} at {reply.address}: {error.strerror or error}") from error
+        return wire_on(sock, peer, reply, server_side=False)
 
     def after_fork(self) -> None:
         """In a child: locks may be held by threads that are not here; connections say themselves that they are dead."""
         self._lock = threading.Lock()
         self._locks = {}
         self._refreshing = None
+
+    @property
+    def locked(self) -> bool:
+        """Some thread, perhaps this one, is in the middle of it or of a connection. For destructors."""
+        return (
+            self._lock.locked()
+            or self._attachment.locked
+            or any(route.connection.locked for pool in list(self.pools.values()) for route in pool)
+        )
 
     def close(self) -> None:
         """Ends all routes. Calls under way fail."""

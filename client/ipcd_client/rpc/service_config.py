@@ -349,7 +349,7 @@ def _throttling(node: _Node) -> Throttling | None:
     ratio = node.decimal("tokenRatio", "could not parse as a number")
     thousandths = 0
     if ratio is not None:
-        if not 0 <= ratio < float("inf"):
+        if not 0 <= ratio * 1000 < float("inf"):
             node.wrong("tokenRatio", "could not parse as a number")
         else:
             thousandths = int(ratio * 1000)

@@ -10,7 +10,7 @@ from typing import Final
 
 import grpc
 
-from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireTimeout
+from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireError, WireStarved, WireTimeout
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Buffer, Metadata, Payload
 from ipcd_client.frame.window import COST
@@ -104,18 +104,25 @@ class Connection(Reading):
         answer: bytes | None = None
         call: ClientCall | None = None
         try:
-            if broken is None and self._spinner.spin(wire.peek, timeout) and (received := wire.glance()) is not None:
-                with lock:
-                    answer = core.take_answer(received, stream)
-                    if answer is not None:
-                        self._asked = 0
-                        if not self.retired:  # as it is, too, when the connection has ended
-                            self._reading = False
-                            if self._waiting:
-                                self._waiting.wake_one()
-                            return answer
-                if answer is None:
-                    wire.put_back(received)
+            try:
+                if (
+                    broken is None
+                    and self._spinner.spin(wire.peek, timeout)
+                    and (received := wire.glance()) is not None
+                ):
+                    with lock:
+                        answer = core.take_answer(received, stream)
+                        if answer is not None:
+                            self._asked = 0
+                            if not self.retired:  # as it is, too, when the connection has ended
+                                self._reading = False
+                                if self._waiting:
+                                    self._waiting.wake_one()
+                                return answer
+                    if answer is None:
+                        wire.put_back(received)
+            except MemoryError:
+                broken = WireStarved(wire.peer())
             if answer is None:
                 call = self._asked_call(method, limit, sent_at)
                 if broken is None:

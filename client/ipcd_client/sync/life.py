@@ -11,6 +11,7 @@ Locks and order:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -77,11 +78,9 @@ class Life:
         self._send_hello()
 
     def _send_hello(self) -> None:
-        try:
-            with self._lock:
-                self.wire.send(self.core.hello())
-        except WireClosed as error:
-            self.fail(error)
+        # A failure is left for the reader to find: a peer that has gone may have said why.
+        with contextlib.suppress(WireClosed), self._lock:
+            self.wire.send(self.core.hello())
 
     # -- facts ------------------------------------------------------------------------------------
 
@@ -108,8 +107,11 @@ class Life:
     def fresh(self) -> bool:
         """New calls may be made, and it was used so recently that it is believed to live."""
         now = monotonic()
-        last, self._last_used = self._last_used, now
-        return now - last < FRESH and now < self.look_at and self.error is None and not self.retired
+        if now - self._last_used >= FRESH:
+            # Not used until it was looked at: `refresh` goes by the same time.
+            return False
+        self._last_used = now
+        return now < self.look_at and self.error is None and not self.retired
 
     # -- sending ----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ import functools
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -31,6 +32,8 @@ from ipcd_client.rpc.call import ServerCall
 from ipcd_client.rpc.deadline import Expiring
 from ipcd_client.sync import spin
 from ipcd_client.sync.connection import HELLO_TIMEOUT, Connection
+from ipcd_client.sync.fair import Fair, in_turns, shares
+from ipcd_client.sync.workers import NoThread, Workers
 from ipcd_client.wire.fds import Fd
 
 # Seconds.
@@ -38,13 +41,20 @@ WATCH: Final = 0.0025
 IDLE: Final = 0.05
 _WAIT_MOST: Final = 86400.0  # epoll takes no more than some weeks
 _READ: Final = select.EPOLLIN | select.EPOLLRDHUP
-_READY_MOST: Final = 64
+_READY_MOST: Final = 256
+_STARVED: Final = 0.01  # seconds between two tries where there is no memory
+# Frames that all connections together have read in one turn: whoever comes next waits for all of these.
+_TURN: Final = 16
 
 
 class Job(Protocol):
     """A call that is to be run."""
 
     slow: bool  # known to keep its thread for longer than a hand-over costs
+
+    @property
+    def whose(self) -> object:
+        """The process that it is for."""
 
     def run(self) -> None:
         """Runs the handler and sends its answer. Raises nothing."""
@@ -69,14 +79,17 @@ class Reactor:
     """See the module. `prepare` makes the job of a call, or answers it at once and returns None."""
 
     def __init__(self, executor: Executor, prepare: Callable[[Connection, ServerCall], Job | None], name: str) -> None:
-        self._executor = executor
+        self._workers = Workers(executor)
         self._prepare = prepare
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._wake = Fd(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         self._epoll.register(self._wake, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}
         self._paused: set[Connection] = set()
-        self._again: deque[Connection] = deque()
+        self._stalled: set[Connection] = set()
+        # Whose wires hold frames, those that have waited for longest first. Each once, however often it is told.
+        self._again: dict[Connection, None] = {}
+        self._whose: dict[Connection, object] = {}
         self._hellos: dict[Connection, float] = {}
         self._deadlines: dict[Expiring, float] = {}
         self._changed = threading.Condition()
@@ -84,6 +97,7 @@ class Reactor:
         self._stopping = False
         self._closed = False
         self._spinner = spin.Spinner(spin.budget())
+        self._fair: Fair[Job] = Fair(self._submit)
         self._standby = threading.Thread(target=self._stand_by, name=f"ipcd-standby-{name}", daemon=True)
 
     def start(self) -> None:
@@ -115,13 +129,14 @@ class Reactor:
         """Those that are open."""
         return list(self._connections.values())
 
-    def add(self, connection: Connection) -> None:
-        """Reads the connection from now on, until it ends."""
+    def add(self, connection: Connection, whose: object) -> None:
+        """Reads the connection with this process from now on, until it ends."""
         with self._changed:
             stopping = self._stopping
             if not stopping and connection.error is None:
                 fd = connection.wire.fileno()
                 self._connections[fd] = connection
+                self._whose[connection] = whose
                 if not connection.core.ready:
                     self._hellos[connection] = monotonic() + HELLO_TIMEOUT
                 self._epoll.register(fd, _READ)
@@ -149,7 +164,7 @@ class Reactor:
 
     def read_again(self, connection: Connection) -> None:
         """Polling would not tell of the frames that the wire holds. (Host)"""
-        self._again.append(connection)
+        self._again[connection] = None
         leader = self._leader
         if leader is None or leader.ident != threading.get_ident():
             self.wake()
@@ -158,7 +173,9 @@ class Reactor:
         """Tells epoll what to look for. Under `_changed`."""
         fd = connection.wire.fileno()
         if self._connections.get(fd) is connection and not self._closed:
-            wanted = 0 if connection in self._paused else _READ
+            stalled = connection.stalled
+            (self._stalled.add if stalled else self._stalled.discard)(connection)
+            wanted = 0 if stalled or connection in self._paused else _READ
             self._epoll.modify(fd, wanted | (select.EPOLLOUT if connection.wire.backlog else 0))
 
     def closed(self, connection: Connection) -> None:
@@ -168,6 +185,9 @@ class Reactor:
             fd = connection.wire.fileno()
             self._hellos.pop(connection, None)
             self._paused.discard(connection)
+            self._stalled.discard(connection)
+            self._whose.pop(connection, None)
+            self._again.pop(connection, None)
             if self._connections.get(fd) is connection:
                 del self._connections[fd]
                 if not self._closed:
@@ -178,8 +198,12 @@ class Reactor:
         for call in calls:
             job = self._prepare(connection, call)
             if job is not None:
-                self._submit(job.run, job)
+                self._fair.submit(job)
         self.wake()
+
+    def submit(self, job: Job) -> None:
+        """Has a thread run it, which could not be run when it came."""
+        self._fair.submit(job)
 
     def about_to_wait(self) -> None:
         """If this thread leads, it does so no longer. (Host)"""
@@ -207,6 +231,14 @@ class Reactor:
 
     def _stand_by(self) -> None:
         while not self._stopping:
+            try:
+                self._stand_by_once()
+            except MemoryError:
+                # There is nobody else who would read.
+                time.sleep(_STARVED)
+
+    def _stand_by_once(self) -> None:
+        while not self._stopping:
             leader = self._leader
             if leader is not None:
                 with self._changed:
@@ -227,22 +259,24 @@ class Reactor:
         leader = _Leader(fast) if fast and self._leader is None and not self._stopping else None
         for job in jobs:
             if leader is None or job.slow:
-                self._submit(job.run, job)
+                self._fair.submit(job)
             elif job is fast[0]:
                 with self._changed:
                     self._leader = leader
                 self._submit(functools.partial(self._lead, leader), *fast)
 
-    def _submit(self, run: Callable[[], None], *jobs: Job) -> None:
-        """Has the executor run it, which is to run these jobs."""
+    def _submit(self, run: Callable[[], None], *jobs: Job) -> bool:
+        """Has the executor run it, which is to run these jobs. False: it never will, and they have been told."""
         try:
-            self._executor.submit(run)
-        except RuntimeError as error:
-            # The user has shut the executor down.
+            self._workers.submit(run)
+        except NoThread as error:
+            # Else it would be waited for that it reads.
             with self._changed:
                 self._leader = None
             for job in jobs:
                 job.reject(str(error))
+            return False
+        return True
 
     def _depose(self, leader: _Leader) -> None:
         with self._changed:
@@ -254,9 +288,16 @@ class Reactor:
         while leader.jobs:
             with contextlib.suppress(IndexError):
                 job = leader.jobs.popleft()
-                self._submit(job.run, job)
+                self._fair.submit(job)
 
     def _lead(self, leader: _Leader) -> None:
+        try:
+            self._lead_on(leader)
+        finally:
+            # Whatever ends it: as long as there is a leader, nobody else reads.
+            self._depose(leader)
+
+    def _lead_on(self, leader: _Leader) -> None:
         leader.ident = threading.get_ident()
         jobs = leader.jobs
         quiet_since = monotonic()
@@ -281,13 +322,12 @@ class Reactor:
                     self._depose(leader)
                     job.run()
                     return
-                self._submit(job.run, job)
+                self._fair.submit(job)
                 continue
             leader.turns += 1
             leader.running = leader.turns
             job.run()
             leader.running = 0
-        self._depose(leader)
 
     def _read(self, timeout: float | None) -> list[Job]:
         """One turn: waits at most `timeout` seconds, or until a deadline."""
@@ -302,26 +342,49 @@ class Reactor:
         except (ValueError, OSError):
             return []  # closed by stop()
         jobs: list[Job] = []
-        # Those that come back into it while their turn lasts get their next one later. A leader that was deposed just
-        # after its handler ended may be in here as well, once.
-        for _ in range(len(self._again)):
-            with contextlib.suppress(IndexError):
-                self._turn(self._again.popleft(), jobs)
-        for fd, mask in ready:
-            connection = self._connections.get(fd)
-            if connection is not None:
-                self._turn(connection, jobs)
-                if mask & select.EPOLLOUT and not connection.wire.backlog:
-                    self.flush_later(connection)
-            else:
-                self._quieten(fd)
+        alone = len(ready) == 1 and not self._again and not ready[0][1] & select.EPOLLOUT
+        connection = self._connections.get(ready[0][0]) if alone else None
+        if connection is not None:
+            # Most often.
+            self._turn(connection, jobs, _TURN)
+        else:
+            jobs = self._read_all(ready)
         if self._hellos or self._deadlines:
             self._expire()
         return jobs
 
-    def _turn(self, connection: Connection, jobs: list[Job]) -> None:
-        for call in connection.turn():
-            job = self._prepare(connection, call)
+    def _read_all(self, ready: Sequence[tuple[int, int]]) -> list[Job]:
+        """Of those that epoll has told of, and of those whose wires hold frames, each its share."""
+        jobs: list[Job] = []
+        due = dict.fromkeys(list(self._again))
+        writable: list[Connection] = []
+        for fd, mask in ready:
+            connection = self._connections.get(fd)
+            if connection is not None:
+                due[connection] = None
+                if mask & select.EPOLLOUT:
+                    writable.append(connection)
+            else:
+                self._quieten(fd)
+        for connection, most in shares(due, self._whose, _TURN):
+            # One that holds frames after its turn, too, comes back at the end.
+            self._again.pop(connection, None)
+            if most:
+                self._turn(connection, jobs, most)
+            else:
+                self._again[connection] = None
+        for connection in writable:
+            if not connection.wire.backlog or (connection in self._stalled and not connection.stalled):
+                self.flush_later(connection)
+        return in_turns(jobs) if len(due) > 1 and len(jobs) > 2 else jobs
+
+    def _turn(self, connection: Connection, jobs: list[Job], most: int) -> None:
+        for call in connection.turn(most):
+            try:
+                job = self._prepare(connection, call)
+            except MemoryError:
+                connection.refuse(call.stream, "there was no memory for it")
+                continue
             if job is not None:
                 jobs.append(job)
 

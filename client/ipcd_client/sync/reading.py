@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from ipcd_client.errors import IpcdError, NotAllowed, WireClosed, WireTimeout
+from ipcd_client.errors import Exhausted, IpcdError, NotAllowed, WireClosed, WireStarved, WireTimeout
 from ipcd_client.frame import events
 from ipcd_client.frame import settings as limits
 from ipcd_client.frame.codec import Frame
@@ -26,12 +26,22 @@ from ipcd_client.wire import tidy
 
 # What may wait to be sent, in bytes: for a peer that reads less the connection is ended.
 BACKLOG_MOST: Final = 64 << 20
+# While more than this waits for a caller to read, in bytes, a server reads nothing of it: what it asks for would only
+# be more that it does not read.
+_STALLED: Final = 1 << 20
 # Seconds for the peer's HELLO.
 HELLO_TIMEOUT: Final = 5.0
 # A writer looks this often, in seconds, whether the reader that it relies on has gone.
 _FLUSH_SLICE: Final = 0.05
+# And so does a reader that nobody can wake, for what other threads have changed.
+_PARK_SLICE: Final = 0.02
 # Frames read in one turn of a server's reactor before other connections get theirs.
 _TURN: Final = 64
+# What a GOAWAY with these codes is raised as.
+_GOAWAYS: Final[dict[int, type[IpcdError]]] = {
+    limits.GOAWAY_DENIED: NotAllowed,
+    limits.GOAWAY_EXHAUSTED: Exhausted,
+}
 
 
 class Reading(Life):
@@ -151,11 +161,18 @@ class Reading(Life):
 
     # -- for a reactor ----------------------------------------------------------------------------
 
-    def turn(self) -> list[ServerCall]:
-        """Reads what has arrived, up to a bound, and flushes what it can. The calls that the peer has opened."""
+    @property
+    def stalled(self) -> bool:
+        """The peer does not read, so that nothing is read of it either. Shared memory has a bound of its own."""
+        return self.wire.backlog > _STALLED and self.wire.kind != "shm"
+
+    def turn(self, most: int) -> list[ServerCall]:
+        """Reads what has arrived, up to so many frames, and flushes what it can. The calls that the peer has opened."""
         wire = self.wire
         if wire.backlog:
             self._flush_now()
+            if self.stalled:
+                return []
         with self._lock:
             if self._reading or self.error is not None:
                 return []
@@ -175,8 +192,10 @@ class Reading(Life):
                             self._waiting.wake_one()
                         return [plain]
                 wire.put_back(received)
-            self._pump(_TURN)
+            self._pump(most)
             calls, self._opened = self._opened, []
+        except MemoryError:
+            self._break(WireStarved(wire.peer()))
         finally:
             if plain is None:
                 self._stop_reading(resume=False)
@@ -234,6 +253,10 @@ class Reading(Life):
     def _park(self, ready: Callable[[], bool], timeout: float | None) -> None:
         """Waits for the wire, or for another thread to change what `ready` looks at."""
         mine = waker.mine()
+        if mine is None:
+            # Out of descriptors. The connection is there, and what comes over it is seen at once.
+            self._poll(_PARK_SLICE if timeout is None else min(_PARK_SLICE, timeout), write=bool(self.wire.backlog))
+            return
         with self._lock:
             if ready() or self.error is not None:
                 return
@@ -261,6 +284,8 @@ class Reading(Life):
             self._more = True
         except IpcdError as error:
             self._break(error)
+        except MemoryError:
+            self._break(WireStarved(wire.peer()))
 
     def _take_in(self, frame: Frame) -> None:
         core = self.core
@@ -341,7 +366,7 @@ class Reading(Life):
                     if call.user is not None:
                         self._news.append(call.user)
             if event.code != limits.GOAWAY_DRAIN:
-                kind = NotAllowed if event.code == limits.GOAWAY_DENIED else WireClosed
+                kind = _GOAWAYS.get(event.code, WireClosed)
                 raise kind(f"{self.wire.peer()} ended the connection: {event.reason}")
         self._waiting.wake(0)
 

@@ -34,12 +34,15 @@ class Waker:
 _local = threading.local()
 
 
-def mine() -> Waker:
+def mine() -> Waker | None:
     """The calling thread's own, made when it first parks, closed when the thread ends: so there are as many as threads
-    that have waited, and not one for each connection."""
+    that have waited, and not one for each connection. None: there is no descriptor for it at present."""
     waker: Waker | None = getattr(_local, "waker", None)
     if waker is None:
-        waker = _local.waker = Waker()
+        try:
+            waker = _local.waker = Waker()
+        except OSError:
+            return None
     return waker
 
 

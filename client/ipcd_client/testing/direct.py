@@ -158,5 +158,12 @@ class DirectNode:
         ours, theirs = self.make()
         number = TRANSPORTS.get(self.transport, node_pb2.TRANSPORT_UNSPECIFIED)
         assert chosen.server is not None
-        chosen.on_grant(node_pb2.Grant(caller=chosen.server.process, service=service, transport=number), theirs)
+        caller = chosen.server.process
+        grant = node_pb2.Grant(
+            caller=caller,
+            service=service,
+            transport=number,
+            identity=f"spiffe://default/node/{caller.node}/uid/{caller.uid}",
+        )
+        chosen.on_grant(grant, theirs)
         return chosen.server, ours

@@ -54,6 +54,13 @@ class FdContract:
         assert pass_on(one, other).payload == b"with one"
         assert marks(other.take_fds(1)) == ["it"]
 
+    def test_a_closed_end_has_none_that_are_not_read(self, ends: Ends) -> None:
+        one, _ = ends
+        one.send(message(b"with one", fds=1), [marked("it")])
+        one.abort()
+        assert one.unread_fds() == 0
+        one.hung_up()  # as it may be asked, too
+
     def test_a_glance_does_not_part_them_from_their_frame(self, ends: Ends) -> None:
         one, other = ends
         one.send(message(b"with one", fds=1), [marked("it")])

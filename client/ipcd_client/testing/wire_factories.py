@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import socket
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar
 
-from ipcd_client.wire import memory
+from ipcd_client.access import identity as identities
+from ipcd_client.certs.identity import Credentials
+from ipcd_client.testing import certificates
+from ipcd_client.wire import memory, tls
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.shm import ShmWire
 from ipcd_client.wire.tcp import TcpWire, tune
+from ipcd_client.wire.tls import TlsWire
 from ipcd_client.wire.unix import UnixWire
 
 
@@ -119,6 +124,39 @@ class TcpFactory(SocketFactory):
         return one, other
 
 
+class TlsFactory(TcpFactory):
+    """The same with TLS, between processes of two nodes. Their wires call themselves tcp."""
+
+    def __repr__(self) -> str:
+        return "tls"
+
+    def unmet(self) -> tuple[TlsWire, TlsWire]:
+        """Before the handshake: the caller's end, and the server's."""
+        ours, theirs = self.sockets()
+        return tls_end(ours, "a", "b", server_side=False), tls_end(theirs, "b", "a", server_side=True)
+
+    def pair(self, *, accept_fds: bool = False) -> tuple[Wire, Wire]:  # noqa: ARG002 - it takes none
+        one, other = self.unmet()
+        one.send(())
+        while not (one.identity and other.identity):
+            assert other.recv() is None
+            assert one.recv() is None
+        return one, other
+
+
+@functools.cache
+def _credentials(node: str) -> Credentials:
+    return certificates.authority().of_process(node, 1000)
+
+
+def tls_end(sock: socket.socket, node: str, other: str, *, server_side: bool) -> TlsWire:
+    """An end on `node` that expects one on `other`."""
+    own = _credentials(node)
+    context = tls.context(own.chain, own.key, own.authorities, server_side=server_side)
+    expected = identities.of_uid(certificates.CLUSTER, other, 1000)
+    return TlsWire(sock, peer="the other end", context=context, server_side=server_side, expected=expected)
+
+
 def agree(one: Wire, other: Wire) -> None:
     """Lets both ends take part until each sends through shared memory."""
     while not (one.agreed and other.agreed):
@@ -145,6 +183,6 @@ class ShmFactory(SocketFactory):
         return one, other
 
 
-FACTORIES: tuple[WireFactory, ...] = (MemoryFactory(), UnixFactory(), TcpFactory(), ShmFactory())
+FACTORIES: tuple[WireFactory, ...] = (MemoryFactory(), UnixFactory(), TcpFactory(), TlsFactory(), ShmFactory())
 CROSSING: tuple[CrossingFactory, ...] = (UnixFactory(), TcpFactory(), ShmFactory())
 SOCKETS: tuple[SocketFactory, ...] = (UnixFactory(), TcpFactory(), ShmFactory())

@@ -157,6 +157,16 @@ class Wire(abc.ABC):
     def peer(self) -> str:
         """The other end in words, for error texts."""
 
+    def hung_up(self) -> bool:
+        """The peer has closed the connection, although there may be more of what it sent, or this end has. Where the
+        transport can tell that without reading."""
+        return False
+
+    def unread_fds(self) -> int:
+        """Descriptors that were given to be sent, and that the peer may not have taken yet. The system counts those in
+        flight for their sender, and has a limit of them. 0 once closed."""
+        return 0
+
     @property
     def sent(self) -> int:
         """Bytes that were ever given to be sent, where the transport can tell what became of them; see `untaken`."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import socket
+import struct
+import termios
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -25,6 +28,9 @@ from ipcd_client.wire.fds import Fd
 READ_SIZE: Final = 64 * 1024
 # The kernel takes at most IOV_MAX (1024) buffers in one call.
 MAX_BUFFERS: Final = 512
+_BUFFERS_FIRST: Final = 16
+# Bytes that the kernel counts at least for a message on a UNIX socket (Linux 6: 768).
+_BUFFER_LEAST: Final = 512
 
 _GONE: Final = {
     errno.ECONNRESET: "reset the connection",
@@ -79,6 +85,7 @@ class SocketWire(Wire):
         self._short = False  # the last read brought less than was asked for
         self._gone: str | None = None  # why nothing more will come
         self._passing = threading.Lock()  # descriptors that wait to be sent are sent or closed under it
+        self._passed = 0  # descriptors sent since the peer had certainly read all
         self._reading = select.poll()
         self._reading.register(owned, select.POLLIN)
         # Once closed, the number may be another file's: then recv finds out.
@@ -134,11 +141,13 @@ class SocketWire(Wire):
             raise WireClosed(self._why_gone())
         # An abort in another thread replaces the queue; this one then finds the socket closed.
         queue = self._queue
+        # Few at first: where the peer does not read, it is tried with each message that is added, and in vain.
+        most = _BUFFERS_FIRST
         while queue:
             first, fds = queue[0]
             views = [first]
             if not fds:
-                for view, other_fds in islice(queue, 1, MAX_BUFFERS):
+                for view, other_fds in islice(queue, 1, most):
                     if other_fds:
                         break
                     views.append(view)
@@ -151,6 +160,7 @@ class SocketWire(Wire):
                     # Descriptors in flight have reached the limit of this user: it ends when the peer reads.
                     return False
                 raise WireClosed(self._words(error)) from None
+            most = MAX_BUFFERS
             self.backlog = max(0, self.backlog - sent)
             for view in views:
                 if sent >= len(view):
@@ -168,7 +178,27 @@ class SocketWire(Wire):
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             sent = self._socket.sendmsg([view], fdlib.ancillary(fds))
             fdlib.close_all(fds)
+            self._passed += len(fds)
             return sent
+
+    def hung_up(self) -> bool:
+        held = self._socket
+        if self.closed:
+            return True
+        asked = select.poll()
+        asked.register(held, 0)
+        return any(events & (select.POLLHUP | select.POLLERR) for _, events in asked.poll(0))
+
+    def unread_fds(self) -> int:
+        held = self._socket
+        if self.closed:
+            return 0
+        if self._passed:
+            with contextlib.suppress(OSError):
+                (unread,) = struct.unpack("i", fcntl.ioctl(held.fileno(), termios.TIOCOUTQ, bytes(4)))
+                # It counts whole buffers, and what comes with descriptors has one of its own.
+                self._passed = min(self._passed, -(-unread // _BUFFER_LEAST))
+        return self._passed + sum(len(fds) for _, fds in self._queue)
 
     def recv(self) -> Frame | None:
         decoder = self._decoder

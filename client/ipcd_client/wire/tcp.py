@@ -25,6 +25,9 @@ DEAD_AFTER: Final = 5
 _TCP_INFO_SIZE: Final = 8
 _RETRANSMITS: Final = 2  # struct tcp_info of linux/tcp.h: tcpi_retransmits, tcpi_probes; an answer sets them to 0
 _PROBES: Final = 3
+# Characters of an address: of a name (RFC 1035, 2.3.4), and of a port's digits.
+_HOST_MOST: Final = 255
+_PORT_MOST: Final = 5
 
 
 class TcpWire(SocketWire):
@@ -91,8 +94,11 @@ def split_address(address: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         colon = ""
-    if not colon or not (port.isascii() and port.isdecimal()) or int(port) > 65535 or not host:
-        raise ConfigError(f"{address!r} is not HOST:PORT (an IPv6 address goes in brackets: [::1]:7319)")
+    # Both have a bound: it may be another node that tells it, and int() raises errors of its own for long texts.
+    digits = port.isascii() and port.isdecimal() and len(port) <= _PORT_MOST
+    if not colon or not digits or int(port) > 65535 or not 0 < len(host) <= _HOST_MOST:
+        shown = repr(address if len(address) <= _HOST_MOST else f"{address[:_HOST_MOST]}...")
+        raise ConfigError(f"{shown} is not HOST:PORT (an IPv6 address goes in brackets: [::1]:7319)")
     return host, int(port)
 
 
@@ -114,6 +120,8 @@ def connect(address: str, timeout: float) -> socket.socket:
         raise WireTimeout(f"{address} did not answer within {timeout:g} s") from None
     except OSError as error:
         raise WireError(f"cannot connect to {address}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise WireError(f"cannot connect to {address}: its host is no host name") from error
     try:
         tune(sock)
     except OSError as error:

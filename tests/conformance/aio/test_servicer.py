@@ -170,7 +170,7 @@ def test_what_a_handler_knows(run: Run) -> None:
             # grpcio's own is none of its own class.
             assert plain["isinstance"] is True
             (identity,) = plain["identities"]
-            assert (identity.startswith(b"direct/uid/"), plain["key"]) == (True, "ipcd_identity")
+            assert (identity.startswith(b"spiffe://default/node/direct/uid/"), plain["key"]) == (True, "ipcd_identity")
 
     run(main)
 

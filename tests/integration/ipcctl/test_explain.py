@@ -10,7 +10,7 @@ EXPLAINED = {
     *("service", "node", "server", "pid", "uid", "id", "transport", "reason"),
     *("open_us", "round_trip_us", "asked", "candidates"),
 }
-CANDIDATE = {"node", "server", "pid", "uid", "id", "transport", "connections", "chosen", "reason"}
+CANDIDATE = {"node", "server", "pid", "uid", "id", "transport", "connections", "chosen", "reason", "refusal"}
 
 
 def test_explain_over_two_nodes(world: World) -> None:
@@ -26,7 +26,7 @@ def test_explain_over_two_nodes(world: World) -> None:
         assert (told["service"], told["node"], told["server"], told["pid"]) == (LAB, "a", "lab", server.pid)
         assert (told["transport"], told["reason"]) == (transport, reason)
         assert told["open_us"] > 0 < told["round_trip_us"]
-        assert told["asked"] == {"node": None, "server": None, "transport": "auto"}
+        assert told["asked"] == {"node": None, "server": None, "transport": "auto", "as": None}
         (candidate,) = told["candidates"]
         assert set(candidate) == CANDIDATE
         assert candidate["chosen"] is True

@@ -45,6 +45,7 @@ def test_ls_and_nodes(world: World) -> None:
         == {
             *("node", "state", "address", "version", "rtt_us", "age_seconds", "servers", "source", "dialed"),
             *("incarnation", "error", "link", "clock_offset_us", "clock_error_us"),
+            *("security", "certificate_expires"),
         }
     )
     assert (own["node"], own["state"], own["address"], own["servers"]) == ("b", "self", b.listen, 0)

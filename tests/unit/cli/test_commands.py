@@ -20,7 +20,9 @@ from ipcd_client.cli.ping import Tally, percentile
 from ipcd_client.cli.program import root, run
 from ipcd_client.cli.session import Pins, Seconds, Session, common, pass_session, pinned
 
-COMMANDS = ["ls", "nodes", "explain", "call", "ping", "doctor", "expose", "completion"]
+COMMANDS = ["ls", "nodes", "explain", "call", "ping", "doctor", "rules", "expose", "cert", "completion"]
+# Those that ask a daemon.
+ASKING = [command for command in COMMANDS if command not in {"rules", "cert", "completion"}]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +49,7 @@ def test_every_command_has_examples(command: str) -> None:
     assert f"  ipcctl {command}" in shown(command).partition("Examples:\n")[2].replace('eval "$(', "  ")
 
 
-@pytest.mark.parametrize("command", COMMANDS[:-1])
+@pytest.mark.parametrize("command", ASKING)
 def test_every_command_takes_the_options_of_the_group(command: str) -> None:
     for option in ("-s, --socket PATH", "-o, --output [text|json]", "--timeout SECONDS", "-h, --help"):
         assert option in shown(command)
@@ -55,7 +57,7 @@ def test_every_command_takes_the_options_of_the_group(command: str) -> None:
 
 
 def examples() -> Iterator[list[str]]:
-    for command in ("", *COMMANDS[:-1]):
+    for command in ("", *ASKING):
         for line in shown(*command.split()).partition("Examples:\n")[2].split("\n\n")[0].splitlines():
             # Beyond two spaces there are remarks, beyond a bar other programs.
             text = line.strip().split("   ")[0].split(" | ")[0]
@@ -65,7 +67,8 @@ def examples() -> Iterator[list[str]]:
 @pytest.mark.parametrize("arguments", list(examples()), ids=" ".join)
 def test_every_example_parses(arguments: list[str], tmp_path: Path) -> None:
     # To the doctor, that there is no daemon is an answer.
-    assert run([*arguments, "-s", str(tmp_path / "none.sock")]) == (1 if arguments[0] == "doctor" else 3)
+    # The rules are a file's, which is not there either.
+    assert run([*arguments, "-s", str(tmp_path / "none.sock")]) == {"doctor": 1, "rules": 2}.get(arguments[0], 3)
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +93,12 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["ping", "x", "-i", "-1"], "'-1' is not a number of seconds"),
         (["call", "a.B/C", "-m", "x"], "'x' is not KEY=VALUE"),
         (["completion", "tcsh"], "'tcsh' is not one of"),
+        (["cert", "isue"], "there is no command 'isue' (did you mean 'issue'?)"),
+        (["cert", "issue"], "Missing argument 'NODE...'"),
+        (["cert", "issue", "a", "--days", "0"], "0 is not in the range 1<=x<=3650"),
+        (["cert", "show"], "Missing argument 'FILE...'"),
+        (["rules", "check"], "Missing argument 'FILE'"),
+        (["rules", "check", "f", "x.X", "--as", "uid:1", "--may", "eat"], "'eat' is not one of"),
     ],
 )
 def test_wrong_usage_is_told_in_either_format(
@@ -191,6 +200,7 @@ def test_a_tally_counts_answers_and_failures_apart() -> None:
 
 
 def test_what_is_not_needed_is_not_imported() -> None:
-    code = "import sys, ipcd_client.cli; print([name for name in ('rich', 'zeroconf', 'ipcd') if name in sys.modules])"
+    heavy = ("rich", "zeroconf", "cryptography", "ipcd")
+    code = f"import sys, ipcd_client.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "[]\n"

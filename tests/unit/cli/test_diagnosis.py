@@ -25,8 +25,10 @@ def outcome(finding: Finding, words: str = "") -> str:
     [
         (SOCKET | 0o600, 1000, 1000, "ok", "mode 0600"),
         (SOCKET | 0o600, 1000, 0, "ok", "uid 1000"),
-        (SOCKET | 0o666, 1000, 1000, "warn", "chmod 0600"),
-        (SOCKET | 0o666, 1000, 1001, "fail", "this is uid 1001"),
+        (SOCKET | 0o660, 1000, 1000, "warn", "chmod 0600"),
+        (SOCKET | 0o666, 1000, 1000, "ok", "rules say who is let in"),
+        (SOCKET | 0o666, 1000, 1001, "ok", "rules say who is let in"),
+        (SOCKET | 0o600, 1000, 1001, "fail", "this is uid 1001"),
         (stat.S_IFREG | 0o600, 1000, 1000, "fail", "is not a socket"),
         (None, 0, 1000, "fail", "ipcd run --socket /s"),
     ],
@@ -112,3 +114,18 @@ def test_two_nodes_of_one_name() -> None:
 def test_a_node_alone() -> None:
     (found,) = diagnosis.nodes([node_pb2.NodeInfo(node="a", version="1")], ["self"])
     assert outcome(found, "no other nodes") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("days", "status", "words"), [(100, "ok", "100 more days"), (29, "warn", "29 more days"), (-1, "fail", "expired")]
+)
+def test_certificate(days: int, status: str, words: str) -> None:
+    node = node_pb2.StatusReply(node="a", identity="spiffe://c/node/a", certificate_expires=1e9 + days * 86400)
+    (finding,) = diagnosis.certificate(node, 1e9)
+    assert finding.status == status
+    assert words in finding.text
+    assert ("ipcctl cert issue a" in finding.advice) is (status != "ok")
+
+
+def test_no_certificate() -> None:
+    assert diagnosis.certificate(node_pb2.StatusReply(node="a"), 1e9) == []

@@ -207,6 +207,21 @@ def test_any_json_gives_a_message_or_a_reason(value: Any) -> None:
     KINDS.value(message)
 
 
+@pytest.mark.parametrize(
+    "value", [{"[\ud800": 1}, {"packed": {"@type": "type.googleapis.com/kinds.v1.Request", "\udfff": 1}}, {"\ud800": 1}]
+)
+def test_half_a_character_is_refused(value: Any) -> None:
+    """For which protobuf has a SystemError."""
+    assert "half of a character" in wrong(value)
+
+
+def test_an_any_that_does_not_hold_what_it_says_has_no_json() -> None:
+    packed = any_pb2.Any(type_url="type.googleapis.com/kinds.v1.Request", value=b"\xff")
+    reply = DO.reply.FromString(b"\x52" + bytes((len(packed.SerializeToString()),)) + packed.SerializeToString())
+    with pytest.raises(BadDescriptors, match="no JSON form"):
+        KINDS.value(reply)
+
+
 def test_an_unknown_method_lists_the_methods() -> None:
     with pytest.raises(NoSuchMethod) as caught:
         LAB.method("lab.v1.Lab", "digest")

@@ -86,6 +86,7 @@ def test_positions_count_from_one() -> None:
         ("{}\n  }", 2, 3, "expecting value"),
         ('{}\n {"a": "b', 2, 2, "the value that begins here is not complete"),
         ('{"a": 1, "a": 2}', 1, 1, "the key 'a' is twice in one object"),
+        ('{}\n {"a": ' + "1" * 5000 + "}", 2, 2, "a number of too many digits"),
         ("[" * 300, 1, 1, "the value that begins here is nested over 200 deep"),
     ],
 )

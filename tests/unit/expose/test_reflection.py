@@ -116,10 +116,13 @@ def test_a_server_without_reflection(serve: Any) -> None:
     assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_what_is_no_descriptor(serve: Any) -> None:
+@pytest.mark.parametrize("data", [b"\xff", b"\n\x01\xff", b"\n\x01a\x1a\x01\xff"])
+def test_what_is_no_descriptor(serve: Any, data: bytes) -> None:
+    """Of the second and the third a name is not UTF-8."""
+
     def nonsense(request: ServerReflectionRequest) -> ServerReflectionResponse:
         response = ServerReflectionResponse()
-        response.file_descriptor_response.file_descriptor_proto.append(b"\xff")
+        response.file_descriptor_response.file_descriptor_proto.append(data)
         return response
 
     with pytest.raises(CallFailed, match="no FileDescriptorProto") as caught:

@@ -46,6 +46,17 @@ def test_calls_behind_a_drain_were_never_begun() -> None:
     assert isinstance(caller.receive(callee_status[0]), events.StatusReceived)
 
 
+def test_calls_are_refused_in_the_order_in_which_they_were_opened() -> None:
+    caller, _ = greeted()
+    first, _ = caller.open("/m")
+    plain = caller.open_plain("/m", b"", None)
+    assert plain is not None
+    last, _ = caller.open("/m")
+    event = caller.receive(codec.Frame(codec.GOAWAY, 0, 0, GOAWAY_DRAIN, 0, b""))
+    assert isinstance(event, events.GoAwayReceived)
+    assert event.refused == (first, plain[0], last)
+
+
 @pytest.mark.parametrize(("stream", "code"), [(3, GOAWAY_DRAIN), (2, GOAWAY_DRAIN), (1, GOAWAY_VIOLATION)])
 def test_bad_goaway(stream: int, code: int) -> None:
     caller, _ = greeted()

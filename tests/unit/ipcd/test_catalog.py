@@ -77,6 +77,31 @@ def test_nobody_tells_of_servers_that_are_not_its_own() -> None:
     assert ids(catalog) == []
 
 
+def test_a_copy_keeps_what_it_needs_and_nothing_that_came_with_it() -> None:
+    catalog = Catalog("b")
+    known = server(1, "x.X")
+    more = b"\xfa\x7f\x03abc"  # a field that nobody knows
+    sent = node_pb2.Server.FromString(known.SerializeToString() + more)
+    update = peer_pb2.CatalogUpdate(revision=1, full=True, servers=[sent], removed_ids=["x" * 1000])
+    update = peer_pb2.CatalogUpdate.FromString(update.SerializeToString())
+    assert more in update.servers[0].SerializeToString()
+    assert catalog.apply("a", "i1", update)
+    (kept,) = catalog.servers()
+    # A part of a message keeps all of its memory, whatever else was in there.
+    assert kept is not update.servers[0]
+    assert kept.SerializeToString() == known.SerializeToString()
+
+
+def test_ids_are_bounded() -> None:
+    catalog = Catalog("b")
+    for server_id in ("", "a." + "0" * 510):
+        long = node_pb2.Server(id=server_id, process=node_pb2.Process(node="a"))
+        with pytest.raises(BadUpdate) as caught:
+            catalog.apply("a", "i1", peer_pb2.CatalogUpdate(revision=1, full=True, servers=[long]))
+        assert len(str(caught.value)) < 700
+    assert ids(catalog) == []
+
+
 def test_limits_are_named() -> None:
     catalog = Catalog("a", limit=2)
     catalog.put(server(1))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 from ipcd_client.pb.ipcd.v1 import node_pb2
@@ -134,3 +134,20 @@ def test_connections_count_by_weight() -> None:
     servers = [weighted("a1", "a", 1), weighted("a2", "a", 3)]
     assert order(rank(servers=servers, connections={"a1": 1, "a2": 2})) == ["a2", "a1"]
     assert order(rank(servers=servers, connections={"a1": 1, "a2": 4})) == ["a1", "a2"]
+
+
+def test_who_may_not_be_called_is_never_chosen() -> None:
+    target = node_pb2.ResolveRequest(service="x.X")
+
+    def judged(refusal: Callable[[node_pb2.Process], str]) -> list[node_pb2.Candidate]:
+        return choice.rank(target, SERVERS, "a", lambda _: 0, lambda _: 0, lambda _: "", refusal)
+
+    candidates = judged(lambda process: "rule 1 denies it" if process.node == "a" else "")
+    assert order(candidates) == ["b1", "c1", "a1", "a2"]
+    assert [candidate.chosen for candidate in candidates] == [True, False, False, False]
+    assert [candidate.preferred for candidate in candidates] == [True, True, False, False]
+    assert [candidate.refusal for candidate in candidates] == ["", "", "rule 1 denies it", "rule 1 denies it"]
+    assert candidates[2].reason == "rule 1 denies it"
+    candidates = judged(lambda _: "rule 1 denies it")
+    assert order(candidates) == ["a1", "a2", "b1", "c1"]
+    assert not any(candidate.chosen or candidate.preferred for candidate in candidates)

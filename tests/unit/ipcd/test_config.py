@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from ipcd_client.access.rules import VERBS, Rule
 from ipcd_client.errors import ConfigError
 
 from ipcd.config import Config, load
@@ -56,6 +57,9 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
         ('log_level = "loud"', r"^log_level in .*none of debug"),
         ('socket = "@abstract"', r"^socket in .*path"),
         ("node = ", r"ipcd\.toml: Invalid"),
+        (f"shm_uids = [{'1' * 5000}]", r"ipcd\.toml: Exceeds the limit"),
+        (f"peers = {'[' * 5000}", r"ipcd\.toml: it is nested too deep"),
+        ('listen = "a..b:7"', r"^listen in .*'a\.\.b' is no host name"),
     ],
 )
 def test_bad_values_name_key_and_file(tmp_path: Path, text: str, words: str) -> None:
@@ -73,6 +77,8 @@ def test_interfaces_are_names_or_addresses() -> None:
 
 
 def test_bad_values_name_variable_or_flag(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^IPCD_SHM_UIDS: .* is not a list of user ids"):
+        load({}, environ={"IPCD_SHM_UIDS": f"1,{'1' * 5000}"})
     with pytest.raises(ConfigError, match=r"^IPCD_INSECURE='maybe'"):
         load({}, environ={"IPCD_INSECURE": "maybe"})
     with pytest.raises(ConfigError, match=r"^IPCD_PEER: 'x' is not HOST:PORT"):
@@ -92,3 +98,29 @@ def test_only_loopback_unless_insecure() -> None:
         load({"listen": "0.0.0.0:0"}, environ={})
     assert load({"listen": "0.0.0.0:0", "insecure": True}, environ={}).insecure
     assert load({"listen": "0.0.0.0:0", "insecure": True, "advertise": "10.0.0.1"}, environ={}).advertise == "10.0.0.1"
+
+
+def test_rules(tmp_path: Path) -> None:
+    text = """
+node = "a"
+[[rules]]
+effect = "allow"
+who = "node/*/uid/1001"
+may = ["call", "register"]
+what = "lab.*"
+
+[[rules]]
+name = "not this"
+effect = "deny"
+who = ["node/b/**", "spiffe://default/node/c/**"]
+may = "*"
+what = "lab.secret.*"
+"""
+    assert load({}, environ={}, file=write(tmp_path, text)).rules == (
+        Rule("rule 1", "allow", ("node/*/uid/1001",), ("register", "call"), ("lab.*",)),
+        Rule("not this", "deny", ("node/b/**", "spiffe://default/node/c/**"), VERBS, ("lab.secret.*",)),
+    )
+    with pytest.raises(ConfigError, match=r"^rules in .*ipcd\.toml, rule 2 \(not this\), what: 'a b': it has a space"):
+        load({}, environ={}, file=write(tmp_path, text.replace("lab.secret.*", "a b")))
+    with pytest.raises(ConfigError, match=r"^rules in .*ipcd\.toml: it is not a list of tables"):
+        load({}, environ={}, file=write(tmp_path, '[rules]\neffect = "allow"\n'))

@@ -9,9 +9,10 @@ from ipcd_client.node.target import Target
 
 from ipcd import limits
 from ipcd.gateway import metadata
-from ipcd.gateway.budget import Budget
+from ipcd.gateway.budget import Budget, owner_of
 from ipcd.gateway.reflection import Files, NotFound
 from ipcd.gateway.relay import service_of
+from ipcd.state.quota import Shares
 
 OF_A_HOP: list[tuple[str, str | bytes]] = [
     (key, "x") for key in (":authority", "te", "content-type", "host", "grpc-timeout", "grpc-encoding")
@@ -46,13 +47,17 @@ def test_the_service_of_a_method(method: str, service: str) -> None:
 
 
 def test_a_budget_is_never_overdrawn() -> None:
-    budget = Budget("things", 10)
+    shares = Shares("things", 15, {"host": 10})
+    budget, other = Budget(shares, owner_of("ipv4:10.0.0.1:5000")), Budget(shares, owner_of("unix:"))
     budget.take(10)
-    with pytest.raises(limits.LimitReached, match=r"^the limit of 10 things is reached$"):
+    with pytest.raises(limits.LimitReached, match=r"^the limit of 10 things of one host is reached \(10\.0\.0\.1\)$"):
         budget.take(1)
     budget.give(3)
     budget.take(3)
-    assert budget.used == 10
+    assert shares.used == 10
+    other.take(5)
+    with pytest.raises(limits.LimitReached, match=r"^the limit of 15 things is reached$"):
+        other.take(1)
 
 
 def file(name: str, *dependencies: str, message: str = "M", extends: str = "") -> bytes:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-from ipcd_client.errors import WireClosed
+from ipcd_client.errors import NotAllowed, WireClosed
+from ipcd_client.loop.connection import Connection
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 
 from ipcd import links
 from ipcd.config import Config
+from ipcd.links import PeerServicer
 from ipcd.node import Node
+from ipcd.peer import Peer
 
 LONG = 20.0  # seconds: far more than anything here takes
 
@@ -20,6 +26,45 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(LONG):
         while not condition():  # noqa: ASYNC110  # what is waited for has no event
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(("dialed", "caller", "let"), [(True, "b", True), (True, "c", False), (False, "b", False)])
+def test_who_was_dialed_may_ask_before_the_link_was_taken_in(dialed: bool, caller: str, let: bool) -> None:
+    """It has decided that there is a link, and the end that dialed has yet to read that. Who dialed hears of the
+    decision first, and has no reason to ask before."""
+
+    async def main() -> None:
+        broker: Any = SimpleNamespace(introduce=lambda request: request.caller.node)
+        peer: Any = Peer(cast("Connection", None), "10.0.0.2:7319", (), dialed=dialed)
+        context: Any = SimpleNamespace(peer_identity=peer)
+        request = peer_pb2.IntroduceRequest(caller=node_pb2.Process(node=caller))
+        asked = asyncio.create_task(PeerServicer(cast("Any", None), broker).Introduce(request, context))
+        await asyncio.sleep(0)
+        assert asked.done() is not dialed
+        peer.link = SimpleNamespace(node="b")
+        peer.settled.set()
+        if let:
+            assert str(await asked) == "b"
+        else:
+            with pytest.raises(NotAllowed, match="own-callers"):
+                await asked
+
+    asyncio.run(main())
+
+
+def test_who_was_dialed_is_refused_where_there_is_no_link() -> None:
+    async def main() -> None:
+        peer: Any = Peer(cast("Connection", None), "10.0.0.2:7319", (), dialed=True)
+        context: Any = SimpleNamespace(peer_identity=peer)
+        asked = asyncio.create_task(
+            PeerServicer(cast("Any", None), cast("Any", None)).ConnectBack(cast("Any", None), context)
+        )
+        await asyncio.sleep(0)
+        peer.settled.set()
+        with pytest.raises(NotAllowed, match="only a linked node"):
+            await asked
+
+    asyncio.run(main())
 
 
 def test_a_node_that_was_given_up_is_told_of_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ from typing import cast
 
 import pytest
 from ipcd_client.aio.context import ServicerContext
-from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
+from support.everybody import EVERYBODY
 
+from ipcd.access import Access
 from ipcd.broker import Broker, Registration
 from ipcd.limits import InvalidRequest
 from ipcd.log import Log
@@ -17,7 +19,8 @@ INSTANCE = "0123456789abcdef"
 
 
 def broker() -> Broker:
-    return Broker("a", Catalog("a"), Log("a"), lambda: 0.0)
+    log = Log("a")
+    return Broker("a", Catalog("a"), log, lambda: 0.0, access=Access("default", "a", log, [EVERYBODY]))
 
 
 def register(node: Broker, instance: str, services: tuple[str, ...] = ("x.X",)) -> Registration:
@@ -45,6 +48,29 @@ def test_nobody_passes_for_one_that_is_there() -> None:
 def test_without_an_instance_the_node_chooses() -> None:
     node = broker()
     assert register(node, "").server.id != register(node, "").server.id
+
+
+def test_an_introduction_keeps_its_caller_and_nothing_that_came_with_it() -> None:
+    node = broker()
+    register(node, INSTANCE)
+    caller = node_pb2.Process(node="b", pid=7, uid=8, gid=9)
+    sent = node_pb2.Process.FromString(caller.SerializeToString() + b"\xfa\x7f\x03abc")
+    request = peer_pb2.IntroduceRequest(target=node_pb2.ResolveRequest(service="x.X"), caller=sent)
+    reply = node.introduce(request)
+    introduction = node._tokens.redeem(reply.token, 0.0)
+    assert introduction is not None
+    assert introduction.caller is not request.caller
+    assert introduction.caller.SerializeToString() == caller.SerializeToString()
+
+
+def test_turns_are_forgotten_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipcd.limits.TURNS", 2)
+    node = broker()
+    servers = [register(node, "", (name,)).server for name in ("a.A", "b.B", "c.C")]
+    for number in (0, 1, 0, 2):
+        target = node_pb2.ResolveRequest(service=servers[number].services[0])
+        node.introduce(peer_pb2.IntroduceRequest(target=target, caller=node_pb2.Process(node="b")))
+    assert list(node._turns) == [servers[0].id, servers[2].id]
 
 
 @pytest.mark.parametrize("instance", ["short", INSTANCE.upper(), INSTANCE + "/", "0" * 65, "é" * 16])

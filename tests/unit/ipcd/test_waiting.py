@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import pytest
 from ipcd_client.aio.context import ServicerContext
-from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 from ipcd_client.wire.fds import Fd, close_all
+from support.everybody import EVERYBODY
 
-from ipcd.broker import Attached, Broker
+from ipcd.access import Access
+from ipcd.broker import Attached, Broker, NoLinks
 from ipcd.log import Log
 from ipcd.state import choice
 from ipcd.state.catalog import Catalog
@@ -40,7 +42,9 @@ class World:
     """A broker, and a caller whose uid is OURS."""
 
     def __init__(self) -> None:
-        self.broker = Broker("a", Catalog("a"), Log("a"), asyncio.get_running_loop().time)
+        log = Log("a")
+        access = Access("default", "a", log, [EVERYBODY])
+        self.broker = Broker("a", Catalog("a"), log, asyncio.get_running_loop().time, access=access)
         self.caller = self._attach(OURS)
 
     def _attach(self, uid: int) -> Attached:
@@ -129,3 +133,30 @@ def test_there_is_no_waiting_where_every_server_is_out_of_reach(before: bool) ->
             await waiting
 
     run(story)
+
+
+class Told(NoLinks):
+    """Another node, whose answer to an introduction is what it likes."""
+
+    def __init__(self, server: node_pb2.Server) -> None:
+        self.server = server
+
+    async def introduce(self, node: str, request: peer_pb2.IntroduceRequest) -> tuple[peer_pb2.IntroduceReply, str]:
+        return peer_pb2.IntroduceReply(server=self.server, token=bytes(16)), "b:7"
+
+
+@pytest.mark.parametrize(("server_id", "name"), [("", ""), ("b." + "0" * 600, ""), ("b.1", "n" * 256)])
+def test_an_introduction_to_what_cannot_be_a_server(server_id: str, name: str) -> None:
+    """Its id would be remembered."""
+
+    async def main() -> None:
+        world = World()
+        there = node_pb2.Process(node="b")
+        known = node_pb2.Server(id="b.1", process=there, services=["x.X"])
+        world.broker.catalog.apply("b", "i", peer_pb2.CatalogUpdate(revision=1, full=True, servers=[known]))
+        world.broker.links = Told(node_pb2.Server(id=server_id, name=name, process=there))
+        with pytest.raises(choice.NoServer, match="no introduction to one of its servers"):
+            await world.broker.open(world.caller, node_pb2.ResolveRequest(service="x.X"), wait=False)
+        assert not world.broker._turns
+
+    asyncio.run(main())

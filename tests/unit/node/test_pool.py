@@ -115,6 +115,15 @@ def test_those_elsewhere_take_what_is_over_the_spillover() -> None:
     assert picked(pool) == "near"
 
 
+def test_a_second_connection_with_a_server_takes_the_place_of_the_first() -> None:
+    """A call that found nobody, and the news of a server, may both have led to it."""
+    pool = pool_of(server("x"), server("y"))
+    first, second = route_to(pool, "x"), Route(Fake(), server("x"))
+    assert pool.put(second, HERE) == [first]
+    assert Counter(picked(pool) for _ in range(10)) == {"x": 5, "y": 5}
+    assert route_to(pool, "x").connection is second.connection
+
+
 def test_the_useless_are_passed_over_and_thrown_out() -> None:
     pool = pool_of(server("x"), server("y"))
     gone = route_to(pool, "x")

@@ -16,6 +16,7 @@ from ipcd_client.frame.settings import Settings
 from ipcd_client.rpc.call import ClientCall, ServerCall
 from ipcd_client.sync.connection import Connection
 from ipcd_client.sync.host import Host
+from ipcd_client.sync.life import FRESH
 from ipcd_client.wire.fds import Fd
 from ipcd_client.wire.unix import UnixWire
 
@@ -138,3 +139,16 @@ def test_a_wait_goes_on_when_another_thread_has_taken_what_came() -> None:
     answering.join(LIMIT)
     for end in (caller, callee):
         end.fail(WireClosed("over"))
+
+
+def test_what_was_not_used_for_a_while_is_looked_at() -> None:
+    """Also where the shortest way of a call has asked before: the peer has gone meanwhile, and a call that is sent now
+    would fail, though it can go elsewhere."""
+    caller, callee, _ = linked()
+    caller.look_at = float("inf")
+    assert caller.fresh()
+    callee.close()
+    sleep(2 * FRESH)
+    assert not caller.fresh()
+    caller.refresh()
+    assert not caller.usable

@@ -36,6 +36,15 @@ def test_addresses_that_are_none(address: str) -> None:
         tcp.split_address(address)
 
 
+def test_addresses_are_bounded() -> None:
+    """Another node tells them: int() would refuse so many digits in its own way, and what is kept has a bound."""
+    assert tcp.split_address(f"{'h' * 255}:1") == ("h" * 255, 1)
+    for address in (f"h:{'1' * 5000}", "h:000001", f"{'h' * 256}:1", f"{'h' * 5000}:1"):
+        with pytest.raises(ConfigError, match="HOST:PORT") as caught:
+            tcp.split_address(address)
+        assert len(str(caught.value)) < 400
+
+
 @given(st.text(max_size=12))
 def test_any_text_is_an_address_or_refused(text: str) -> None:
     try:
@@ -61,6 +70,12 @@ def test_connecting() -> None:
 def test_names_that_are_not_known() -> None:
     with pytest.raises(WireError, match=r"no-such-host\.invalid"):
         tcp.connect("no-such-host.invalid:1", LIMIT)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "\u00fc" * 70])
+def test_names_that_no_host_has(host: str) -> None:
+    with pytest.raises(WireError, match="is no host name"):
+        tcp.connect(f"{host}:1", LIMIT)
 
 
 def test_nobody_answers() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,36 @@ def test_connecting(tmp_path: Path) -> None:
             accepted, _ = listener.accept()
             with accepted:
                 for end in (sock, accepted):
-                    assert unix.credentials(end) == (os.getpid(), os.getuid(), os.getgid())
+                    assert unix.credentials(end)[:3] == (os.getpid(), os.getuid(), os.getgid())
+
+
+@pytest.mark.skipif(not unix._pidfds_differ(), reason="all pidfds have one inode before Linux 6.9")
+def test_no_two_processes_have_the_same_pidfd(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        call = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
+        with subprocess.Popen([sys.executable, "-c", call, path]) as child:
+            accepted, _ = listener.accept()
+            with accepted:
+                seen = unix.credentials(accepted)
+                pidfd = os.pidfd_open(child.pid)
+                try:
+                    assert seen == (child.pid, os.getuid(), os.getgid(), os.fstat(pidfd).st_ino)
+                finally:
+                    os.close(pidfd)
+        with unix.connect(path, LIMIT):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert unix.credentials(accepted).pidfd_id not in {0, seen.pidfd_id}
+
+
+def test_a_kernel_that_has_no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unix, "_pidfds_differ", lambda: False)
+    one, other = socket.socketpair()
+    with one, other:
+        assert unix.credentials(one) == (os.getpid(), os.getuid(), os.getgid(), 0)
 
 
 def test_abstract_names() -> None:

@@ -19,16 +19,18 @@ TRANSPORT_UNIX: Transport
 TRANSPORT_TCP: Transport
 
 class Process(_message.Message):
-    __slots__ = ("node", "pid", "uid", "gid")
+    __slots__ = ("node", "pid", "uid", "gid", "pidfd_id")
     NODE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
+    PIDFD_ID_FIELD_NUMBER: _ClassVar[int]
     node: str
     pid: int
     uid: int
     gid: int
-    def __init__(self, node: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
+    pidfd_id: int
+    def __init__(self, node: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., pidfd_id: _Optional[int] = ...) -> None: ...
 
 class Server(_message.Message):
     __slots__ = ("id", "name", "process", "services", "weight", "spillover")
@@ -51,7 +53,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("node", "incarnation", "version", "pid", "listen", "uptime", "servers", "discovery", "insecure", "attached", "grpc")
+    __slots__ = ("node", "incarnation", "version", "pid", "listen", "uptime", "servers", "discovery", "insecure", "attached", "grpc", "cluster", "identity", "certificate_expires")
     NODE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +65,9 @@ class StatusReply(_message.Message):
     INSECURE_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     GRPC_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_EXPIRES_FIELD_NUMBER: _ClassVar[int]
     node: str
     incarnation: str
     version: str
@@ -74,14 +79,17 @@ class StatusReply(_message.Message):
     insecure: bool
     attached: int
     grpc: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., listen: _Optional[str] = ..., uptime: _Optional[float] = ..., servers: _Optional[int] = ..., discovery: _Optional[_Iterable[str]] = ..., insecure: bool = ..., attached: _Optional[int] = ..., grpc: _Optional[_Iterable[str]] = ...) -> None: ...
+    cluster: str
+    identity: str
+    certificate_expires: float
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., listen: _Optional[str] = ..., uptime: _Optional[float] = ..., servers: _Optional[int] = ..., discovery: _Optional[_Iterable[str]] = ..., insecure: bool = ..., attached: _Optional[int] = ..., grpc: _Optional[_Iterable[str]] = ..., cluster: _Optional[str] = ..., identity: _Optional[str] = ..., certificate_expires: _Optional[float] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class NodeInfo(_message.Message):
-    __slots__ = ("node", "incarnation", "state", "address", "version", "rtt", "age", "dialed", "error", "servers", "source", "clock_offset", "clock_error")
+    __slots__ = ("node", "incarnation", "state", "address", "version", "rtt", "age", "dialed", "error", "servers", "source", "clock_offset", "clock_error", "security", "certificate_expires")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[NodeInfo.State]
@@ -107,6 +115,8 @@ class NodeInfo(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     CLOCK_OFFSET_FIELD_NUMBER: _ClassVar[int]
     CLOCK_ERROR_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_EXPIRES_FIELD_NUMBER: _ClassVar[int]
     node: str
     incarnation: str
     state: NodeInfo.State
@@ -120,7 +130,9 @@ class NodeInfo(_message.Message):
     source: str
     clock_offset: float
     clock_error: float
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., state: _Optional[_Union[NodeInfo.State, str]] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., rtt: _Optional[float] = ..., age: _Optional[float] = ..., dialed: bool = ..., error: _Optional[str] = ..., servers: _Optional[int] = ..., source: _Optional[str] = ..., clock_offset: _Optional[float] = ..., clock_error: _Optional[float] = ...) -> None: ...
+    security: str
+    certificate_expires: float
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., state: _Optional[_Union[NodeInfo.State, str]] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., rtt: _Optional[float] = ..., age: _Optional[float] = ..., dialed: bool = ..., error: _Optional[str] = ..., servers: _Optional[int] = ..., source: _Optional[str] = ..., clock_offset: _Optional[float] = ..., clock_error: _Optional[float] = ..., security: _Optional[str] = ..., certificate_expires: _Optional[float] = ...) -> None: ...
 
 class ListNodesReply(_message.Message):
     __slots__ = ("nodes",)
@@ -149,34 +161,38 @@ class Changed(_message.Message):
     def __init__(self) -> None: ...
 
 class ResolveRequest(_message.Message):
-    __slots__ = ("service", "node", "server", "transport", "server_id")
+    __slots__ = ("service", "node", "server", "transport", "server_id", "caller")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     service: str
     node: str
     server: str
     transport: Transport
     server_id: str
-    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., server: _Optional[str] = ..., transport: _Optional[_Union[Transport, str]] = ..., server_id: _Optional[str] = ...) -> None: ...
+    caller: str
+    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., server: _Optional[str] = ..., transport: _Optional[_Union[Transport, str]] = ..., server_id: _Optional[str] = ..., caller: _Optional[str] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("server", "transport", "connections", "chosen", "reason", "preferred")
+    __slots__ = ("server", "transport", "connections", "chosen", "reason", "preferred", "refusal")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     CHOSEN_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     PREFERRED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     server: Server
     transport: Transport
     connections: int
     chosen: bool
     reason: str
     preferred: bool
-    def __init__(self, server: _Optional[_Union[Server, _Mapping]] = ..., transport: _Optional[_Union[Transport, str]] = ..., connections: _Optional[int] = ..., chosen: bool = ..., reason: _Optional[str] = ..., preferred: bool = ...) -> None: ...
+    refusal: str
+    def __init__(self, server: _Optional[_Union[Server, _Mapping]] = ..., transport: _Optional[_Union[Transport, str]] = ..., connections: _Optional[int] = ..., chosen: bool = ..., reason: _Optional[str] = ..., preferred: bool = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class ResolveReply(_message.Message):
     __slots__ = ("candidates", "node")
@@ -207,18 +223,34 @@ class Undialed(_message.Message):
     def __init__(self, node: _Optional[str] = ..., reason: _Optional[str] = ..., server_id: _Optional[str] = ...) -> None: ...
 
 class OpenReply(_message.Message):
-    __slots__ = ("choice", "address", "token", "preferred", "node")
+    __slots__ = ("choice", "address", "token", "preferred", "node", "identity", "tls")
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     PREFERRED_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    TLS_FIELD_NUMBER: _ClassVar[int]
     choice: Candidate
     address: str
     token: bytes
     preferred: int
     node: str
-    def __init__(self, choice: _Optional[_Union[Candidate, _Mapping]] = ..., address: _Optional[str] = ..., token: _Optional[bytes] = ..., preferred: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
+    identity: str
+    tls: Tls
+    def __init__(self, choice: _Optional[_Union[Candidate, _Mapping]] = ..., address: _Optional[str] = ..., token: _Optional[bytes] = ..., preferred: _Optional[int] = ..., node: _Optional[str] = ..., identity: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ...) -> None: ...
+
+class Tls(_message.Message):
+    __slots__ = ("chain", "key", "authorities", "peer")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    chain: bytes
+    key: bytes
+    authorities: bytes
+    peer: str
+    def __init__(self, chain: _Optional[bytes] = ..., key: _Optional[bytes] = ..., authorities: _Optional[bytes] = ..., peer: _Optional[str] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
     __slots__ = ("name", "services", "weight", "spillover", "instance")
@@ -249,13 +281,19 @@ class Registered(_message.Message):
     def __init__(self, server: _Optional[_Union[Server, _Mapping]] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("caller", "transport", "service", "address")
+    __slots__ = ("caller", "transport", "service", "address", "identity", "tls", "services")
     CALLER_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    TLS_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
     caller: Process
     transport: Transport
     service: str
     address: str
-    def __init__(self, caller: _Optional[_Union[Process, _Mapping]] = ..., transport: _Optional[_Union[Transport, str]] = ..., service: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+    identity: str
+    tls: Tls
+    services: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, caller: _Optional[_Union[Process, _Mapping]] = ..., transport: _Optional[_Union[Transport, str]] = ..., service: _Optional[str] = ..., address: _Optional[str] = ..., identity: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., services: _Optional[_Iterable[str]] = ...) -> None: ...

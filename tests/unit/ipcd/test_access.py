@@ -1,0 +1,67 @@
+"""What the node logs of refusals."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from ipcd_client.access.rules import Rule
+from ipcd_client.errors import NotAllowed
+from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.wire.unix import Credentials
+
+from ipcd.access import Access
+from ipcd.log import Log
+
+NOBODY = Rule("nobody", "deny", ("**",), ("call",), ("secret.*",))
+
+
+def access(*rules: Rule) -> Access:
+    return Access("c", "a", Log("a"), rules, 1000)
+
+
+def test_a_refusal_is_logged_once_for_identity_and_rule(caplog: pytest.LogCaptureFixture) -> None:
+    judge = access(NOBODY)
+    with caplog.at_level(logging.WARNING, "ipcd"):
+        for identity, service in (
+            ("spiffe://c/node/a/uid/0", "secret.X"),
+            ("spiffe://c/node/a/uid/0", "secret.Y"),
+            ("spiffe://c/node/b/uid/7", "secret.X"),
+            ("spiffe://c/node/b/uid/7", "x.X"),
+        ):
+            for _ in range(5):
+                error = judge.refusal(judge.may_call(identity, service))
+                assert isinstance(error, NotAllowed)
+                assert identity in str(error)
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged == [
+        "a: refused identity=spiffe://c/node/a/uid/0 verb=call name=secret.X rule=nobody",
+        "a: refused identity=spiffe://c/node/b/uid/7 verb=call name=secret.X rule=nobody",
+        "a: refused identity=spiffe://c/node/b/uid/7 verb=call name=x.X rule=none",
+    ]
+
+
+def test_of_ever_new_ones_not_all_are_remembered() -> None:
+    judge = access(NOBODY)
+    for uid in range(5000):
+        judge.refusal(judge.may_call(f"spiffe://c/node/b/uid/{uid}", "secret.X"))
+    assert len(judge._logged) <= 1024
+
+
+def test_other_rules_are_another_matter() -> None:
+    judge = access()
+    process = node_pb2.Process(node="a", uid=7)
+    with pytest.raises(NotAllowed, match=r"uid/7 may not register x\.Y on node a: no rule allows it"):
+        judge.check_register(process, ["x.X", "x.Y"][1:])
+    assert judge.attach_refusal(Credentials(1, 7, 8)) is not None
+    judge.change([Rule("seven", "allow", ("node/a/uid/7",), ("register",), ("x.X",))])
+    judge.check_register(process, ["x.X"])
+    assert judge.attach_refusal(Credentials(1, 7, 8)) is None
+    with pytest.raises(NotAllowed, match=r"may not register x\.Y"):
+        judge.check_register(process, ["x.X", "x.Y"])
+
+
+def test_grpc_clients() -> None:
+    judge = access()
+    assert judge.of_gateway(tcp=True) == "spiffe://c/node/a/grpc"
+    assert judge.of_gateway(tcp=False) == "spiffe://c/node/a/uid/1000"
