@@ -116,7 +116,7 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
 
 
 class PeerLinks:
-    """All links of a node. (broker.Links)
+    """All links of a node. (parties.Links)
 
     `address`: where this node tells others to dial it. `security`: this node's certificate; with it, every link is TLS,
     and a node is who its certificate says.
