@@ -19,11 +19,12 @@ from ipcd_client.wire.fds import Fd
 from ipcd import limits
 from ipcd.access import Access
 from ipcd.log import Log
-from ipcd.parties import Attached, Introduction
+from ipcd.parties import Attached, Introduction, Taker
 from ipcd.quota import Quotas
 from ipcd.registry import Registry
 from ipcd.state import choice
 from ipcd.state.catalog import ID_MOST, Catalog
+from ipcd.state.primitives import SERVICES
 from ipcd.state.reach import AUTO
 from ipcd.state.tokens import Tokens
 from ipcd.ways import Ways
@@ -31,6 +32,7 @@ from ipcd.ways import Ways
 if TYPE_CHECKING:
     from ipcd.security import Security
 
+_NOT_SHARED = "the daemon shares no memory"
 # Seconds until servers that could not take a caller are asked again.
 _RETRY = 0.05
 
@@ -90,14 +92,16 @@ class Broker(Registry):
         limits.check_name("server", target.server, empty=True)
         limits.check_name("server id", target.server_id, empty=True)
         decision = self.access.may_call(identity, target.service)
-        refusal = "" if decision.allowed else str(decision)
+        # Of the primitives the rules are about the names, which the daemons look at.
+        own = target.service in SERVICES
+        refusal = "" if decision.allowed or own else str(decision)
         candidates = choice.rank(
             target,
             self.serving(target.service),
             self.node,
             self.connections,
             self.last_turn,
-            lambda server: choice.unshared(caller, server, self._trusted),
+            lambda server: _NOT_SHARED if own else choice.unshared(caller, server, self._trusted),
             lambda server: refusal if everywhere or server.node == self.node else "",
         )
         if not candidates:
@@ -253,10 +257,10 @@ class Broker(Registry):
             reply.address = self.address
             reply.token = self._issue(server_id, target.service, attached.process)
             return reply, []
-        registration = self.registration(server_id)
-        if registration is not None:
+        taker = self.taker(server_id)
+        if taker is not None:
             try:
-                registration.attached.check_unread()
+                taker.check_unread()
             except limits.LimitReached as error:
                 raise NodeError(f"server {server_id} does not take callers: {error}") from error
             try:
@@ -269,8 +273,8 @@ class Broker(Registry):
                 service=target.service,
                 identity=self.access.of(attached.process),
             )
-            grant.services.extend(self.access.callable_there(grant.identity, grant.service, registration.server))
-            if registration.deliver(grant, theirs):
+            grant.services.extend(self._callable(grant, taker))
+            if taker.deliver(grant, theirs):
                 return reply, [ours]
             ours.close()
         raise NodeError(f"server {server_id} does not take callers")
@@ -355,8 +359,8 @@ class Broker(Registry):
         introduction = self._tokens.redeem(token, self._clock())
         if introduction is None:
             return "bad-token: it was never issued, was used before, or is too old"
-        registration = self.registration(introduction.server_id)
-        if registration is None:
+        taker = self.taker(introduction.server_id)
+        if taker is None:
             return "no-server: the server has gone"
         grant = node_pb2.Grant(
             caller=introduction.caller,
@@ -366,23 +370,29 @@ class Broker(Registry):
             identity=self.access.of(introduction.caller),
         )
         try:
-            registration.attached.check_unread()
+            taker.check_unread()
         except limits.LimitReached as error:
             return f"no-server: the server does not take callers: {error}"
-        grant.services.extend(self.access.callable_there(grant.identity, grant.service, registration.server))
+        grant.services.extend(self._callable(grant, taker))
         if self.security is not None and introduction.caller.node != self.node:
             # Who shows the token has to be who it was issued for: that it is secret is not enough between machines.
-            own = registration.server.process.uid
+            own = taker.server.process.uid
             grant.tls.CopyFrom(self.security.for_process(own, grant.identity))
         # A copy, so that the caller can still be told if the server does not take it.
         try:
             copy = Fd(os.dup(sock.fileno()))
         except OSError as error:
             return f"no-descriptor: {error.strerror}"
-        if not registration.deliver(grant, copy):
+        if not taker.deliver(grant, copy):
             return "no-server: the server does not take callers"
         sock.close()
         return ""
+
+    def _callable(self, grant: node_pb2.Grant, taker: Taker) -> list[str]:
+        """What of a server's services the caller may call; nothing where it need not look."""
+        if taker is self.own:
+            return []
+        return self.access.callable_there(grant.identity, grant.service, taker.server)
 
 
 def _owned(sock: socket.socket) -> Fd:

@@ -44,6 +44,10 @@ CATALOG_EACH: Final[Each] = {"process": 2 << 20, "uid": 5 << 20}
 COPIES: Final = 128 << 20
 # Characters of a node's, server's or service's name.
 NAME: Final = 255
+# Named things (queues, locks, ...) of this node, or copied from one other node; of this node's, of one owner. With
+# names as long as they may be they have room beside CATALOG in the one message that tells of all.
+NAMES: Final = 4096
+NAMES_EACH: Final[Each] = {"process": 1024, "uid": 3072}
 # Calls of Open that wait for a server: in all, of one owner, and of one connection.
 WAITING: Final = 4096
 WAITING_EACH: Final[Each] = {"process": 512, "uid": 3072}
@@ -118,6 +122,7 @@ PREAMBLE: Final = 5.0
 REGISTER: Final = 10.0
 TOKEN: Final = 10.0
 INTRODUCE: Final = 5.0
+CLAIM: Final = 1.0
 # A daemon that took the place of another waits for servers to register again, before it says that there are none.
 SETTLE: Final = 2.0
 

@@ -21,7 +21,7 @@ from ipcd_client.frame import preamble
 from ipcd_client.frame import settings as frame_settings
 from ipcd_client.frame.settings import Settings
 from ipcd_client.loop.connection import Connection
-from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc
+from ipcd_client.pb.ipcd.v1 import names_pb2_grpc, node_pb2, node_pb2_grpc
 from ipcd_client.wire.fds import Fd
 from ipcd_client.wire.tcp import join_address, split_address
 from ipcd_client.wire.unix import Credentials, UnixWire, credentials
@@ -35,6 +35,10 @@ from ipcd.links import PeerLinks
 from ipcd.listener import Acceptor, SocketFile, TcpDoor, address_of, listen_tcp, refuse
 from ipcd.log import Log, set_level
 from ipcd.parties import Attached
+from ipcd.primitives import ALL
+from ipcd.primitives.directory import Directory
+from ipcd.primitives.host import Host, Keeper
+from ipcd.primitives.servicer import NamesServicer
 from ipcd.quota import Quotas
 from ipcd.servicer import CallQuota, NodeServicer, status_of
 from ipcd.state import members, quota
@@ -122,10 +126,15 @@ class Node:
         self._server = Server(status_of=status_of, quota=CallQuota(self.quotas.calls))
         servicer = NodeServicer(self._broker, about, self._list_nodes)
         node_pb2_grpc.add_NodeServicer_to_server(servicer, self._server)
+        self.directory = Directory(self._broker, self.log)
+        names = NamesServicer(self.directory)
+        names_pb2_grpc.add_NamesServicer_to_server(names, self._server)
+        state_dir = Path(config.state_dir) if config.state_dir else None
+        self._host = Host(self._broker, Keeper(self._broker, self.directory, self.log, state_dir), ALL)
         if config.grpc_socket or config.grpc_listen:
             from ipcd.gateway.server import Gateway  # gRPC's runtime, which not every node needs
 
-            self._gateway = Gateway(config, self._broker, servicer, self.log)
+            self._gateway = Gateway(config, self._broker, servicer, names, self.directory, self.log)
             try:
                 self._gateway.open()
             except BaseException:
@@ -142,6 +151,7 @@ class Node:
         self._broker.links = self._links
         self._links.configure(config.peers)
         self._remember()
+        await self._host.start()
         self._links.on_changed = self._keep
         self._door = TcpDoor(tcp, self.log, self._on_preamble, self.quotas)
         self._acceptor = Acceptor(unix, self.log, self._on_unix)
@@ -202,6 +212,7 @@ class Node:
         for connection in list(self._connections):
             connection.drain(f"node {self.config.node} is stopping")
         await asyncio.gather(self._finish_calls(), *([self._gateway.stop(GRACE)] if self._gateway else []))
+        await self._host.stop(0.0)
         await self._links.close()
         for connection in list(self._connections):
             await connection.close(f"node {self.config.node} has stopped", timeout=0.5)

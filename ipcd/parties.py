@@ -37,6 +37,13 @@ class Links(Protocol):
             IpcdError: it cannot be asked, or could not.
         """
 
+    async def claim(self, node: str, request: peer_pb2.ClaimRequest) -> str:
+        """Asks a node whether we may make a named thing: the node that has it or makes it, or "".
+
+        Raises:
+            IpcdError: it cannot be asked.
+        """
+
     def tell(self, update: peer_pb2.CatalogUpdate) -> None:
         """Tells every node of a change of our own servers."""
 
@@ -51,6 +58,9 @@ class NoLinks:
         raise NodeError(f"there is no link with node {node}, asked for {request.target.service}")
 
     async def connect_back(self, node: str, request: peer_pb2.ConnectBackRequest) -> None:  # noqa: ARG002
+        raise NodeError(f"there is no link with node {node}")
+
+    async def claim(self, node: str, request: peer_pb2.ClaimRequest) -> str:  # noqa: ARG002
         raise NodeError(f"there is no link with node {node}")
 
     def tell(self, update: peer_pb2.CatalogUpdate) -> None:
@@ -100,10 +110,32 @@ class Registration:
     context: ServicerContext
     size: int = 0  # of its description, in bytes
 
+    def check_unread(self) -> None:
+        """(Taker) Its process is to get a descriptor."""
+        self.attached.check_unread()
+
     def deliver(self, grant: node_pb2.Grant, fd: Fd) -> bool:
         """Hands the server its end of a connection. False, with the descriptor closed, if it is gone or does not
         read."""
         return self.context.write_now(node_pb2.RegisterReply(grant=grant), [fd])
+
+
+class Taker(Protocol):
+    """A server of this node to which callers can be handed: a process's (Registration), or the daemon's own, of the
+    primitives."""
+
+    server: node_pb2.Server
+
+    def check_unread(self) -> None:
+        """It is to get a descriptor.
+
+        Raises:
+            LimitReached: it does not read those that it has got.
+        """
+
+    def deliver(self, grant: node_pb2.Grant, fd: Fd) -> bool:
+        """Hands the server its end of a connection, which it owns from then on. False, with the descriptor closed, if
+        it takes none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Quotas:
         self.watches = Shares("watches", limits.WATCHES, limits.WATCHES_EACH)
         self.servers = Shares("servers", limits.SERVERS, limits.SERVERS_EACH)
         self.catalog = Shares("bytes of servers' descriptions", limits.CATALOG, limits.CATALOG_EACH)
+        self.names = Shares("named things", limits.NAMES, limits.NAMES_EACH)
         self.queued = Shares("bytes that wait", limits.QUEUED, limits.QUEUED_EACH)
         self.unread = Shares("descriptors that were not read", limits.UNREAD, limits.UNREAD_EACH)
         self.pace = Rate("frames", limits.PACE)

@@ -16,9 +16,10 @@ from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 from ipcd import limits
 from ipcd.access import Access
 from ipcd.log import Log
-from ipcd.parties import Attached, Links, NoLinks, Registration
+from ipcd.parties import Attached, Links, NoLinks, Registration, Taker
 from ipcd.quota import Quotas
 from ipcd.state.catalog import Catalog, checked
+from ipcd.state.primitives import SERVICES, described
 from ipcd.state.reach import AUTO, Reach
 
 _INSTANCE = re.compile("[0-9a-f]{16,64}")
@@ -47,6 +48,8 @@ class Registry:
         self._log = log
         self._reach = reach
         self._registrations: dict[str, Registration] = {}
+        self.own: Taker | None = None  # the daemon's own server: of the primitives
+        self._others: dict[str, node_pb2.Server] = {}  # the same of linked nodes
         self._attached: set[Attached] = set()
         self._connections: Counter[str] = Counter()
         self._turns: dict[str, int] = {}
@@ -145,15 +148,31 @@ class Registry:
             self._publish(update)
         self._log.info("server gone", server=server.name, id=server.id, pid=server.process.pid, reason=why)
 
-    def registration(self, server_id: str) -> Registration | None:
+    def taker(self, server_id: str) -> Taker | None:
         """A server of this node; None if it has gone."""
+        if self.own is not None and self.own.server.id == server_id:
+            return self.own
         return self._registrations.get(server_id)
 
     def serving(self, service: str) -> list[node_pb2.Server]:
         """The servers of a service, on all nodes; those of no service in particular if it is empty."""
+        if service in SERVICES:
+            return self._daemons()
         if service:
             return self.catalog.servers(service)
         return [server for server in self.catalog.servers() if "" in server.services]
+
+    def _daemons(self) -> list[node_pb2.Server]:
+        """The daemons, which serve the primitives, of this node and the linked ones. They are in no catalog: each is
+        known to be there."""
+        if self.own is None:
+            return []
+        found = [self.own.server]
+        for node in sorted(self.links.names()):
+            if node not in self._others:
+                self._others[node] = described(node_pb2.Process(node=node))
+            found.append(self._others[node])
+        return found
 
     def standing(self, services: Collection[str]) -> list[node_pb2.Server]:
         """The servers of these services. One that has changed is another object, also if it has changed back since."""
@@ -169,6 +188,7 @@ class Registry:
             if server.process.node == node:
                 self._forget_turns(server.id)
         self.catalog.forget(node)
+        self._others.pop(node, None)
         self.changed.progressed()
 
     # -- turns and counts -------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ipcd_client import __version__
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc
+from ipcd_client.primitives.errors import PrimitiveError
 
 from ipcd import limits
 from ipcd.broker import Broker
@@ -34,6 +35,8 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str] | None:
     is a bug. (aio.server.StatusOf)"""
     if isinstance(error, DecodeError):
         return grpc.StatusCode.INTERNAL, f"the request does not parse: {error}"
+    if isinstance(error, PrimitiveError):
+        return error.code, error.details()
     return (error.code, str(error)) if isinstance(error, IpcdError) else None
 
 

@@ -21,8 +21,11 @@ from ipcd_client.rpc.call import ClientCall
 from ipcd import limits
 from ipcd.gateway.backends import SETTINGS, Backend
 from ipcd.gateway.budget import Budget
+from ipcd.gateway.home import Home
 from ipcd.gateway.metadata import inbound, outbound
 from ipcd.gateway.requests import Requests
+from ipcd.servicer import status_of
+from ipcd.state.primitives import FOR
 
 # Gives the connection for a service and a target. `tried` gets the id of the server; those in it are the last choice.
 Find = Callable[[str, Target, set[str]], Awaitable[Backend]]
@@ -31,10 +34,11 @@ Find = Callable[[str, Target, set[str]], Awaitable[Backend]]
 class Relay:
     """A call of any kind: messages are bytes, and either side may send as many as it wants. (loop.connection.User)
 
-    `held` counts the bytes that wait in the gateway.
+    `held` counts the bytes that wait in the gateway. `home`: of a call of a primitive.
     """
 
-    def __init__(self, method: str, context: Any, find: Find, held: Budget) -> None:
+    def __init__(self, method: str, context: Any, find: Find, held: Budget, home: Home | None = None) -> None:
+        self._home = home
         self._method = method
         self._context = context
         self._find = find
@@ -53,7 +57,8 @@ class Relay:
         try:
             call = await self._carried(requests)
         except IpcdError as error:
-            end(self._context, error.code, str(error))
+            code, details = status_of(error) or (error.code, str(error))
+            end(self._context, code, details)
         else:
             end(self._context, call.code or grpc.StatusCode.UNKNOWN, call.details, outbound(call.trailing_metadata))
         finally:
@@ -67,7 +72,13 @@ class Relay:
             raise limits.LimitReached(str(error)) from error
         service = service_of(self._method)
         tried: set[str] = set()
-        first = await requests.first()
+        if self._home is None:
+            first = await requests.first()
+        else:
+            first = await requests.sure()
+            if not target.node:
+                target = target._replace(node=self._home.node(first))
+            metadata = (*metadata, (FOR, self._home.identity))
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 backend = await self._find(service, target, tried)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from grpc.aio import EOF
 from ipcd_client.errors import IpcdError
 from ipcd_client.loop.connection import Connection
+from ipcd_client.primitives.errors import BadRequest
 from ipcd_client.rpc.call import ClientCall
 
 from ipcd.gateway.budget import Budget
@@ -55,6 +56,17 @@ class Requests:
             return await self._read()
         await asyncio.wait({self._begin()}, timeout=_TOGETHER)
         return await self._read() if self._begin().done() and self._begin().result() is not EOF else None
+
+    async def sure(self) -> bytes:
+        """The first message, however long it takes to come.
+
+        Raises:
+            BadRequest: there is none.
+        """
+        message = await self._read()
+        if message is None:
+            raise BadRequest("the call has no request, which would name a thing")
+        return message
 
     async def send_to(self, connection: Connection, call: ClientCall) -> None:
         """Sends what is left, at the pace of the server. A limit that is reached ends the call."""

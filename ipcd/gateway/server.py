@@ -21,7 +21,7 @@ from ipcd_client.errors import ConfigError, IpcdError, NodeError, NotAllowed
 from ipcd_client.facade import introspection
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node.target import Target
-from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc, wire_pb2
+from ipcd_client.pb.ipcd.v1 import names_pb2, names_pb2_grpc, node_pb2, node_pb2_grpc, wire_pb2
 from ipcd_client.wire.tcp import join_address, split_address
 
 from ipcd import limits
@@ -31,14 +31,19 @@ from ipcd.gateway import health, reflection
 from ipcd.gateway.backends import SETTINGS, Backend, Backends
 from ipcd.gateway.budget import Budget, owner_of
 from ipcd.gateway.own import OwnServices
+from ipcd.gateway.home import Home, named
 from ipcd.gateway.relay import Relay, end, service_of
 from ipcd.listener import SocketFile, listen_tcp
 from ipcd.log import Log
+from ipcd.primitives.directory import Directory
+from ipcd.primitives.servicer import NamesServicer
 from ipcd.servicer import NodeServicer, status_of
+from ipcd.state.primitives import KIND_OF, SERVICES
 from ipcd.state.quota import Shares
 
 _NODE: Final = node_pb2.DESCRIPTOR.services_by_name["Node"].full_name
-_OWN: Final = frozenset({_NODE, health.SERVICE, *reflection.SERVICES})
+_NAMES: Final = names_pb2.DESCRIPTOR.services_by_name["Names"].full_name
+_OWN: Final = frozenset({_NODE, _NAMES, health.SERVICE, *reflection.SERVICES})
 # Seconds: for a server to describe a service, and for the last statuses to leave.
 _DESCRIBE: Final = 5.0
 _FAREWELL: Final = 0.5
@@ -61,7 +66,15 @@ _OPTIONS: Final = (
 class Gateway:
     """`open`, `start`, then `stop`, all on one loop."""
 
-    def __init__(self, config: Config, broker: Broker, servicer: NodeServicer, log: Log) -> None:
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        servicer: NodeServicer,
+        names: NamesServicer,
+        directory: Directory,
+        log: Log,
+    ) -> None:
         self.socket = config.grpc_socket  # empty: none
         self.listen = config.grpc_listen  # HOST:PORT once open; empty: none
         self._broker = broker
@@ -69,7 +82,8 @@ class Gateway:
         process = node_pb2.Process(node=config.node, pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
         self._backends = Backends(broker, process, log)
         self._health = health.Health(self._provides, broker.changed)
-        self._own = OwnServices(self._answering(servicer), _OWN, process)
+        self._directory = directory
+        self._own = OwnServices(self._answering(servicer, names), _OWN, process)
         self._server = aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers((_Everything(self),))
         self._calls = Shares("calls of the gateway at once", limits.GATEWAY_CALLS, limits.GATEWAY_CALLS_EACH)
@@ -78,9 +92,10 @@ class Gateway:
         self._ended = Waiters()  # a call has
         self._stopping = False
 
-    def _answering(self, servicer: NodeServicer) -> Server:
+    def _answering(self, servicer: NodeServicer, names: NamesServicer) -> Server:
         server = Server(status_of=status_of)
         node_pb2_grpc.add_NodeServicer_to_server(servicer, server)
+        names_pb2_grpc.add_NamesServicer_to_server(names, server)
         server.add_registered_method_handlers(health.SERVICE, self._health.handlers())
         described = reflection.Reflection(self._services, self._describe)
         for name in reflection.SERVICES:
@@ -161,11 +176,19 @@ class Gateway:
         self._relayed += relayed
         try:
             identity = self._broker.access.of_gateway(tcp=not context.peer().startswith("unix:"))
-            await Relay(method, context, partial(self._find, identity), Budget(self._held, owner)).run()
+            home = self._homes(service_of(method), identity)
+            await Relay(method, context, partial(self._find, identity), Budget(self._held, owner), home).run()
         finally:
             self._relayed -= relayed
             self._calls.give(owner)
             self._ended.progressed()
+
+    def _homes(self, service: str, identity: str) -> Home | None:
+        """Of the primitives: the node of the thing that a request names, which every such request does first."""
+        kind = KIND_OF.get(service)
+        if kind is None:
+            return None
+        return Home(lambda request: self._directory.find(kind, named(request)) or self._broker.node, identity)
 
     async def _find(self, identity: str, service: str, target: Target, tried: set[str]) -> Backend:
         if service in _OWN:
@@ -188,10 +211,10 @@ class Gateway:
     # -- what is served ---------------------------------------------------------------------------
 
     def _provides(self, service: str) -> bool:
-        return service in _OWN or bool(self._broker.catalog.servers(service))
+        return service in _OWN or service in SERVICES or bool(self._broker.catalog.servers(service))
 
     def _services(self) -> dict[str, str]:
-        found = dict.fromkeys(_OWN, "")
+        found = dict.fromkeys(_OWN | SERVICES, "")
         for server in self._broker.catalog.servers():
             for service in server.services:
                 if service:

@@ -1,6 +1,6 @@
-"""Who serves what, on every node. Pure.
+"""Who serves what, on every node, and which named things it keeps (names.py). Pure.
 
-Each node owns the entries of its own servers, and counts their changes as revisions. Others keep a copy: whole at
+Each node owns the entries of its own servers and things, and counts their changes as revisions. Others keep a copy: whole at
 first, then changed step by step. A step that does not follow the last one is not taken; the copy stays as it was, and
 the owner is asked for the whole again.
 """
@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from ipcd_client.errors import IpcdError
-from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
+from ipcd_client.pb.ipcd.v1 import names_pb2, node_pb2, peer_pb2
 
 from ipcd import limits
+from ipcd.state.names import BadName, Key, Names
 
 # Characters of a server's id: its node's name, and the digits that it chose.
 ID_MOST: Final = 2 * limits.NAME
@@ -70,6 +71,7 @@ class Catalog:
         self._by_service: dict[str, dict[tuple[str, str], node_pb2.Server]] = {}
         self._came: dict[tuple[str, str], int] = {}  # in which order
         self._count = 0
+        self.names = Names(node)
 
     # -- our own ----------------------------------------------------------------------------------
 
@@ -95,9 +97,31 @@ class Catalog:
         self.revision += 1
         return peer_pb2.CatalogUpdate(revision=self.revision, removed_ids=[server_id])
 
+    def put_name(self, name: names_pb2.Name) -> peer_pb2.CatalogUpdate:
+        """Adds a named thing of this node; what to tell the other nodes.
+
+        Raises:
+            LimitReached: there are too many.
+        """
+        self.names.put(name)
+        self.revision += 1
+        return peer_pb2.CatalogUpdate(revision=self.revision, names=[name])
+
+    def remove_name(self, key: Key) -> peer_pb2.CatalogUpdate | None:
+        """Removes a named thing of this node; what to tell the other nodes, None if it was not there."""
+        if not self.names.remove(key):
+            return None
+        self.revision += 1
+        kind, name = key
+        return peer_pb2.CatalogUpdate(
+            revision=self.revision, removed_names=[peer_pb2.NameKey(kind=kind, name=name)]
+        )
+
     def whole(self) -> peer_pb2.CatalogUpdate:
         """Everything this node owns."""
-        return peer_pb2.CatalogUpdate(revision=self.revision, full=True, servers=self._own.values())
+        return peer_pb2.CatalogUpdate(
+            revision=self.revision, full=True, servers=self._own.values(), names=self.names.own()
+        )
 
     # -- copies -----------------------------------------------------------------------------------
 
@@ -105,8 +129,8 @@ class Catalog:
         """Takes what a node tells of itself. False: it does not follow what came before, ask for the whole.
 
         Raises:
-            BadUpdate: it tells of servers that are not its own.
-            LimitReached: it has too many servers, or one has too many services.
+            BadUpdate: it tells of servers that are not its own, or of names that cannot be.
+            LimitReached: it has too many servers or names, or one has too many services.
         """
         if node == self.node:
             raise BadUpdate(f"another node tells of servers of {node!r}")
@@ -128,6 +152,11 @@ class Catalog:
                     f"{node!r} tells of server {server_id[:ID_MOST]!r} on node {server.process.node[:ID_MOST]!r}"
                 )
             checked(server.name, server.services)
+        removed = [(key.kind, key.name) for key in update.removed_names]
+        try:
+            names = self.names.checked(node, update.names, removed, full=update.full)
+        except BadName as error:
+            raise BadUpdate(str(error)) from error
         known: dict[str, node_pb2.Server] = {} if update.full else copy.servers
         if len(known) + len(told) > self._limit:
             count = len((known.keys() | told.keys()) - set(update.removed_ids))
@@ -147,6 +176,7 @@ class Catalog:
             known[server_id] = server
         for server_id in update.removed_ids:
             self._index(known.pop(server_id, None), None)
+        self.names.take(node, names)
         self._copied = copied
         copy.servers, copy.size = known, size
         copy.revision = update.revision
@@ -155,6 +185,7 @@ class Catalog:
 
     def forget(self, node: str) -> bool:
         """The node is gone, and its servers with it. False if there were none."""
+        self.names.forget(node)
         copy = self._copies.pop(node, None)
         if copy is None:
             return False

@@ -1,3 +1,4 @@
+from ipcd_client.pb.ipcd.v1 import names_pb2 as _names_pb2
 from ipcd_client.pb.ipcd.v1 import node_pb2 as _node_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -54,16 +55,28 @@ class PeerHello(_message.Message):
     def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., cluster: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class CatalogUpdate(_message.Message):
-    __slots__ = ("revision", "full", "servers", "removed_ids")
+    __slots__ = ("revision", "full", "servers", "removed_ids", "names", "removed_names")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_IDS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_NAMES_FIELD_NUMBER: _ClassVar[int]
     revision: int
     full: bool
     servers: _containers.RepeatedCompositeFieldContainer[_node_pb2.Server]
     removed_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, revision: _Optional[int] = ..., full: bool = ..., servers: _Optional[_Iterable[_Union[_node_pb2.Server, _Mapping]]] = ..., removed_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    names: _containers.RepeatedCompositeFieldContainer[_names_pb2.Name]
+    removed_names: _containers.RepeatedCompositeFieldContainer[NameKey]
+    def __init__(self, revision: _Optional[int] = ..., full: bool = ..., servers: _Optional[_Iterable[_Union[_node_pb2.Server, _Mapping]]] = ..., removed_ids: _Optional[_Iterable[str]] = ..., names: _Optional[_Iterable[_Union[_names_pb2.Name, _Mapping]]] = ..., removed_names: _Optional[_Iterable[_Union[NameKey, _Mapping]]] = ...) -> None: ...
+
+class NameKey(_message.Message):
+    __slots__ = ("kind", "name")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ResyncRequest(_message.Message):
     __slots__ = ()
@@ -112,3 +125,17 @@ class ConnectBackRequest(_message.Message):
 class ConnectBackReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ClaimRequest(_message.Message):
+    __slots__ = ("kind", "name")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ClaimReply(_message.Message):
+    __slots__ = ("holder",)
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    holder: str
+    def __init__(self, holder: _Optional[str] = ...) -> None: ...

@@ -49,6 +49,11 @@ class PeerStub(object):
                 request_serializer=ipcd_dot_v1_dot_peer__pb2.ConnectBackRequest.SerializeToString,
                 response_deserializer=ipcd_dot_v1_dot_peer__pb2.ConnectBackReply.FromString,
                 _registered_method=True)
+        self.Claim = channel.unary_unary(
+                '/ipcd.v1.Peer/Claim',
+                request_serializer=ipcd_dot_v1_dot_peer__pb2.ClaimRequest.SerializeToString,
+                response_deserializer=ipcd_dot_v1_dot_peer__pb2.ClaimReply.FromString,
+                _registered_method=True)
 
 
 class PeerServicer(object):
@@ -76,6 +81,13 @@ class PeerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Claim(self, request, context):
+        """Asks whether the asking node may make a named thing: of several that want to at one time, one does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +105,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.ConnectBack,
                     request_deserializer=ipcd_dot_v1_dot_peer__pb2.ConnectBackRequest.FromString,
                     response_serializer=ipcd_dot_v1_dot_peer__pb2.ConnectBackReply.SerializeToString,
+            ),
+            'Claim': grpc.unary_unary_rpc_method_handler(
+                    servicer.Claim,
+                    request_deserializer=ipcd_dot_v1_dot_peer__pb2.ClaimRequest.FromString,
+                    response_serializer=ipcd_dot_v1_dot_peer__pb2.ClaimReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +193,33 @@ class Peer(object):
             '/ipcd.v1.Peer/ConnectBack',
             ipcd_dot_v1_dot_peer__pb2.ConnectBackRequest.SerializeToString,
             ipcd_dot_v1_dot_peer__pb2.ConnectBackReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Claim(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipcd.v1.Peer/Claim',
+            ipcd_dot_v1_dot_peer__pb2.ClaimRequest.SerializeToString,
+            ipcd_dot_v1_dot_peer__pb2.ClaimReply.FromString,
             options,
             channel_credentials,
             insecure,

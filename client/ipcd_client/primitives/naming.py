@@ -1,0 +1,28 @@
+"""Names of named things: `NAME`, or `NAME@NODE` for the one that this node keeps. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ipcd_client.primitives.errors import BadRequest
+
+# Bytes of a name without its node.
+MOST: Final = 128
+_NODE_MOST: Final = 255
+
+
+def parse(kind: str, text: str) -> tuple[str, str]:
+    """The name and the node, which is empty where none is said.
+
+    Raises:
+        BadRequest: it is empty, too long, or has a space, a slash, an @ or what cannot be printed.
+    """
+    name, at, node = text.partition("@")
+    if not name or (at and not node):
+        raise BadRequest(f"{text!r} is no name of a {kind}: one is NAME, or NAME@NODE")
+    if len(name.encode("utf-8", "replace")) > MOST or len(node) > _NODE_MOST:
+        raise BadRequest(f"the name of a {kind} has at most {MOST} bytes, and that of a node {_NODE_MOST} characters")
+    for part in (name, node):
+        if not part.isprintable() or any(c in part for c in " /@"):
+            raise BadRequest(f"the name of a {kind} has a space, a slash or an unprintable character: {text!r}")
+    return name, node

@@ -1,0 +1,33 @@
+"""Calls of primitives through the gateway: to the node that keeps the thing that their first request names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+from ipcd_client.pb.ipcd.v1 import names_pb2
+from ipcd_client.primitives.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """`node` gives the node for the first request, in bytes. `identity`: for whom the gateway calls."""
+
+    node: Callable[[bytes], str]
+    identity: str
+
+
+def named(request: bytes) -> str:
+    """The name in a request. In each request of a primitive it is the field 1, as it is the field 1 of NameOnly.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    try:
+        name = names_pb2.NameOnly.FromString(request).name
+    except DecodeError as error:
+        raise BadRequest(f"the request does not parse: {error}") from error
+    if not name:
+        raise BadRequest("the request has no name")
+    return name

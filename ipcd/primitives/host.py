@@ -1,0 +1,154 @@
+"""Serves the primitives of this node: an ordinary server of the SDK, whose callers the broker hands over in this process.
+
+A primitive is a servicer in a module of its own, made of a state machine (state/) and the `Keeper` that is here for
+all of them: who calls, what the rules say, and where a name is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from ipcd_client.access import rules
+from ipcd_client.aio.dispatch import Server as Dispatcher
+from ipcd_client.aio.serving import CalledContext, Serving
+from ipcd_client.node.registering import OnGrant, wire_to
+from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.rpc.options import Options
+from ipcd_client.wire.fds import Fd
+
+from ipcd.broker import Broker
+from ipcd.log import Log
+from ipcd.primitives.directory import Directory
+from ipcd.servicer import status_of
+from ipcd.state import quota
+from ipcd.state.primitives import FOR, NAME, described
+
+MAKE: Final = rules.REGISTER
+PUBLISH: Final = "publish"
+READ: Final = "read"
+# Calls that one connection may have open, and bytes of one message.
+STREAMS: Final = 4096
+MESSAGE: Final = 4 << 20
+
+
+class Keeper:
+    """What each servicer is made with.
+
+    `state_dir`: where what is durable is kept; None where the node keeps nothing on disk.
+    """
+
+    def __init__(self, broker: Broker, directory: Directory, log: Log, state_dir: Path | None) -> None:
+        self.node = broker.node
+        self.directory = directory
+        self.log = log
+        self.state_dir = state_dir
+        self._broker = broker
+
+    @staticmethod
+    def caller(context: CalledContext) -> node_pb2.Process:
+        """The process that calls; for a client of the gateway, the daemon whose gateway it is."""
+        return context.peer_identity.grant.caller
+
+    def owner(self, context: CalledContext) -> quota.Owner:
+        """Whose quota counts."""
+        caller = self.caller(context)
+        if caller.node == self.node:
+            return quota.local(caller.uid, caller.pid, caller.pidfd_id)
+        return (("node", caller.node),)
+
+    def check(self, context: CalledContext, verb: str, kind: str, name: str) -> None:
+        """Whether the caller may do this with a name: MAKE (and remove), PUBLISH (put something in, or change it) or READ
+        (take out, look, hold). Rules name it KIND:NAME, without a node.
+
+        Raises:
+            NotAllowed: it may not.
+        """
+        what = f"{kind}:{name.partition('@')[0]}"
+        identities = {context.peer_identity.grant.identity}
+        # Whoever says for whom it calls may do no more by that: both have to be allowed.
+        identities.update(str(value) for key, value in context.invocation_metadata() if key == FOR)
+        for identity in identities:
+            decision = self._broker.access.rules.decide(identity, verb, what)
+            if not decision.allowed:
+                raise self._broker.access.refusal(decision)
+
+    def may(self, context: CalledContext, verb: str, kind: str, name: str) -> bool:
+        """The same as an answer, for lists: nothing is logged."""
+        identities = {context.peer_identity.grant.identity}
+        identities.update(str(value) for key, value in context.invocation_metadata() if key == FOR)
+        access = self._broker.access.rules
+        return all(access.decide(identity, verb, f"{kind}:{name}").allowed for identity in identities)
+
+    async def take(self, context: CalledContext, kind: str, text: str) -> str:
+        """Makes a name one that is kept here, for the caller; the name without its node.
+
+        Raises:
+            NotAllowed, Elsewhere, LimitReached, BadRequest: it may not be.
+        """
+        self.check(context, MAKE, kind, text)
+        return await self.directory.take(kind, text, self.caller(context).uid, self.owner(context))
+
+
+# Adds a servicer to a server. What it returns is closed when the node stops.
+Adds = Callable[[Keeper, Dispatcher], Any]
+
+
+class Host:
+    """`start`, then `stop`."""
+
+    def __init__(self, broker: Broker, keeper: Keeper, adds: tuple[Adds, ...]) -> None:
+        self._broker = broker
+        dispatcher = Dispatcher(status_of=status_of, context=CalledContext)
+        self._servicers = [add(keeper, dispatcher) for add in adds]
+        options = Options.parse(
+            [("grpc.max_concurrent_streams", STREAMS), ("grpc.max_receive_message_length", MESSAGE)]
+        )
+        self._serving = Serving(dispatcher, options, NAME)
+
+    async def start(self) -> None:
+        """Serves."""
+        for servicer in self._servicers:
+            await servicer.start()
+        await self._serving.start(self._registered, "")
+
+    async def stop(self, grace: float) -> None:
+        """Takes no new calls, ends those under way, and closes what is kept."""
+        self._broker.own = None
+        await self._serving.stop(grace)
+        for servicer in self._servicers:
+            await servicer.close()
+
+    def _registered(self, _path: str, _request: node_pb2.RegisterRequest, on_grant: OnGrant) -> _Own:
+        own = _Own(self._broker, on_grant)
+        self._broker.own = own
+        return own
+
+
+class _Own:
+    """The daemon's own registration. (aio.serving.Registered, parties.Taker)"""
+
+    def __init__(self, broker: Broker, on_grant: OnGrant) -> None:
+        process = node_pb2.Process(node=broker.node, pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
+        self.server = described(process)
+        self._on_grant = on_grant
+
+    async def start(self) -> None:
+        pass
+
+    def update(self, services: list[str]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def check_unread(self) -> None:
+        pass
+
+    def deliver(self, grant: node_pb2.Grant, fd: Fd) -> bool:
+        wire = wire_to(grant, fd)
+        if wire is not None:
+            self._on_grant(grant, wire)
+        return True
