@@ -58,7 +58,7 @@ class _Peer:
 
 
 class _World:
-    """What a node keeps of others, fed as `links` feeds it."""
+    """What a node keeps of others, fed as `links` and `link_keeper` feed it."""
 
     def __init__(self) -> None:
         self.now = 100.0
