@@ -51,6 +51,7 @@ SETTINGS: Final = Settings(
 )
 _INTRODUCE: Final = "/ipcd.v1.Peer/Introduce"
 _CONNECT_BACK: Final = "/ipcd.v1.Peer/ConnectBack"
+_CLAIM: Final = "/ipcd.v1.Peer/Claim"
 
 
 class PeerLinks:
@@ -111,6 +112,21 @@ class PeerLinks:
             IpcdError: it cannot be asked, or could not.
         """
         await self._ask(node, _CONNECT_BACK, request)
+
+    async def claim(self, node: str, request: peer_pb2.ClaimRequest) -> str:
+        """Asks a node whether we may make a named thing: the node that has it or makes it, or "".
+
+        Raises:
+            IpcdError: it cannot be asked.
+        """
+        data, _ = await self._ask(node, _CLAIM, request)
+        try:
+            holder = peer_pb2.ClaimReply.FromString(data).holder
+        except DecodeError as error:
+            raise NodeError(f"its reply does not parse: {error}") from error
+        if holder not in {"", node}:
+            raise NodeError(f"it speaks for node {holder[: limits.NAME]!r}")
+        return holder
 
     async def _ask(self, node: str, method: str, request: Message) -> tuple[bytes, Link]:
         link = self.members.links.get(node)

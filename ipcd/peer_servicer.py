@@ -61,3 +61,13 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
             raise NotAllowed(f"{peer.remote} asked to be dialed, which only a linked node may")
         await dial_back(link.address, request, self._broker.arrived)
         return peer_pb2.ConnectBackReply()
+
+    async def Claim(  # noqa: N802
+        self, request: peer_pb2.ClaimRequest, context: ServicerContext
+    ) -> peer_pb2.ClaimReply:
+        """The linked node wants to make a named thing."""
+        peer: Peer = context.peer_identity
+        link = await peer.linked()
+        if link is None:
+            raise NotAllowed(f"{peer.remote} claimed a name, which only a linked node may")
+        return peer_pb2.ClaimReply(holder=self._broker.on_claim(link.node, request))

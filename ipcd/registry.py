@@ -44,6 +44,8 @@ class Registry:
         self.catalog = catalog
         self.links: Links = NoLinks()
         self.changed = Waiters()  # the catalog, or the nodes
+        # What a claim of a linked node is answered (Peer.Claim), who has something against it.
+        self.on_claim: Callable[[str, peer_pb2.ClaimRequest], str] = lambda _node, _request: ""
         self.quotas = quotas or Quotas(clock)
         self._log = log
         self._reach = reach

@@ -30,8 +30,8 @@ from ipcd.config import Config
 from ipcd.gateway import health, reflection
 from ipcd.gateway.backends import SETTINGS, Backend, Backends
 from ipcd.gateway.budget import Budget, owner_of
-from ipcd.gateway.own import OwnServices
 from ipcd.gateway.home import Home, named
+from ipcd.gateway.own import OwnServices
 from ipcd.gateway.relay import Relay, end, service_of
 from ipcd.listener import SocketFile, listen_tcp
 from ipcd.log import Log

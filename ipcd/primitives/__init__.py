@@ -1,1 +1,11 @@
 """What the daemon keeps by name, for any process of any node: queues, locks, values, ..."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ipcd.primitives.host import Adds
+
+# Each adds its servicer to the daemon's server.
+ALL: Final[tuple[Adds, ...]] = ()

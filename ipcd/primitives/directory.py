@@ -35,6 +35,7 @@ class Directory:
         self._wall = wall
         self._owners: dict[Key, Owner | None] = {}
         self._taking: dict[Key, asyncio.Future[None]] = {}
+        registry.on_claim = self.claimed
 
     # -- finding ----------------------------------------------------------------------------------
 
@@ -85,9 +86,7 @@ class Directory:
         if not node:
             await self._claim(key)
         # Not again until it is made: nothing is awaited in between.
-        update = self._registry.catalog.put_name(
-            names_pb2.Name(kind=kind, name=name, uid=uid, created=self._wall())
-        )
+        update = self._registry.catalog.put_name(names_pb2.Name(kind=kind, name=name, uid=uid, created=self._wall()))
         if owner is not None:
             self._registry.quotas.names.take(owner)
         self._owners[key] = owner

@@ -1,4 +1,4 @@
-"""Serves the primitives of this node: an ordinary server of the SDK, whose callers the broker hands over in this process.
+"""Serves the primitives of this node: a server of the SDK, whose callers the broker hands over in this process.
 
 A primitive is a servicer in a module of its own, made of a state machine (state/) and the `Keeper` that is here for
 all of them: who calls, what the rules say, and where a name is kept.
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ipcd_client.access import rules
 from ipcd_client.aio.dispatch import Server as Dispatcher
-from ipcd_client.aio.serving import CalledContext, Serving
+from ipcd_client.aio.serving import CalledContext, Registered, Serving
 from ipcd_client.node.registering import OnGrant, wire_to
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.options import Options
@@ -57,11 +57,11 @@ class Keeper:
         caller = self.caller(context)
         if caller.node == self.node:
             return quota.local(caller.uid, caller.pid, caller.pidfd_id)
-        return (("node", caller.node),)
+        return (quota.Key("node", caller.node),)
 
     def check(self, context: CalledContext, verb: str, kind: str, name: str) -> None:
-        """Whether the caller may do this with a name: MAKE (and remove), PUBLISH (put something in, or change it) or READ
-        (take out, look, hold). Rules name it KIND:NAME, without a node.
+        """Whether the caller may do this with a name: MAKE (and remove), PUBLISH (put something in, or change it) or
+        READ (take out, look, hold). Rules name it KIND:NAME, without a node.
 
         Raises:
             NotAllowed: it may not.
@@ -121,19 +121,16 @@ class Host:
         for servicer in self._servicers:
             await servicer.close()
 
-    def _registered(self, _path: str, _request: node_pb2.RegisterRequest, on_grant: OnGrant) -> _Own:
-        own = _Own(self._broker, on_grant)
-        self._broker.own = own
-        return own
+    def _registered(self, _path: str, request: node_pb2.RegisterRequest, on_grant: OnGrant) -> Registered:
+        self._broker.own = _Own(self._broker, on_grant)
+        return _Registration(request)
 
 
-class _Own:
-    """The daemon's own registration. (aio.serving.Registered, parties.Taker)"""
+class _Registration:
+    """Nothing but the broker has to know of it. (aio.serving.Registered)"""
 
-    def __init__(self, broker: Broker, on_grant: OnGrant) -> None:
-        process = node_pb2.Process(node=broker.node, pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
-        self.server = described(process)
-        self._on_grant = on_grant
+    def __init__(self, request: node_pb2.RegisterRequest) -> None:
+        self.server: node_pb2.Server | None = node_pb2.Server(name=request.name)
 
     async def start(self) -> None:
         pass
@@ -143,6 +140,15 @@ class _Own:
 
     def close(self) -> None:
         pass
+
+
+class _Own:
+    """The daemon as a server among others. (parties.Taker)"""
+
+    def __init__(self, broker: Broker, on_grant: OnGrant) -> None:
+        process = node_pb2.Process(node=broker.node, pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
+        self.server = described(process)
+        self._on_grant = on_grant
 
     def check_unread(self) -> None:
         pass

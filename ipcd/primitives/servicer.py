@@ -18,9 +18,7 @@ class NamesServicer(names_pb2_grpc.NamesServicer):
 
     async def Find(self, request: names_pb2.FindRequest, context: ServicerContext) -> names_pb2.FindReply:
         """Which node keeps a thing."""
-        return names_pb2.FindReply(
-            node=self._directory.find(request.kind, request.name), here=self._directory.node
-        )
+        return names_pb2.FindReply(node=self._directory.find(request.kind, request.name), here=self._directory.node)
 
     async def List(self, request: names_pb2.ListNamesRequest, context: ServicerContext) -> names_pb2.ListNamesReply:
         """What there is."""

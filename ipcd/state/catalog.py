@@ -1,8 +1,8 @@
 """Who serves what, on every node, and which named things it keeps (names.py). Pure.
 
-Each node owns the entries of its own servers and things, and counts their changes as revisions. Others keep a copy: whole at
-first, then changed step by step. A step that does not follow the last one is not taken; the copy stays as it was, and
-the owner is asked for the whole again.
+Each node owns the entries of its own servers and things, and counts their changes as revisions. Others keep a copy:
+whole at first, then changed step by step. A step that does not follow the last one is not taken; the copy stays as it
+was, and the owner is asked for the whole again.
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ class Catalog:
             return None
         self.revision += 1
         kind, name = key
-        return peer_pb2.CatalogUpdate(
-            revision=self.revision, removed_names=[peer_pb2.NameKey(kind=kind, name=name)]
-        )
+        return peer_pb2.CatalogUpdate(revision=self.revision, removed_names=[peer_pb2.NameKey(kind=kind, name=name)])
 
     def whole(self) -> peer_pb2.CatalogUpdate:
         """Everything this node owns."""
@@ -152,11 +150,7 @@ class Catalog:
                     f"{node!r} tells of server {server_id[:ID_MOST]!r} on node {server.process.node[:ID_MOST]!r}"
                 )
             checked(server.name, server.services)
-        removed = [(key.kind, key.name) for key in update.removed_names]
-        try:
-            names = self.names.checked(node, update.names, removed, full=update.full)
-        except BadName as error:
-            raise BadUpdate(str(error)) from error
+        names = self._names_after(node, update)
         known: dict[str, node_pb2.Server] = {} if update.full else copy.servers
         if len(known) + len(told) > self._limit:
             count = len((known.keys() | told.keys()) - set(update.removed_ids))
@@ -182,6 +176,13 @@ class Catalog:
         copy.revision = update.revision
         self._copies[node] = copy
         return True
+
+    def _names_after(self, node: str, update: peer_pb2.CatalogUpdate) -> dict[Key, names_pb2.Name]:
+        removed = [(key.kind, key.name) for key in update.removed_names]
+        try:
+            return self.names.checked(node, update.names, removed, full=update.full)
+        except BadName as error:
+            raise BadUpdate(str(error)) from error
 
     def forget(self, node: str) -> bool:
         """The node is gone, and its servers with it. False if there were none."""

@@ -23,6 +23,4 @@ NAME: Final = "ipcd"
 
 def described(process: node_pb2.Process) -> node_pb2.Server:
     """A daemon, as a server among others. `process`: at least its node."""
-    return node_pb2.Server(
-        id=f"{process.node}.{NAME}", name=NAME, process=process, services=sorted(SERVICES), weight=1
-    )
+    return node_pb2.Server(id=f"{process.node}.{NAME}", name=NAME, process=process, services=sorted(SERVICES), weight=1)

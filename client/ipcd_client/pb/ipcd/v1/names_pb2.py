@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ipcd/v1/names.proto\x12\x07ipcd.v1\"N\n\x04Name\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\r\x12\x0f\n\x07\x63reated\x18\x05 \x01(\x01\")\n\x0b\x46indRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\'\n\tFindReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04here\x18\x02 \x01(\t\" \n\x10ListNamesRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\".\n\x0eListNamesReply\x12\x1c\n\x05names\x18\x01 \x03(\x0b\x32\r.ipcd.v1.Name2u\n\x05Names\x12\x30\n\x04\x46ind\x12\x14.ipcd.v1.FindRequest\x1a\x12.ipcd.v1.FindReply\x12:\n\x04List\x12\x19.ipcd.v1.ListNamesRequest\x1a\x17.ipcd.v1.ListNamesReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ipcd/v1/names.proto\x12\x07ipcd.v1\"N\n\x04Name\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\r\x12\x0f\n\x07\x63reated\x18\x05 \x01(\x01\")\n\x0b\x46indRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\'\n\tFindReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04here\x18\x02 \x01(\t\" \n\x10ListNamesRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\".\n\x0eListNamesReply\x12\x1c\n\x05names\x18\x01 \x03(\x0b\x32\r.ipcd.v1.Name\"\x18\n\x08NameOnly\x12\x0c\n\x04name\x18\x01 \x01(\t2u\n\x05Names\x12\x30\n\x04\x46ind\x12\x14.ipcd.v1.FindRequest\x1a\x12.ipcd.v1.FindReply\x12:\n\x04List\x12\x19.ipcd.v1.ListNamesRequest\x1a\x17.ipcd.v1.ListNamesReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNAMESREQUEST']._serialized_end=228
   _globals['_LISTNAMESREPLY']._serialized_start=230
   _globals['_LISTNAMESREPLY']._serialized_end=276
-  _globals['_NAMES']._serialized_start=278
-  _globals['_NAMES']._serialized_end=395
+  _globals['_NAMEONLY']._serialized_start=278
+  _globals['_NAMEONLY']._serialized_end=302
+  _globals['_NAMES']._serialized_start=304
+  _globals['_NAMES']._serialized_end=421
 # @@protoc_insertion_point(module_scope)

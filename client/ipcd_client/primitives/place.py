@@ -1,0 +1,127 @@
+"""Where a named thing is, for threads: its home is asked for once, and its calls go there from then on.
+
+A handle that has found its thing on a node stays with it: while that node cannot be reached its calls fail UNAVAILABLE,
+and nothing else of the same name is taken for it. The calls of all handles of a process to one node share a channel.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import grpc
+
+import ipcd_client
+from ipcd_client.facade.channel import Channel
+from ipcd_client.node.paths import default_socket
+from ipcd_client.node.target import NODE_API
+from ipcd_client.pb.ipcd.v1 import names_pb2, names_pb2_grpc
+from ipcd_client.primitives import naming
+from ipcd_client.primitives.errors import Elsewhere, from_status
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+# Seconds for the node of this machine to say where a thing is; and for an answer beyond the time that a call may wait.
+FIND: Final = 10.0
+MARGIN: Final = 10.0
+# How often one call follows its thing to another node.
+MOVES: Final = 2
+# Of messages, in bytes.
+MESSAGE: Final = 64 << 20
+OPTIONS: Final = (("grpc.max_receive_message_length", MESSAGE), ("grpc.max_send_message_length", MESSAGE))
+
+# By the daemon's socket and the target; closed when no handle uses them any more.
+_channels: weakref.WeakValueDictionary[tuple[str, str], Channel] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def deadline_of(wait: float | None) -> float | None:
+    """The timeout in seconds of a call that may wait so long: the other end says that the time is over, and only where
+    it does not answer does the call itself end."""
+    return None if wait is None else max(0.0, wait) + MARGIN
+
+
+def target_of(node: str) -> str:
+    """Of the daemon of a node."""
+    return f"ipcd://{quote(node, safe='')}"
+
+
+def shared(path: str, target: str) -> Channel:
+    """The process's channel. It lives as long as somebody holds it."""
+    with _lock:
+        channel = _channels.get((path, target))
+        if channel is None:
+            channel = _channels[path, target] = ipcd_client.channel(target, node=path, options=OPTIONS)
+        return channel
+
+
+class Place:
+    """Of one thing. `text`: NAME, or NAME@NODE for that node's. `node`: path of the daemon's socket; the default is
+    that of `ipcd_client.channel`.
+
+    Raises:
+        BadRequest: it is no name.
+    """
+
+    def __init__(self, kind: str, text: str, node: str | None = None) -> None:
+        self.kind = kind
+        self.text = text
+        self.name, self._home = naming.parse(kind, text)
+        self.path = node or default_socket()
+        self._channel: Channel | None = None
+
+    def home(self) -> str:
+        """The node that keeps it; that of this machine, if there is none yet.
+
+        Raises:
+            Ambiguous: several nodes do.
+            CallFailed: the daemon cannot be asked.
+        """
+        if not self._home:
+            stub = names_pb2_grpc.NamesStub(shared(self.path, NODE_API))
+            try:
+                reply = stub.Find(names_pb2.FindRequest(kind=self.kind, name=self.text), timeout=FIND)
+            except grpc.RpcError as error:
+                raise _failure(error) from error
+            self._home = reply.node or reply.here
+        return self._home
+
+    def channel(self) -> Channel:
+        """To its home's daemon."""
+        if self._channel is None:
+            self._channel = shared(self.path, target_of(self.home()))
+        return self._channel
+
+    def run(self, stub: Callable[[grpc.Channel], S], act: Callable[[S], R]) -> R:
+        """What `act` makes of a stub for its home. Where another node turns out to be that, once more there; `act` has
+        to be one that may be tried again after it has failed so.
+
+        Raises:
+            PrimitiveError, NotAllowed, CallFailed: what the call failed with.
+        """
+        moves = 0
+        while True:
+            try:
+                return act(stub(self.channel()))
+            except grpc.RpcError as error:
+                failure = _failure(error)
+                moves += 1
+                if not isinstance(failure, Elsewhere) or moves > MOVES:
+                    raise failure from error
+                self.moved(failure.node)
+
+    def moved(self, node: str) -> None:
+        """Its home is another node."""
+        self._home, self._channel = node, None
+
+    def close(self) -> None:
+        """Lets go of the channel."""
+        self._channel = None
+
+
+def _failure(error: Any) -> Exception:
+    return from_status(error.code(), error.details() or "")
