@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -17,7 +18,16 @@ from ipcd_client._version import __version__
 from ipcd_client.facade.channel import Channel
 from ipcd_client.facade.server import Server
 
+# Each is loaded when it is first used: programs that only call services are spared it.
+_PRIMITIVES: Final[frozenset[str]] = frozenset()
+
 __all__ = ["Channel", "Server", "__version__", "channel", "server"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PRIMITIVES:
+        return getattr(importlib.import_module(f"{__name__}.primitives.{name}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def server(

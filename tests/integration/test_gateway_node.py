@@ -32,6 +32,7 @@ from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc
 from ipcd_client.wire.tcp import split_address
 
 from ipcd import limits
+from ipcd.state.primitives import SERVICES
 
 NOTHING = interop_pb2.Empty()
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -122,7 +123,7 @@ def test_reflection(cluster: Daemons, nodes: int) -> None:
         until_served(channel)
         database = ProtoReflectionDescriptorDatabase(channel)
         own = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"]
-        own += ["grpc.reflection.v1alpha.ServerReflection", "ipcd.v1.Node"]
+        own += ["grpc.reflection.v1alpha.ServerReflection", "ipcd.v1.Names", "ipcd.v1.Node", *SERVICES]
         assert sorted(database.get_services()) == sorted(["conformance.v1.Echo", interop.SERVICE, *own])
         pool = DescriptorPool(database)
         for service in own:

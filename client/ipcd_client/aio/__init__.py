@@ -8,16 +8,26 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
 from ipcd_client.aio.channel import Channel
 from ipcd_client.aio.server import Server
 
+# Each is loaded when it is first used: programs that only call services are spared it.
+_PRIMITIVES: Final[frozenset[str]] = frozenset()
+
 __all__ = ["Channel", "Server", "channel", "server"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PRIMITIVES:
+        return getattr(importlib.import_module(f"ipcd_client.primitives.loop_{name}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def server(

@@ -55,11 +55,12 @@ async def _release(path: str, target: str) -> None:
 class LoopPlace:
     """Of one thing, on the loop that first uses it. To be closed. (place.Place)"""
 
-    def __init__(self, kind: str, text: str, node: str | None = None) -> None:
+    def __init__(self, kind: str, text: str, node: str | None = None, channel: grpc.aio.Channel | None = None) -> None:
         self.kind = kind
         self.text = text
         self.name, self._home = naming.parse(kind, text)
         self.path = node or default_socket()
+        self._given = channel
         self._target = ""
         self._channel: aio.Channel | None = None
 
@@ -82,8 +83,10 @@ class LoopPlace:
             self._home = reply.node or reply.here
         return self._home
 
-    async def channel(self) -> aio.Channel:
+    async def channel(self) -> grpc.aio.Channel:
         """To its home's daemon."""
+        if self._given is not None:
+            return self._given
         if self._channel is None:
             target = target_of(await self.home())
             if self._channel is None:  # nobody else has come first

@@ -6,6 +6,7 @@ and nothing else of the same name is taken for it. The calls of all handles of a
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -34,10 +35,6 @@ MOVES: Final = 2
 MESSAGE: Final = 64 << 20
 OPTIONS: Final = (("grpc.max_receive_message_length", MESSAGE), ("grpc.max_send_message_length", MESSAGE))
 
-# By the daemon's socket and the target; closed when no handle uses them any more.
-_channels: weakref.WeakValueDictionary[tuple[str, str], Channel] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
-
 
 def deadline_of(wait: float | None) -> float | None:
     """The timeout in seconds of a call that may wait so long: the other end says that the time is over, and only where
@@ -50,29 +47,68 @@ def target_of(node: str) -> str:
     return f"ipcd://{quote(node, safe='')}"
 
 
-def shared(path: str, target: str) -> Channel:
-    """The process's channel. It lives as long as somebody holds it."""
+class _Shared:
+    """A channel of this process, and by how many handles it is held. Counted, as a weak reference could bring one back
+    that is about to be closed."""
+
+    __slots__ = ("channel", "users")
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.users = 0
+
+
+# By the daemon's socket and the target. The collector may run a handle's end while this thread holds the lock.
+_channels: dict[tuple[str, str], _Shared] = {}
+_lock = threading.RLock()
+
+
+def _hold(path: str, target: str) -> Channel:
     with _lock:
-        channel = _channels.get((path, target))
-        if channel is None:
-            channel = _channels[path, target] = ipcd_client.channel(target, node=path, options=OPTIONS)
-        return channel
+        shared = _channels.get((path, target))
+        if shared is None:
+            shared = _channels[path, target] = _Shared(ipcd_client.channel(target, node=path, options=OPTIONS))
+        shared.users += 1
+        return shared.channel
+
+
+def _release(path: str, target: str) -> None:
+    with _lock:
+        shared = _channels[path, target]
+        shared.users -= 1
+        if shared.users:
+            return
+        del _channels[path, target]
+    shared.channel.close()
+
+
+def _after_fork() -> None:
+    # A thread that is not here may have held it. The channels see to themselves.
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Place:
     """Of one thing. `text`: NAME, or NAME@NODE for that node's. `node`: path of the daemon's socket; the default is
-    that of `ipcd_client.channel`.
+    that of `ipcd_client.channel`. `channel`: any channel to a node's gateway instead, which then finds the way; it
+    stays the caller's.
 
     Raises:
         BadRequest: it is no name.
     """
 
-    def __init__(self, kind: str, text: str, node: str | None = None) -> None:
+    def __init__(self, kind: str, text: str, node: str | None = None, channel: grpc.Channel | None = None) -> None:
         self.kind = kind
         self.text = text
         self.name, self._home = naming.parse(kind, text)
         self.path = node or default_socket()
+        self._given = channel
         self._channel: Channel | None = None
+        self._end: weakref.finalize[Any, Any] | None = None
+        self._lock = threading.Lock()
 
     def home(self) -> str:
         """The node that keeps it; that of this machine, if there is none yet.
@@ -82,19 +118,28 @@ class Place:
             CallFailed: the daemon cannot be asked.
         """
         if not self._home:
-            stub = names_pb2_grpc.NamesStub(shared(self.path, NODE_API))
+            channel = _hold(self.path, NODE_API)
             try:
-                reply = stub.Find(names_pb2.FindRequest(kind=self.kind, name=self.text), timeout=FIND)
+                request = names_pb2.FindRequest(kind=self.kind, name=self.text)
+                reply = names_pb2_grpc.NamesStub(channel).Find(request, timeout=FIND)
             except grpc.RpcError as error:
                 raise _failure(error) from error
+            finally:
+                _release(self.path, NODE_API)
             self._home = reply.node or reply.here
         return self._home
 
-    def channel(self) -> Channel:
+    def channel(self) -> grpc.Channel:
         """To its home's daemon."""
-        if self._channel is None:
-            self._channel = shared(self.path, target_of(self.home()))
-        return self._channel
+        if self._given is not None:
+            return self._given
+        with self._lock:
+            if self._channel is None:
+                target = target_of(self.home())
+                self._channel = _hold(self.path, target)
+                self._end = weakref.finalize(self, _release, self.path, target)
+                self._end.atexit = False
+            return self._channel
 
     def run(self, stub: Callable[[grpc.Channel], S], act: Callable[[S], R]) -> R:
         """What `act` makes of a stub for its home. Where another node turns out to be that, once more there; `act` has
@@ -116,11 +161,15 @@ class Place:
 
     def moved(self, node: str) -> None:
         """Its home is another node."""
-        self._home, self._channel = node, None
+        self.close()
+        self._home = node
 
     def close(self) -> None:
-        """Lets go of the channel."""
-        self._channel = None
+        """Lets go of the channel. The next call takes it up again."""
+        with self._lock:
+            end, self._end, self._channel = self._end, None, None
+        if end is not None:
+            end()
 
 
 def _failure(error: Any) -> Exception:
