@@ -48,6 +48,17 @@ NAME: Final = 255
 # names as long as they may be they have room beside CATALOG in the one message that tells of all.
 NAMES: Final = 4096
 NAMES_EACH: Final[Each] = {"process": 1024, "uid": 3072}
+# Of semaphores: calls of Hold, calls that wait, those that wait at one of them, steps of one operation, and bytes of
+# the words with which a caller says which of its threads it is.
+SEMAPHORE_HOLDS: Final = 16384
+SEMAPHORE_HOLDS_EACH: Final[Each] = {"process": 2048, "uid": 12288, "node": 4096}
+SEMAPHORE_WAITS: Final = 8192
+SEMAPHORE_WAITS_EACH: Final[Each] = {"process": 2048, "uid": 6144, "node": 4096}
+SEMAPHORE_WAITS_HERE: Final = 4096
+SEMAPHORE_STEPS: Final = 64
+SEMAPHORE_WORDS: Final = 64
+# Those who hold or wait at one that are shown, and the circles.
+SEMAPHORE_SHOWN: Final = 64
 # Calls of Open that wait for a server: in all, of one owner, and of one connection.
 WAITING: Final = 4096
 WAITING_EACH: Final[Each] = {"process": 512, "uid": 3072}
