@@ -4,8 +4,8 @@ A deny wins over every allow, wherever the two stand; without an allow that fits
 from the start, and can be denied like any other:
 
 - `same-uid`: the daemon's own user, and root, on every node, may do everything;
-- `grpc-listen`: whoever comes over the node's plain gRPC port, which its operator has opened, may call everything, and use
-  everything that has a name.
+- `grpc-listen`: whoever comes over the node's plain gRPC port, which its operator has opened, may call everything, and
+  use everything that has a name.
 """
 
 from __future__ import annotations
