@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -241,18 +242,19 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
         return [0 if thing is None else thing.value for thing in things]
 
     def _place(self, ticket: Ticket) -> str:
-        thing = self._state.get(ticket.place)
+        place = ticket.place
+        assert place is not None
+        thing = self._state.get(place.name)
         assert thing is not None
-        ahead = sum(1 for other in thing.takers if other.number < ticket.number)
-        before = f", and {ahead} came before" if ahead and not ticket.for_none else ""
-        wanted = "none" if ticket.for_none else -min(step.delta for step in ticket.steps if step.name == ticket.place)
-        return f"the semaphore {ticket.place} has {thing.value} where {wanted} is wanted{before}"
+        ahead = 0 if place.exact else sum(1 for other in thing.takers if other.number < ticket.number)
+        before = f", and {ahead} came before" if ahead else ""
+        return f"the semaphore {place.name} has {thing.value} where {place.needed} is wanted{before}"
 
     def _info(self, name: str) -> pb.SemaphoreInfo:
         thing = self._state.get(name)
         assert thing is not None
         most = limits.SEMAPHORE_SHOWN
-        waiters = sorted((*islice(thing.takers, most), *islice(thing.for_none.values(), most)), key=_number)
+        waiters = heapq.nsmallest(most, thing.all_waiting(), key=_number)
         return pb.SemaphoreInfo(
             name=name,
             value=thing.value,
@@ -260,7 +262,7 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
             held=len(thing.holders),
             waiting=thing.waiting,
             holders=[self._party(each, each.taken[name]) for each in islice(thing.holders.values(), most)],
-            waiters=[self._party(each, _wanted(each, name)) for each in waiters[:most]],
+            waiters=[self._party(each, _wanted(each, name)) for each in waiters],
         )
 
     def _wait(self, wait: Wait) -> pb.SemaphoreWait:

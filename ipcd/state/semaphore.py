@@ -40,6 +40,15 @@ class Party(NamedTuple):
     words: str = ""
 
 
+class Place(NamedTuple):
+    """Where a request waits: at this semaphore, until that has at least so many and nobody is before it; or, `exact`,
+    until it has just so many, which is none unless an earlier step of the request changes it."""
+
+    name: str
+    needed: int
+    exact: bool
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A request, while it waits, and while what it did can be undone. To be read only."""
@@ -50,8 +59,7 @@ class Ticket:
     since: float  # that it has waited, or held
     token: int = 0  # 0 while it waits
     taken: dict[str, int] = field(default_factory=dict)  # to be put back at its end, by semaphore
-    place: str = ""  # the semaphore at which it waits
-    for_none: bool = False  # until there are none
+    place: Place | None = None  # where it waits
     lost: Lost | None = None  # why it holds no more
 
 
@@ -69,13 +77,17 @@ class Thing:
     initial: int
     value: int
     takers: list[Ticket] = field(default_factory=list)  # that wait here to take, those that came first at the front
-    for_none: dict[int, Ticket] = field(default_factory=dict)
+    exact: dict[int, dict[int, Ticket]] = field(default_factory=dict)  # those that wait for just so many
     holders: dict[int, Ticket] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
         """How many requests wait here."""
-        return len(self.takers) + len(self.for_none)
+        return len(self.takers) + sum(map(len, self.exact.values()))
+
+    def all_waiting(self) -> list[Ticket]:
+        """Those that wait here."""
+        return [*self.takers, *(ticket for tickets in self.exact.values() for ticket in tickets.values())]
 
 
 class Semaphores:
@@ -113,7 +125,7 @@ class Semaphores:
         yield from sorted(self._things.items())
 
     def waits(self) -> Iterable[Ticket]:
-        """All that wait, those that came first at the front."""
+        """All that wait."""
         return self._waiting.values()
 
     def remove(self, name: str, now: float) -> list[Done]:
@@ -127,8 +139,7 @@ class Semaphores:
         done: list[Done] = []
         changed: set[str] = set()
         for ticket in [each for each in self._waiting.values() if any(step.name == name for step in each.steps)]:
-            changed.add(ticket.place)
-            self._leave(ticket)
+            changed.add(self._leave(ticket).name)
             done.append(Done(ticket, NoSuchName(f"the semaphore {name} has been removed")))
         for ticket in list(thing.holders.values()):
             changed.update(self._put_back(ticket))
@@ -157,11 +168,11 @@ class Semaphores:
         done: list[Done] = []
         stuck = self._stuck(ticket)
         if stuck is not None:
-            here = self._things[stuck[0]]
-            limits.check(f"requests that wait at the semaphore {stuck[0]}", here.waiting + 1, self._waits)
+            here = self._things[stuck.name]
+            limits.check(f"requests that wait at the semaphore {stuck.name}", here.waiting + 1, self._waits)
         self._number += 1
         if stuck is not None:
-            self._queue(ticket, *stuck)
+            self._queue(ticket, stuck)
         else:
             changed = self._grant(ticket, now)
             done.append(Done(ticket))
@@ -179,8 +190,7 @@ class Semaphores:
         semop(2) does it with SEM_UNDO."""
         done: list[Done] = []
         if ticket.number in self._waiting:
-            changed = {ticket.place}
-            self._leave(ticket)
+            changed = {self._leave(ticket).name}
         else:
             changed = self._put_back(ticket)
         self._settle(changed, now, done)
@@ -223,8 +233,8 @@ class Semaphores:
             raise NoSuchName(f"there is no semaphore {name}")
         return thing
 
-    def _stuck(self, ticket: Ticket) -> tuple[str, bool] | None:
-        """The first semaphore where it cannot go on, and whether it waits there until there are none; None if it can.
+    def _stuck(self, ticket: Ticket) -> Place | None:
+        """The first semaphore where it cannot go on; None if it can.
 
         Raises:
             Full: it would put in too many.
@@ -233,10 +243,11 @@ class Semaphores:
         for name, delta in ticket.steps:
             thing = self._things[name]
             value = values.get(name, thing.value)
+            before = value - thing.value  # what earlier steps do here
             if delta == 0 and value:
-                return name, True
+                return Place(name, -before, exact=True)
             if delta < 0 and (value < -delta or (thing.takers and thing.takers[0].number < ticket.number)):
-                return name, False
+                return Place(name, -delta - before, exact=False)
             values[name] = value + delta
             if value + delta > MOST:
                 raise Full(f"the semaphore {name} has {value}, and at most {MOST}")
@@ -268,63 +279,66 @@ class Semaphores:
         ticket.taken.clear()
         return changed
 
-    def _queue(self, ticket: Ticket, name: str, for_none: bool) -> None:
-        thing = self._things[name]
-        ticket.place, ticket.for_none = name, for_none
-        if for_none:
-            thing.for_none[ticket.number] = ticket
+    def _queue(self, ticket: Ticket, place: Place) -> None:
+        thing = self._things[place.name]
+        ticket.place = place
+        if place.exact:
+            thing.exact.setdefault(place.needed, {})[ticket.number] = ticket
         else:
             bisect.insort(thing.takers, ticket, key=_number)
         self._waiting[ticket.number] = ticket
 
-    def _leave(self, ticket: Ticket) -> None:
-        thing = self._things[ticket.place]
-        if ticket.for_none:
-            del thing.for_none[ticket.number]
+    def _leave(self, ticket: Ticket) -> Place:
+        place = ticket.place
+        assert place is not None
+        thing = self._things[place.name]
+        if place.exact:
+            del thing.exact[place.needed][ticket.number]
+            if not thing.exact[place.needed]:
+                del thing.exact[place.needed]
         else:
             del thing.takers[bisect.bisect_left(thing.takers, ticket.number, key=_number)]
         del self._waiting[ticket.number]
-        ticket.place = ""
+        ticket.place = None
+        return place
+
+    def _due(self, name: str) -> Iterator[int]:
+        """Those that wait at this semaphore and can go on there now."""
+        thing = self._things.get(name)
+        if thing is None:
+            return
+        if thing.takers:
+            first = thing.takers[0]
+            if first.place is not None and thing.value >= first.place.needed:
+                yield first.number
+        yield from thing.exact.get(thing.value, ())
 
     def _settle(self, changed: Iterable[str], now: float, done: list[Done]) -> None:
         """Grants what goes after these semaphores have changed, those that came first before others."""
-        due: list[int] = []
-
-        def look(name: str) -> None:
-            thing = self._things.get(name)
-            if thing is None:
-                return
-            if thing.takers:
-                heapq.heappush(due, thing.takers[0].number)
-            if not thing.value:
-                for number in thing.for_none:
-                    heapq.heappush(due, number)
-
-        for name in changed:
-            look(name)
+        due = [number for name in changed for number in self._due(name)]
+        heapq.heapify(due)
         while due:
             ticket = self._waiting.get(heapq.heappop(due))
-            if ticket is None:
+            # Meanwhile another may have taken what it was due for, or it was granted.
+            if ticket is None or ticket.place is None or ticket.number not in self._due(ticket.place.name):
                 continue
-            place = ticket.place
+            place = self._leave(ticket)
+            # Who waited to take has made room for the next; of the others each goes on by itself.
+            changed = set() if place.exact else {place.name}
             try:
                 stuck = self._stuck(ticket)
             except Full as error:
-                self._leave(ticket)
                 done.append(Done(ticket, error))
-                look(place)
-                continue
-            if stuck == (place, ticket.for_none):
-                continue
-            self._leave(ticket)
-            if stuck is not None:
-                # It waits elsewhere from now on, where it has the place that its coming gives it.
-                self._queue(ticket, *stuck)
             else:
-                for name in self._grant(ticket, now):
-                    look(name)
-                done.append(Done(ticket))
-            look(place)
+                if stuck is not None:
+                    # It waits elsewhere from now on, where it has the place that its coming gives it.
+                    self._queue(ticket, stuck)
+                else:
+                    changed |= self._grant(ticket, now)
+                    done.append(Done(ticket))
+            for name in changed:
+                for number in self._due(name):
+                    heapq.heappush(due, number)
 
 
 def check_value(value: int) -> None:
