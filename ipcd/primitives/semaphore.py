@@ -142,7 +142,7 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
             home = self._keeper.directory.find(KIND, name)
             if home not in {"", self._keeper.node}:
                 raise Elsewhere(home)
-            raise NoSuchName(f"there is no semaphore {name}, and it is not said with how many to make one")
+            raise NoSuchName(f"there is no semaphore {name}")
         return name
 
     async def _made(self, text: str, value: int, context: CalledContext) -> str:

@@ -205,9 +205,9 @@ def run(
 ) -> int:
     """Run COMMAND while holding some of a semaphore.
 
-    They are given back when COMMAND ends, and when this does. COMMAND finds its token in $IPCD_TOKEN. Where what is held
-    is lost, COMMAND gets SIGTERM. The exit code is that of COMMAND, 128 and the signal's number where one ended it; 1 if
-    they were not there in time, 4 if they were lost.
+    They are given back when COMMAND ends, and when this does. COMMAND finds its token in $IPCD_TOKEN. Where what is
+    held is lost, COMMAND gets SIGTERM. The exit code is that of COMMAND, 128 and the signal's number where one ended
+    it; 1 if they were not there in time, 4 if they were lost.
 
     \b
     Examples:
@@ -220,10 +220,10 @@ def run(
     if not command:
         raise WrongUsage("there is no COMMAND after --")
     with _semaphore(session, name, value) as handle, handle.hold(count, wait) as hold:
-        return _run(session, hold, name, command)
+        return _run(hold, name, command)
 
 
-def _run(session: Session, hold: Hold, name: str, command: tuple[str, ...]) -> int:
+def _run(hold: Hold, name: str, command: tuple[str, ...]) -> int:
     try:
         child = subprocess.Popen(command, env=os.environ | {TOKEN: str(hold.token)})
     except OSError as error:

@@ -66,15 +66,17 @@ def ls(session: Session, name: str) -> None:
     if name and not found:
         raise Failure(f"there is no semaphore {name}", "NO_SUCH_NAME", NO)
     replies = {home: _look(session, home, one) for home, one in {one.node: one.name for one in found}.items()}
-    rows, circles = [], []
+    rows = []
     for one in found:
         reply = replies[one.node]
         info = next((info for info in reply.semaphores if info.name == one.name), None) if reply is not None else None
         rows.append(_row(one, info, answers=reply is not None))
-    for home, reply in sorted(replies.items()):
-        for circle in reply.circles if reply is not None else ():
-            if not name or any(wait.name == wanted for wait in circle.waits):
-                circles.append({"home": home, "waits": [_party(wait.who, wait.name) for wait in circle.waits]})
+    circles = [
+        {"home": home, "waits": [_party(wait.who, wait.name) for wait in circle.waits]}
+        for home, reply in sorted(replies.items())
+        for circle in (reply.circles if reply is not None else ())
+        if not name or any(wait.name == wanted for wait in circle.waits)
+    ]
     if session.output.json:
         session.output.document({"semaphores": rows, "circles": circles})
         return
