@@ -50,7 +50,7 @@ class Named:
 
 # Semaphores, or their names, and what is done with each: below 0 takes so many, above puts so many in, 0 waits until
 # there are none. A mapping, or pairs in their order.
-Operations: TypeAlias = "Mapping[Named | str, int] | Mapping[str, int] | Iterable[tuple[Named | str, int]]"
+Operations: TypeAlias = "Mapping[Any, int] | Iterable[tuple[Named | str, int]]"
 
 
 def takes(n: int) -> list[pb.SemaphoreOperation]:
