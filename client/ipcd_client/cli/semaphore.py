@@ -193,7 +193,7 @@ def operate(session: Session, steps: tuple[str, ...], wait: float | None) -> Non
     _say(session, str(token), steps=[{"name": name, "step": step} for name, step in operations], token=token)
 
 
-@sem.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@sem.command("run")
 @_count
 @_taking
 @_named
@@ -212,13 +212,9 @@ def run(
     \b
     Examples:
       ipcctl sem run licences -- make all
-      ipcctl sem run --value 4 --wait 60 builds -- ./build.sh
-      ipcctl sem run -n 2 licences -- env
+      ipcctl sem run builds --value 4 --wait 60 -- ./build.sh
+      ipcctl sem run licences -n 2 -- env
     """
-    if command[0] == "--":
-        command = command[1:]
-    if not command:
-        raise WrongUsage("there is no COMMAND after --")
     with _semaphore(session, name, value) as handle, handle.hold(count, wait) as hold:
         return _run(hold, name, command)
 
