@@ -1,6 +1,6 @@
 """Three licences for a whole cluster: run it as often as you like, on any of its machines.
 
-    python licences.py [SECONDS]
+python licences.py [SECONDS]
 """
 
 from __future__ import annotations

@@ -220,12 +220,22 @@ def run(
 
 
 def _run(hold: Hold, name: str, command: tuple[str, ...]) -> int:
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def forward(number: int, _: object) -> None:
+        for child in children:
+            child.send_signal(number)
+        if not children:
+            early.append(number)
+
+    # Before COMMAND is there: a signal in between would end this, and let COMMAND go on with nothing held.
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:
         child = subprocess.Popen(command, env=os.environ | {TOKEN: str(hold.token)})
-    except OSError as error:
-        raise Failure(f"{command[0]}: {error.strerror or error}", "NO_COMMAND", CALL_FAILED) from error
-    before = {number: signal.signal(number, lambda got, _: child.send_signal(got)) for number in _FORWARDED}
-    try:
+        children.append(child)
+        for number in early:
+            child.send_signal(number)
         hold.on_lost(child.terminate)
         while True:
             try:
@@ -234,6 +244,8 @@ def _run(hold: Hold, name: str, command: tuple[str, ...]) -> int:
             except KeyboardInterrupt:
                 # COMMAND has had it too, and says what comes of it.
                 continue
+    except OSError as error:
+        raise Failure(f"{command[0]}: {error.strerror or error}", "NO_COMMAND", CALL_FAILED) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
