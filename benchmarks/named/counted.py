@@ -38,8 +38,8 @@ def _posix(cue: Cue) -> float:
         cue.ready()
         return pairs_a_second(once)
     finally:
-        semaphore.close()
         semaphore.unlink()
+        semaphore.close()
 
 
 def posix(stage: Stage) -> float:  # noqa: ARG001

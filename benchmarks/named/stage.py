@@ -65,14 +65,8 @@ def stage() -> Iterator[Stage]:
         children = stack.enter_context(Children(folder))
         a = nodes.start(children, folder, "a")
         b = nodes.start(children, folder, "b", a)
-        redis = _server(
-            stack,
-            "redis-server",
-            lambda port: ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", text],
-        )
-        nats = _server(
-            stack, "nats-server", lambda port: ["-a", "127.0.0.1", "-p", str(port), "-js", "-sd", f"{text}/nats"]
-        )
+        redis = _server(stack, "redis-server", f"--port {{}} --bind 127.0.0.1 --save '' --dir {text}")
+        nats = _server(stack, "nats-server", f"-a 127.0.0.1 -p {{}} -js -sd {text}/nats")
         yield Stage(folder, str(a.socket), str(b.socket), redis, nats)
 
 
