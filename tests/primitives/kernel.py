@@ -50,7 +50,8 @@ class Fifo:
             try:
                 os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
             except OSError as error:
-                assert error.errno == errno.ENXIO
+                if error.errno != errno.ENXIO:
+                    raise
                 return False
             return True
 
@@ -111,7 +112,8 @@ class SystemVQueue:
         try:
             self._send(0x7FFF_FFF0, b"x")
         except OSError as error:
-            assert error.errno == errno.EINVAL
+            if error.errno != errno.EINVAL:
+                raise
             return False
         return True
 
@@ -185,7 +187,8 @@ class PosixQueue:
         try:
             self._send(0x7FFF, b"x")
         except OSError as error:
-            assert error.errno == errno.EBADF
+            if error.errno != errno.EBADF:
+                raise
             return False
         return True
 
@@ -245,7 +248,8 @@ class UnixStream:
             try:
                 here.sendto(b"x", path)
             except OSError as error:
-                assert error.errno in {errno.ENOTCONN, errno.EOPNOTSUPP}
+                if error.errno not in {errno.ENOTCONN, errno.EOPNOTSUPP}:
+                    raise
                 return False
             return there.recv(9) == b"x"
 
