@@ -9,10 +9,10 @@ from benchmarks.named.stage import Cue, Missing, Stage, play
 
 
 def _ipcd(cue: Cue, node: str) -> float:
-    with ipcd_client.semaphore("bench", 1, node=node) as semaphore:
+    with ipcd_client.semaphore("bench", 1, undo=False, node=node) as semaphore:
 
         def once() -> None:
-            semaphore.acquire(undo=False)
+            semaphore.acquire()
             semaphore.release()
 
         cue.ready()
