@@ -215,9 +215,7 @@ class LockServicer(lock_pb2_grpc.LockServicer):
     # -- what is shown ----------------------------------------------------------------------------
 
     def _shown(self, lock: Lock) -> lock_pb2.LockInfo:
-        holders = (
-            self._party(session, segment, session.since) for session in lock.holders for segment in session.held
-        )
+        holders = (self._party(session, segment, session.since) for session in lock.holders for segment in session.held)
         waiters = (
             self._party(wait.session, Segment(wait.start, wait.end, wait.shared), wait.since) for wait in lock.waits
         )

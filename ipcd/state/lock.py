@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ipcd_client.errors import IpcdError
 from ipcd_client.primitives.errors import BadRequest, Deadlock, InUse, Lost, NoSuchName, TimedOut
@@ -75,7 +75,7 @@ class Party:
     """In whose name some sessions hold and wait."""
 
     key: object
-    sessions: set[Session] = field(default_factory=set)
+    sessions: dict[Session, None] = field(default_factory=dict)
 
     def waits(self) -> Iterator[Wait]:
         """Of all its sessions."""
@@ -179,7 +179,7 @@ class Locks:
         key = object() if party is None else party
         whose = self._parties.setdefault(key, Party(key))
         session = Session(lock, whose, owner, about, Part(self.ranges, owner))
-        whose.sessions.add(session)
+        whose.sessions[session] = None
         lock.sessions.add(session)
         self._idle.pop(name, None)
         return session
@@ -200,7 +200,7 @@ class Locks:
             self._forget(wait)
         self._hold(session, [])
         session.lock.sessions.discard(session)
-        session.party.sessions.discard(session)
+        session.party.sessions.pop(session, None)
         if not session.party.sessions:
             del self._parties[session.party.key]
         self.sessions.give(session.owner)

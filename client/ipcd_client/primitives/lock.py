@@ -19,7 +19,7 @@ import grpc
 from ipcd_client.pb.ipcd.v1 import lock_pb2, lock_pb2_grpc
 from ipcd_client.primitives import lock_terms as terms
 from ipcd_client.primitives.lock_session import Flag, Held, Stream
-from ipcd_client.primitives.lock_terms import Info, Wanted
+from ipcd_client.primitives.lock_terms import Handle, Info, Wanted
 from ipcd_client.primitives.place import Place
 
 __all__ = ["Flag", "Held", "Info", "Lock", "lock"]
@@ -41,27 +41,14 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-class Lock:
+class Lock(Handle):
     """A handle: cheap, for any number of threads. Each `with`, and each `acquire`, is an owner of its own."""
 
+    _place: Place
+
     def __init__(self, place: Place, wanted: Wanted, party: str) -> None:
-        self._place = place
-        self._wanted = wanted
-        self._party = party
+        super().__init__(place, wanted, party)
         self._entered: dict[tuple[int, int], list[Held]] = {}
-
-    @property
-    def name(self) -> str:
-        """Without a node."""
-        return self._place.name
-
-    def shared(self) -> Lock:
-        """The same, to be held together with others who share it."""
-        return Lock(self._place, self._wanted.changed(shared=True), self._party)
-
-    def range(self, start: int, length: int = 0) -> Lock:
-        """The same, but of these bytes only; `length` 0: all from `start` on."""
-        return Lock(self._place, self._wanted.changed(start=start, length=length), self._party)
 
     def acquire(self, wait: float | None = None) -> Held:
         """Holds it, until that is released, or dropped. `wait`: seconds, 0 for not at all; the handle's by default.

@@ -7,7 +7,6 @@ import logging
 import os
 import queue
 import threading
-import weakref
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
@@ -18,12 +17,10 @@ import grpc
 from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import lock_terms as terms
 from ipcd_client.primitives.errors import Lost, TimedOut
-from ipcd_client.primitives.lock_terms import Wanted
-from ipcd_client.primitives.place import Place, deadline_of
+from ipcd_client.primitives.lock_terms import Holding, OnLost, Wanted
+from ipcd_client.primitives.place import deadline_of
 
 log = logging.getLogger("ipcd_client")
-
-OnLost = Callable[[Lost], object]
 
 
 class Flag(threading.Event):
@@ -145,67 +142,34 @@ class Stream:
                         self._news.notify_all()
         except grpc.RpcError as error:
             self._failure = call = error
-            code, details = call.code(), call.details() or ""  # type: ignore[attr-defined]
+            code, details = call.code(), call.details() or ""
         # Ends the thread that sends.
         self._requests.put(None)
         with self._news:
             self._over = True
-            callbacks = []
+            callbacks: list[OnLost] = []
+            lost = terms.lost_by(self._name, code, details)
             if not self._ending:
-                self.error = terms.lost_by(self._name, code, details)
+                self.error = lost
                 callbacks, self._on_lost = self._on_lost, []
                 self.lost.set()
             self._news.notify_all()
         for callback in callbacks:
             try:
-                callback(self.error)
+                callback(lost)
             except Exception:
                 log.exception("a callback for the loss of the lock %s failed", self._name)
 
 
-class Held:
-    """A session with a lock: an owner, that holds what its handle says, or whatever it is told to. For several threads.
-    Released at the end of its `with`, or when it is dropped.
-
-    `lost`: an event, and true once what was held is not held any more: the daemon that keeps it was ended or cannot be
-    reached, or somebody has removed it. Everything else raises `Lost` from then on, and so does the end of `with`.
-    """
-
-    def __init__(self, place: Place, stream: Stream, wanted: Wanted, token: int) -> None:
-        self._place = place  # keeps the connection
-        self._stream = stream
-        self._wanted = wanted
-        self._token = token
-        self._drop = weakref.finalize(self, stream.abandon)
-        self._drop.atexit = False
+class Held(Holding[Stream]):
+    """A session with a lock, for several threads."""
 
     @property
     def lost(self) -> Flag:
         """Set when it is."""
         return self._stream.lost
 
-    def on_lost(self, callback: OnLost) -> None:
-        """Calls `callback(error)` when it is lost, on another thread; at once if it is."""
-        self._stream.on_lost(callback)
-
-    @property
-    def token(self) -> int:
-        """The fencing token of the last grant: higher with each exclusive one. What is guarded takes nothing from
-        whoever comes with a lower one than the highest that it has seen.
-
-        Raises:
-            Lost: it is not held any more.
-        """
-        self._stream.check()
-        return self._token
-
-    def check(self) -> None:
-        """Raises `Lost` if it is not held any more, as far as is known here."""
-        self._stream.check()
-
-    def acquire(
-        self, start: int = 0, length: int = 0, *, shared: bool = False, wait: float | None = None
-    ) -> int:
+    def acquire(self, start: int = 0, length: int = 0, *, shared: bool = False, wait: float | None = None) -> int:
         """Holds these bytes too, or in another way; `length` 0: all from `start` on. The token.
 
         Raises:
@@ -215,8 +179,7 @@ class Held:
             PrimitiveError, CallFailed: it cannot be had.
         """
         token = self._stream.ask(Wanted(shared, start, length, wait).request, wait)
-        self._token = max(self._token, token)
-        return token
+        return self._granted(token)
 
     def unlock(self, start: int = 0, length: int = 0) -> None:
         """Gives these bytes back, of what it holds.
@@ -249,7 +212,7 @@ class Held:
         Raises:
             Lost: it was lost before.
         """
-        if self._drop.detach() is not None:
+        if not self._released():
             self._stream.check()
             self._stream.end()
             # It may have been lost just before.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import grpc
 
@@ -18,6 +19,10 @@ from ipcd_client.rpc import status
 KIND: Final = "lock"
 # Seconds for an answer that needs no waiting, and for the other end to confirm that all was given back.
 ANSWER: Final = 10.0
+
+
+OnLost = Callable[[Lost], object]
+S = TypeVar("S", bound="Watched")
 
 
 class _Process:
@@ -103,6 +108,85 @@ def in_parent(name: str) -> Lost:
     return Lost(f"the lock {name!r} is held by the process from which this one was forked, not by this one")
 
 
+class Handle:
+    """What both handles have. A handle is cheap."""
+
+    def __init__(self, place: Any, wanted: Wanted, party: str) -> None:
+        self._place = place
+        self._wanted = wanted
+        self._party = party
+
+    @property
+    def name(self) -> str:
+        """Without a node."""
+        return str(self._place.name)
+
+    def shared(self) -> Self:
+        """The same, to be held together with others who share it."""
+        return type(self)(self._place, self._wanted.changed(shared=True), self._party)
+
+    def range(self, start: int, length: int = 0) -> Self:
+        """The same, but of these bytes only; `length` 0: all from `start` on."""
+        return type(self)(self._place, self._wanted.changed(start=start, length=length), self._party)
+
+
+class Holding(Generic[S]):
+    """What both kinds of session have: an owner, that holds what its handle says, or whatever it is told to. It is
+    released at the end of its `with`, or when it is dropped.
+
+    `lost`: an event, and true once what was held is not held any more: the daemon that keeps it was ended or cannot be
+    reached, or somebody has removed it. Everything else raises `Lost` from then on, and so does the end of `with`.
+    """
+
+    def __init__(self, place: Any, stream: S, wanted: Wanted, token: int) -> None:
+        self._place = place  # keeps the connection
+        self._stream: S = stream
+        self._wanted = wanted
+        self._token = token
+        self._drop = weakref.finalize(self, stream.abandon)
+        self._drop.atexit = False
+
+    @property
+    def token(self) -> int:
+        """The fencing token of the last grant: higher with each exclusive one. What is guarded takes nothing from
+        whoever comes with a lower one than the highest that it has seen.
+
+        Raises:
+            Lost: it is not held any more.
+        """
+        self._stream.check()
+        return self._token
+
+    def check(self) -> None:
+        """Raises `Lost` if it is not held any more, as far as is known here."""
+        self._stream.check()
+
+    def on_lost(self, callback: OnLost) -> None:
+        """Calls `callback(error)` when it is lost, of threads on another one; at once if it is."""
+        self._stream.on_lost(callback)
+
+    def _granted(self, token: int) -> int:
+        self._token = max(self._token, token)
+        return token
+
+    def _released(self) -> bool:
+        """Whether it has been already; from now on it has."""
+        return self._drop.detach() is None
+
+
+class Watched(Protocol):
+    """The call of a session."""
+
+    def check(self) -> None:
+        """Raises `Lost` where it is."""
+
+    def on_lost(self, callback: OnLost) -> None:
+        """Calls it when that happens; at once if it has."""
+
+    def abandon(self) -> None:
+        """Ends it without waiting."""
+
+
 @dataclass(frozen=True, slots=True)
 class Party:
     """Who holds a range, or waits for it. `seconds`: for how long. `pid` 0: a client of that node's gateway."""
@@ -144,6 +228,4 @@ class Info:
 
 
 def _party(party: lock_pb2.LockParty) -> Party:
-    return Party(
-        party.node, party.pid, party.uid, party.range.start, party.range.length, party.shared, party.since
-    )
+    return Party(party.node, party.pid, party.uid, party.range.start, party.range.length, party.shared, party.since)
