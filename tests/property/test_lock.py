@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from ipcd_client.primitives.errors import Deadlock, TimedOut
@@ -289,3 +289,7 @@ class Together(Machine):
 
 TestEachOnItsOwn = Machine.TestCase
 TestPartiesOfSeveral = Together.TestCase
+# Circles take several steps, and those after them are of no more interest than those before.
+for _case in (TestEachOnItsOwn, TestPartiesOfSeveral):
+    _case.settings = settings(stateful_step_count=30, deadline=None)
+del _case
