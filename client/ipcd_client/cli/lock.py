@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ipcd_client.primitives.lock_terms import Info, Party
 
 # Of the environment of the program that runs while the lock is held.
-TOKEN = "IPCD_LOCK_TOKEN"  # noqa: S105  a number, no secret
+TOKEN = "IPCD_LOCK_TOKEN"
 
 
 def complete_lock(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
@@ -57,7 +57,7 @@ def lock() -> None:
     """
 
 
-@lock.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lock.command("run")
 @click.argument("name", shell_complete=complete_lock)
 @click.argument("command", metavar="-- COMMAND [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--shared", is_flag=True, help="Together with others who share it.")
@@ -86,7 +86,7 @@ def run(
 ) -> int:
     """Run COMMAND while holding the lock NAME, or NAME@NODE.
 
-    The options stand before NAME. IPCD_LOCK_TOKEN in COMMAND's environment is the fencing token. If the lock is lost,
+    IPCD_LOCK_TOKEN in COMMAND's environment is the fencing token. If the lock is lost,
     because the daemon that keeps it has ended or cannot be reached, or somebody has removed it, COMMAND is ended; so it
     is if this process is killed.
 
@@ -96,8 +96,8 @@ def run(
     \b
     Examples:
       ipcctl lock run nightly -- ./backup.sh
-      ipcctl lock run --wait 0 nightly@b -- ./backup.sh --full
-      ipcctl lock run --shared --range 0:100 ledger -- sh -c 'echo $IPCD_LOCK_TOKEN'
+      ipcctl lock run nightly@b --wait 0 -- ./backup.sh --full
+      ipcctl lock run ledger --shared --range 0:100 -- sh -c 'echo $IPCD_LOCK_TOKEN'
     """
     from ipcd_client.cli.running import run_holding
     from ipcd_client.primitives.errors import TimedOut

@@ -41,7 +41,7 @@ def run_holding(
     try:
         with _signals() as forward:
             try:
-                process = subprocess.Popen(  # noqa: S603  what the user asks for
+                process = subprocess.Popen(
                     command,
                     env={**os.environ, **environment},
                     preexec_fn=with_us,  # noqa: PLW1509  one call of the system, looked up before
