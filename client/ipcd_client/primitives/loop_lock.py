@@ -53,6 +53,11 @@ class _Place(LoopPlace):
         """One less."""
         self.users -= 1
 
+    async def rest(self) -> None:
+        """Lets go of the connection where nobody uses it."""
+        if not self.users:
+            await self.close()
+
     async def run(self, stub: Callable[[grpc.aio.Channel], S], act: Callable[[S], Awaitable[R]]) -> R:
         self.began()
         try:
@@ -63,7 +68,7 @@ class _Place(LoopPlace):
 
 class Lock(Handle):
     """A handle, for any number of tasks of one loop. Each `async with`, and each `acquire`, is an owner of its own.
-    When no `async with` is under way any more it lets go of its connection, as `close` does. (lock.Lock)"""
+    When nothing is held with it any more it lets go of its connection, as `close` does. (lock.Lock)"""
 
     _place: _Place
 
@@ -127,13 +132,8 @@ class Lock(Handle):
         held = self._entered[key].pop() if key in self._entered else None
         if not self._entered.get(key):
             self._entered.pop(key, None)
-        if held is None:
-            return
-        try:
+        if held is not None:
             await held.__aexit__(kind, error, traceback)
-        finally:
-            if not self._place.users:
-                await self.close()
 
     async def _opened(self, wanted: Wanted | None) -> Held:
         name, party = self._place.text, self._party or _party()
@@ -149,7 +149,11 @@ class Lock(Handle):
                 await stream.abandoned()
                 raise
 
-        stream, token = await self._place.run(_stub, act)
+        try:
+            stream, token = await self._place.run(_stub, act)
+        except BaseException:
+            await self._place.rest()
+            raise
         return Held(self._place, stream, wanted or self._wanted, token)
 
 

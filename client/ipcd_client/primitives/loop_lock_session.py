@@ -230,8 +230,11 @@ class Held(Holding[Stream]):
             Lost: it was lost before.
         """
         if not self._released():
+            if self._stream.error is not None:
+                await self._place.rest()
             self._stream.check()
             await self._stream.end()
+            await self._place.rest()
             # It may have been lost just before.
             if self._stream.error is not None:
                 raise self._stream.error
