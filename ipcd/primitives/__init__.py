@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ipcd.primitives import semaphore
+from ipcd.primitives import lock, semaphore
 
 if TYPE_CHECKING:
     from ipcd.primitives.host import Adds
 
 # Each adds its servicer to the daemon's server.
-ALL: Final[tuple[Adds, ...]] = (semaphore.add,)
+ALL: Final[tuple[Adds, ...]] = (
+    lock.add,
+    semaphore.add,
+)

@@ -23,6 +23,7 @@ from ipcd_client.cli.explain import explain
 from ipcd_client.cli.expose import expose
 from ipcd_client.cli.failures import Failure
 from ipcd_client.cli.group import Group
+from ipcd_client.cli.lock import lock
 from ipcd_client.cli.output import Format, Output
 from ipcd_client.cli.ping import ping
 from ipcd_client.cli.rules import rules
@@ -86,7 +87,7 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, sem, cert, completion):
+for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, sem, lock, cert, completion):
     root.add_command(_command)
 
 
