@@ -232,8 +232,9 @@ class LoopSemaphore(terms.Named):
 
     async def close(self) -> None:
         """Releases all that was taken with it. It can be used again."""
+        holds = list(self._holds)  # first: the list below may have the only references
         self._held.clear()
-        for hold in list(self._holds):
+        for hold in holds:
             with contextlib.suppress(Lost):
                 await hold.release()
         await self._place.close()
