@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 from threading import Barrier
 from typing import Any
@@ -274,6 +275,19 @@ def test_a_cancelled_waiter_takes_nothing(road: Road) -> None:
                     await waiting(road, "s", 0)
             await s.operate({s: 1})
             assert await s.get_value() == 1
+
+    run(main)
+
+
+def test_a_hold_that_is_dropped_is_given_back(face: Face) -> None:
+    async def main() -> None:
+        async with face.handle("s", 1) as s:
+            hold = await s.hold()
+            assert await s.try_acquire() is None
+            del hold
+            gc.collect()
+            assert await s.acquire(wait=LONG)
+            await s.release()
 
     run(main)
 

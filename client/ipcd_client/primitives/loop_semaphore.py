@@ -35,6 +35,9 @@ class LoopHold:
         self._call = call
         self._over = False
         self._lock = asyncio.Lock()
+        # grpc.aio's own calls go on when nobody has them any more.
+        self._end = weakref.finalize(self, _cancel, asyncio.get_running_loop(), call)
+        self._end.atexit = False
 
     @property
     def lost(self) -> bool:
@@ -87,6 +90,7 @@ class LoopHold:
                 raise await self._failure(error) from error
             finally:
                 # Also where this is cancelled: then it is not known to be given back, but it will be.
+                self._end.detach()
                 self._call.cancel()
 
     async def _failure(self, error: Any) -> BadRequest | Lost:
@@ -228,8 +232,9 @@ class LoopSemaphore(terms.Named):
 
     async def close(self) -> None:
         """Releases all that was taken with it. It can be used again."""
+        holds = list(self._holds)  # first: the list below may have the only references
         self._held.clear()
-        for hold in list(self._holds):
+        for hold in holds:
             with contextlib.suppress(Lost):
                 await hold.release()
         await self._place.close()
@@ -243,6 +248,12 @@ class LoopSemaphore(terms.Named):
 
 def _stub(channel: Any) -> Any:
     return semaphore_pb2_grpc.SemaphoreStub(channel)
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, call: Any) -> None:
+    """Ends a call, from wherever the collector runs."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and the call with it
+        loop.call_soon_threadsafe(call.cancel)
 
 
 def _task() -> str:

@@ -303,8 +303,8 @@ class Semaphore(terms.Named):
     def close(self) -> None:
         """Releases all that was taken with it. It can be used again."""
         with self._mine():
+            holds = list(self._holds)  # first: the list below may have the only references
             self._held.clear()
-            holds = list(self._holds)
         for hold in holds:
             with contextlib.suppress(Lost):
                 hold.release()
