@@ -93,7 +93,7 @@ class Driven:
         self._held = self.acquire() if type(self._real).__name__ == "Lock" else self
         return self._held
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._face.run(self._held._real.__aexit__(*error))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_thousand_who_wait_come_in_order() -> None:
     sessions = [world.session() for _ in range(1000)]
     for session in sessions:
         world.ask(session)
-    for session, following in zip(sessions, sessions[1:], strict=False):
+    for session, following in itertools.pairwise(sessions):
         assert granted(world.locks.close(session)) == [following]
 
 
