@@ -4,6 +4,7 @@ somebody dies."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import subprocess
 import sys
@@ -46,8 +47,8 @@ def _grpc_aio_runs() -> Iterator[None]:
 
     with asyncio.Runner() as runner:
         runner.run(run(grpc.aio.init_grpc_aio))
-    yield
-    with asyncio.Runner() as runner:
+        yield
+        gc.collect()
         runner.run(run(grpc.aio.shutdown_grpc_aio))
 
 
@@ -135,14 +136,15 @@ def test_who_waits_gets_it_when_it_is_free(road: Road, face: Face) -> None:
 
 def test_shared_by_several_and_a_waiting_writer_comes_before_new_readers(road: Road, face: Face) -> None:
     lock = face.lock(road.name("x"), road)
-    readers = [face.lock(road.name("x"), road).shared().acquire() for _ in range(3)]
+    mine = face.lock(road.name("x"), road, party="mine").shared()
+    readers = [mine.acquire() for _ in range(3)]
     assert len({reader.token for reader in readers}) == 1
     with in_thread(lock.acquire) as results:
         waiters(lock)
         with pytest.raises(TimedOut, match="has waited for it for longer"):
             face.lock(road.name("x"), road, party="new").shared().acquire(0)
         # Who is in its way need not wait behind it: both would wait for ever.
-        lock.shared().acquire(0).release()
+        mine.acquire(0).release()
         for reader in readers:
             assert not results
             reader.release()
@@ -503,7 +505,8 @@ def test_a_handle_that_is_dropped_gives_it_back(road: Road) -> None:
     held = lock.acquire()
     assert held.token
     del held
-    lock.acquire(LONG).release()
+    # Another party, as this one would wait for itself for a moment.
+    ipcd_client.lock(road.name("x"), party="other", **road.keywords).acquire(LONG).release()
 
 
 # -- plain gRPC ----------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_running_while_holding(pair: tuple[Daemon, Daemon]) -> None:
 
 
 def test_without_waiting(pair: tuple[Daemon, Daemon]) -> None:
-    a, b = pair
+    _, b = pair
     with ipcd_client.lock("busy@a", node=b.socket).shared().range(10, 5):
         done = ctl("lock", "run", "busy@a", "--wait", "0", "-o", "json", "--", "echo", "no", node=b)
         assert (done.code, done.out, done.error["code"]) == (1, "", "TIMED_OUT")
