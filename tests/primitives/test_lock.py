@@ -19,6 +19,7 @@ import ipcd_client
 import ipcd_client.aio
 import pytest
 from integration.daemons import LONG, Daemon, Daemons, eventually, until
+from integration.gateway import address_of
 from integration.test_rules import US, Ruled, rule
 from ipcd_client.errors import IpcdError, NotAllowed
 from ipcd_client.pb.ipcd.v1 import lock_pb2, lock_pb2_grpc
@@ -33,20 +34,26 @@ from ipcd_client.primitives.errors import (
 )
 from ipcd_client.rpc.failure import CallFailed
 from primitives.lock_faces import FACES, Face, in_thread
-from primitives.roads import Road
+from primitives.roads import Cluster, Road
 
 HOLDER = str(Path(__file__).with_name("lock_holder.py"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _grpc_aio_runs() -> Iterator[None]:
+def _grpc_aio_runs(cluster: Cluster) -> Iterator[None]:
     """grpcio's event loop machinery starts with its first use and lives on: not within a test."""
 
     async def run(function: Any) -> None:
         function()
 
+    async def call() -> None:
+        # What polls is made with the first connection.
+        async with grpc.aio.insecure_channel(address_of(cluster.front)) as channel:
+            await ipcd_client.aio.lock("warm@a", channel=channel).acquire()
+
     with asyncio.Runner() as runner:
         runner.run(run(grpc.aio.init_grpc_aio))
+        runner.run(call())
         yield
         gc.collect()
         runner.run(run(grpc.aio.shutdown_grpc_aio))
@@ -403,8 +410,6 @@ def test_the_death_of_its_home(road: Road, nodes: Daemons) -> None:
 
 
 def _cluster(daemon: Daemon) -> Any:
-    from primitives.roads import Cluster
-
     return Cluster(daemon, daemon)
 
 
