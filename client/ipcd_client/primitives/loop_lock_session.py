@@ -54,12 +54,12 @@ class Stream:
         """The token of the first request.
 
         Raises:
-            grpc.RpcError: the call has ended instead.
+            grpc.RpcError, Lost: the call has ended instead.
             TimedOut, Deadlock, CallFailed: it was not granted.
         """
         reply = await self._asked(self._first, deadline_of(wait))
         if reply is None:
-            raise self._failure
+            raise self._failure or self.error or Lost(f"the session with the lock {self._name!r} has ended")
         return terms.token_of(reply)
 
     async def ask(self, make: Callable[[int], lock_pb2.LockHoldRequest], wait: float | None = 0.0) -> int:

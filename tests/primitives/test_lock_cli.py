@@ -1,0 +1,130 @@
+"""`ipcctl lock`, as a process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import ipcd_client
+import pytest
+from integration.daemons import LONG, Daemon, daemons, eventually
+from integration.ipcctl.runs import ctl, running
+
+# Says that it is up, and does not end with SIGTERM.
+STUBBORN = "import signal, time; signal.signal(15, lambda *_: print('told', flush=True)); print('up', flush=True)"
+STUBBORN += "; [time.sleep(0.05) for _ in range(2000)]"
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Daemon, Daemon]]:
+    with daemons() as both:
+        b = both.run("b")
+        a = both.run("a", "--peer", b.listen)
+        a.logged("node linked", "b")
+        b.logged("node linked", "a")
+        yield a, b
+
+
+def test_running_while_holding(pair: tuple[Daemon, Daemon]) -> None:
+    a, _ = pair
+    tokens = []
+    for _ in range(2):
+        done = ctl("lock", "run", "run@b", "--", "sh", "-c", "echo $IPCD_LOCK_TOKEN; exit 7", node=a)
+        assert done.code == 7, done.err
+        tokens.append(int(done.out))
+    assert tokens[0] < tokens[1]
+    assert ctl("lock", "run", "run@b", "--", "sh", "-c", "kill -9 $$", node=a).code == 128 + 9
+    assert ctl("lock", "run", "run@b", "--", "/nowhere", node=a).code == 127
+    assert ctl("lock", "run", "run@b", "--", "/", node=a).code == 126
+    assert ctl("lock", "run", "a b", "--", "true", node=a).code == 4
+    assert ctl("lock", "run", "run@b", "--range", "x", "--", "true", node=a).code == 2
+    assert ctl("lock", "run", "x", "--", "true", "-s").code == 3
+
+
+def test_without_waiting(pair: tuple[Daemon, Daemon]) -> None:
+    _, b = pair
+    with ipcd_client.lock("busy@a", node=b.socket).shared().range(10, 5):
+        done = ctl("lock", "run", "busy@a", "--wait", "0", "-o", "json", "--", "echo", "no", node=b)
+        assert (done.code, done.out, done.error["code"]) == (1, "", "TIMED_OUT")
+        done = ctl("lock", "run", "busy@a", "--range", "10:5", "--shared", "--wait", "0", "--", "echo", "yes", node=b)
+        assert (done.code, done.out) == (0, "yes\n")
+
+
+def test_it_ends_when_the_lock_is_lost(pair: tuple[Daemon, Daemon]) -> None:
+    a, b = pair
+    command = [sys.executable, "-c", STUBBORN]
+    with running("lock", "run", "lost@b", "--grace", "0.2", "--", *command, node=a) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "up\n"
+        done = ctl("lock", "rm", "lost@b", node=b)
+        assert (done.code, "--force" in done.err) == (1, True)
+        assert ctl("lock", "rm", "--force", "lost@b", node=b).code == 0
+        # SIGTERM, and SIGKILL for who does not care.
+        assert process.stdout.readline() == "told\n"
+        assert process.wait(LONG) == 128 + 9
+        assert "lost, and the program is ended: the lock 'lost' was removed" in process.stderr.read()
+
+
+def test_signals_and_death(pair: tuple[Daemon, Daemon], tmp_path: Path) -> None:
+    a, _ = pair
+    lock = ipcd_client.lock("signals@a", node=a.socket)
+    with running("lock", "run", "signals@a", "--", "sh", "-c", "echo up; exec sleep 100", node=a) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LONG) == 128 + 15
+    lock.acquire(LONG).release()
+    file = tmp_path / "pid"
+    with running(
+        "lock", "run", "signals@a", "--", "sh", "-c", f"echo $$ > {file}; echo up; exec sleep 100", node=a
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.kill()
+        process.wait(LONG)
+        # Nobody goes on without the lock.
+        pid = int(file.read_text())
+        eventually(lambda: _gone(pid), "the program has ended")
+    lock.acquire(LONG).release()
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+
+
+def test_ls(pair: tuple[Daemon, Daemon]) -> None:
+    a, b = pair
+    assert ctl("lock", "ls", "nothing", node=a).code == 1
+    here, there = ipcd_client.lock("ls@a", node=a.socket), ipcd_client.lock("ls@b", node=a.socket)
+    with here.shared().range(10, 5), there as held:
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "ipcd_client.cli", "-s", b.socket, "lock", "run", "ls@b", "--", "true"]
+        )
+        try:
+            eventually(lambda: there.look().waiter_count, "it waits")
+            eventually(lambda: len(ctl("lock", "ls", "ls", node=b, given="").out.splitlines()) == 4, "all are known")
+            done = ctl("lock", "ls", "ls", node=a)
+            rows = [line.split() for line in done.out.splitlines()[1:]]
+            assert [(row[0], row[1], row[3], row[4], row[5]) for row in rows] == [
+                ("ls", "a", "held", "shared", "10-14"),
+                ("ls", "b", "held", "exclusive", "all"),
+                ("ls", "b", "waits", "exclusive", "all"),
+            ]
+            first, second = ctl("lock", "ls", "ls", "-o", "json", node=a).json
+            assert first["token"] == 0
+            assert second["token"] == held.token
+            assert second["waiters"][0]["pid"] == waiting.pid
+            assert len(ctl("lock", "ls", "ls@b", "-o", "json", node=a).json) == 1
+        finally:
+            held.release()
+            assert waiting.wait(LONG) == 0
+    eventually(lambda: "free" in ctl("lock", "ls", "ls@b", node=a).out, "it is free")
+    assert ctl("lock", "rm", "ls@b", node=a).code == 0
+    assert ctl("lock", "rm", "ls@b", node=a).code == 1
