@@ -14,6 +14,7 @@ from typing import Any, Final
 from ipcd_client.access import rules
 from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext, Registered, Serving
+from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node.registering import OnGrant, wire_to
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.options import Options
@@ -22,6 +23,7 @@ from ipcd_client.wire.fds import Fd
 from ipcd.broker import Broker
 from ipcd.log import Log
 from ipcd.primitives.directory import Directory
+from ipcd.primitives.nodes import Nodes
 from ipcd.servicer import status_of
 from ipcd.state import quota
 from ipcd.state.primitives import FOR, NAME, described
@@ -37,11 +39,16 @@ MESSAGE: Final = 4 << 20
 class Keeper:
     """What each servicer is made with.
 
-    `state_dir`: where what is durable is kept; None where the node keeps nothing on disk.
+    `state_dir`: where what is durable is kept; None where the node keeps nothing on disk. `api`: what serves the node's
+    own API, to processes of this machine.
     """
 
-    def __init__(self, broker: Broker, directory: Directory, log: Log, state_dir: Path | None) -> None:
+    def __init__(
+        self, broker: Broker, directory: Directory, log: Log, state_dir: Path | None, api: Dispatcher | None = None
+    ) -> None:
         self.node = broker.node
+        # The node's own API, to which a primitive may add what only processes of this machine ask for.
+        self.api = api if api is not None else Dispatcher(status_of=status_of)
         self.directory = directory
         self.log = log
         self.state_dir = state_dir
@@ -66,14 +73,34 @@ class Keeper:
         Raises:
             NotAllowed: it may not.
         """
-        what = f"{kind}:{name.partition('@')[0]}"
         identities = {context.peer_identity.grant.identity}
         # Whoever says for whom it calls may do no more by that: both have to be allowed.
         identities.update(str(value) for key, value in context.invocation_metadata() if key == FOR)
         for identity in identities:
-            decision = self._broker.access.rules.decide(identity, verb, what)
-            if not decision.allowed:
-                raise self._broker.access.refusal(decision)
+            self.check_identity(identity, verb, kind, name)
+
+    def check_identity(self, identity: str, verb: str, kind: str, name: str) -> None:
+        """The same for somebody who has called otherwise.
+
+        Raises:
+            NotAllowed: it may not.
+        """
+        decision = self._broker.access.rules.decide(identity, verb, f"{kind}:{name.partition('@')[0]}")
+        if not decision.allowed:
+            raise self._broker.access.refusal(decision)
+
+    def identity(self, process: node_pb2.Process) -> str:
+        """Whom the rules know a process as."""
+        return self._broker.access.of(process)
+
+    @property
+    def changed(self) -> Waiters:
+        """There is news of the nodes, or of what they keep."""
+        return self._broker.changed
+
+    def nodes(self) -> Nodes:
+        """For calls of other nodes' daemons; the caller of this closes it."""
+        return Nodes(self._broker, self.log)
 
     def may(self, context: CalledContext, verb: str, kind: str, name: str) -> bool:
         """The same as an answer, for lists: nothing is logged."""
