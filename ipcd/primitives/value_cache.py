@@ -91,7 +91,7 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
         home = self._keeper.directory.find(_KIND, request.name) or self._keeper.node
         name, _ = naming.parse(_KIND, request.name)
         if home == self._keeper.node:
-            self._keeper.check_identity(identity, READ, _KIND, name)
+            self._keeper.check_process(attached.process, READ, _KIND, name)
             reply, content = self._here(name, request)
         else:
             key = (home, name)
