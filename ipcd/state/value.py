@@ -173,11 +173,11 @@ class Values(Generic[C]):
         return number, Changed(kept.version, old=old)
 
     def delete(self, name: str, expected: int | None = None) -> Changed[C]:
-        """Ends a value; nothing happens where there is none. `expected`: only if it has this version."""
+        """Ends a value; refused where there is none. `expected`: only if it has this version."""
         version = self.version(name)
-        if expected is not None and version != expected:
+        if not version or (expected is not None and version != expected):
             return Changed(version, refused=True)
-        return Changed(0, old=self._end(name) if version else None)
+        return Changed(0, old=self._end(name))
 
     def _made(self, name: str, content: C) -> Kept[C]:
         limits.check("values on one node", len(self._kept) + 1, self._names)

@@ -75,12 +75,16 @@ class Value:
             self._place.run(value_pb2_grpc.ValueStub, lambda stub: stub.Get(self._asking.get(), timeout=ANSWER))
         )
 
+    def info(self) -> value_pb2.ValueInfo:
+        """What it is now, without its bytes."""
+        request = self._asking.get(head=True)
+        reply: value_pb2.ValueReply = self._place.run(value_pb2_grpc.ValueStub, lambda stub: stub.Get(request, timeout=ANSWER))
+        self._asking.seen(reply.info)
+        return reply.info
+
     def version(self) -> int:
         """Of what it is now; 0 if there is none."""
-        request = self._asking.get(head=True)
-        reply = self._place.run(value_pb2_grpc.ValueStub, lambda stub: stub.Get(request, timeout=ANSWER))
-        self._asking.seen(reply.info)
-        return int(reply.info.version)
+        return int((self.info()).version)
 
     def wait(self, known: Snapshot | None = None, timeout: float | None = None) -> Snapshot:
         """What it is, once that is something else than `known`; None stands for that there is none. While its home
@@ -204,7 +208,7 @@ class Value:
         return int(reply.number)
 
     def delete(self, version: int | Snapshot | None = None) -> bool:
-        """Ends it; with a version, only if it has that one. Whether there is none now."""
+        """Ends it; with a version, only if it has that one. Whether it has: false where there was none, too."""
         request = self._asking.delete(version)
         reply = self._place.run(value_pb2_grpc.ValueStub, lambda stub: stub.Delete(request, timeout=ANSWER))
         return not reply.refused
@@ -220,6 +224,21 @@ class Value:
     def _held(self, stub: value_pb2_grpc.ValueStub) -> values.Holding:
         call = stub.Hold(value_pb2.ValueHoldRequest(name=self._asking.text))
         return values.Holding(call, next(call))
+
+    def keep(self) -> None:
+        """As long as what `ephemeral` has tied to this handle can last: for ever, if nothing happens to its home.
+
+        Raises:
+            Lost: it has ended.
+        """
+        holding = self._holding
+        if holding is not None:
+            try:
+                for _ in holding.call:
+                    pass
+            except grpc.RpcError as error:
+                raise Lost(f"what the value {self.name} was tied to is over") from error
+        raise Lost(f"the value {self.name} is tied to nothing here")
 
     def _forget(self, holder: int) -> None:
         with self._lock:
