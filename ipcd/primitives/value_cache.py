@@ -68,7 +68,6 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
         # The one asked for longest ago comes first.
         self._copies: OrderedDict[_Key, _Copy] = OrderedDict()
         self._bytes = 0  # of those, and of those on their way
-        self.fetched = 0
 
     def start(self) -> None:
         """On the loop that serves."""
@@ -154,7 +153,7 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                         writing.put((await anext(pieces)).data)
                 copy.content, size = writing.done(), 0
             copy.info.CopyFrom(first.info)
-            self.fetched += 1
+            self._keeper.log.debug("copied a value", name=ask.name, version=first.info.version, bytes=first.info.size)
         except (StopAsyncIteration, TimeoutError) as error:
             why = f"node {home} did not send all of the value {ask.name}"
             raise CallFailed(grpc.StatusCode.UNAVAILABLE, why) from error

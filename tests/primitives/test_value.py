@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
-import ipcd_client
 import pytest
-from integration.daemons import LONG, Daemon, Daemons, eventually
-from ipcd_client.primitives.errors import Ambiguous, BadRequest, Lost, TimedOut
+from integration.daemons import LONG
+from ipcd_client.primitives.errors import BadRequest, TimedOut
 from ipcd_client.primitives.values import INLINE
 from primitives.faces import FACES, handles
 from primitives.roads import Road
 
 LARGE = bytes(range(256)) * 4096 * 3
-PROGRAM = str(Path(__file__).with_name("value_program.py"))
 
 
 @pytest.fixture(scope="module", autouse=True)
