@@ -146,8 +146,9 @@ REGISTER: Final = 10.0
 TOKEN: Final = 10.0
 INTRODUCE: Final = 5.0
 CLAIM: Final = 1.0
-VALUE_PIECE: Final = 30.0  # from one piece of a value that is written, or copied from its home, to the next
-VALUE_ASK: Final = 10.0  # for the home of a value to say what it is now
+# From one piece of a value that is written, or copied from its home, to the next; and for its home to say what it is.
+VALUE_PIECE: Final = 30.0
+VALUE_ASK: Final = 10.0
 # A daemon that took the place of another waits for servers to register again, before it says that there are none.
 SETTLE: Final = 2.0
 

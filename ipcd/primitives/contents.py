@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 from ipcd_client.primitives import sealed
 from ipcd_client.primitives.errors import BadRequest
@@ -166,5 +166,3 @@ class Store:
             self.give(content.owner, content.size)
             if content.memory is not None:
                 content.memory.close()
-
-

@@ -48,7 +48,9 @@ class Nodes:
         except DecodeError as error:
             raise CallFailed(grpc.StatusCode.INTERNAL, f"node {node}: the reply does not parse: {error}") from error
 
-    async def stream(self, node: str, method: str, request: Message, reply: type[R], identity: str) -> AsyncGenerator[R, None]:
+    async def stream(
+        self, node: str, method: str, request: Message, reply: type[R], identity: str
+    ) -> AsyncGenerator[R, None]:
         """Calls a method that streams replies.
 
         Raises:

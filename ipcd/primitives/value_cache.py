@@ -112,7 +112,9 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
     ) -> tuple[value_pb2.ValueReply, Content | None]:
         home, name = key
         assert self._nodes is not None
-        ask = value_pb2.ValueGetRequest(name=f"{name}@{home}", version=known.version, epoch=known.epoch, head=known.head)
+        ask = value_pb2.ValueGetRequest(
+            name=f"{name}@{home}", version=known.version, epoch=known.epoch, head=known.head
+        )
         for _ in range(_TRIES):
             reply = await self._nodes.call(
                 home, _SERVICE + "Get", ask, value_pb2.ValueReply, identity, limits.VALUE_ASK

@@ -70,7 +70,9 @@ class Gone(Generic[C]):
 class Values(Generic[C]):
     """Of one run of a daemon. `names` and `ended`: how many are kept, and of how many that ended the version."""
 
-    def __init__(self, names: int = limits.NAMES, ended: int = limits.VALUE_ENDED, holds: int = limits.VALUE_HOLDS) -> None:
+    def __init__(
+        self, names: int = limits.NAMES, ended: int = limits.VALUE_ENDED, holds: int = limits.VALUE_HOLDS
+    ) -> None:
         self._kept: dict[str, Kept[C]] = {}
         self._names = names
         # The last version of names that have no value now: one made again goes on from there, so that nobody takes it
@@ -163,6 +165,8 @@ class Values(Generic[C]):
         number = (0 if kept is None else number_of(name, kept.content.data)) + amount
         if not LEAST <= number <= MOST:
             raise BadRequest(f"the sum {number} has more than 64 bits: the value {name} stays as it is")
+        if kept is None:
+            self._check_room()
         content = make(b"%d" % number)
         if kept is None:
             return number, Changed(self._made(name, content).version)
@@ -179,8 +183,11 @@ class Values(Generic[C]):
             return Changed(version, refused=True)
         return Changed(0, old=self._end(name))
 
-    def _made(self, name: str, content: C) -> Kept[C]:
+    def _check_room(self) -> None:
         limits.check("values on one node", len(self._kept) + 1, self._names)
+
+    def _made(self, name: str, content: C) -> Kept[C]:
+        self._check_room()
         before = self._ended.pop(name, self._forgotten)
         kept = self._kept[name] = Kept(content, before + 1)
         return kept

@@ -27,7 +27,9 @@ PROGRAM = str(Path(__file__).with_name("value_program.py"))
 @contextlib.contextmanager
 def program(deed: str, node: Daemon, name: str) -> Iterator[subprocess.Popen[str]]:
     """value_program.py in the middle of it; killed at the end."""
-    with subprocess.Popen([sys.executable, PROGRAM, deed, node.socket, name], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, PROGRAM, deed, node.socket, name], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert line_of(process) == "ready"
             yield process
@@ -70,19 +72,20 @@ def test_others_who_wait_do_not_notice_that_one_is_killed(road: Road) -> None:
         assert line_of(other) == "news"
 
 
-def test_a_writer_that_is_killed_has_changed_nothing(cluster: Cluster) -> None:
-    for home in cluster:
-        name = f"half@{home.node}"
-        with ipcd_client.value(name, node=cluster.front.socket) as value:
-            before = memories(home)
-            value.set(b"whole")
-            with program("half", cluster.front, name) as writer:
-                eventually(lambda: memories(home) == before + 1, "the value is being written")
-                assert bytes(value.get()) == b"whole"
-                writer.kill()
-            eventually(lambda: memories(home) == before, "its memory is given back")
-            assert value.version() == 1
-            value.delete()
+@pytest.mark.parametrize("where", ["front", "back"])
+def test_a_writer_that_is_killed_has_changed_nothing(cluster: Cluster, where: str) -> None:
+    home: Daemon = getattr(cluster, where)
+    name = f"half@{home.node}"
+    with ipcd_client.value(name, node=cluster.front.socket) as value:
+        before = memories(home)
+        value.set(b"whole")
+        with program("half", cluster.front, name) as writer:
+            eventually(lambda: memories(home) == before + 1, "the value is being written")
+            assert bytes(value.get()) == b"whole"
+            writer.kill()
+        eventually(lambda: memories(home) == before, "its memory is given back")
+        assert value.version() == 1
+        value.delete()
 
 
 def test_what_was_read_outlives_the_daemons(nodes: Daemons) -> None:
@@ -216,5 +219,3 @@ def test_a_node_copies_a_value_once_for_all_its_readers(cluster: Cluster) -> Non
             assert one.data == other.data == LARGE[::-1]
         assert [line["version"] for line in copies()] == [1, 2]
         value.delete()
-
-

@@ -120,9 +120,7 @@ def get(session: Session, name: str, info: bool, wait: float | None) -> int:
 @_hold
 @common
 @pass_session
-def set_(
-    session: Session, name: str, data: str | None, file: BinaryIO | None, ttl: float | None, hold: bool
-) -> int:
+def set_(session: Session, name: str, data: str | None, file: BinaryIO | None, ttl: float | None, hold: bool) -> int:
     """Make a value DATA, or the bytes of a file; print its new version.
 
     \b

@@ -19,6 +19,7 @@ from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.place import deadline_of
 from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Buffer, Snapshot
 from ipcd_client.rpc.failure import CallFailed
+from ipcd_client.wire.fds import close_all
 
 
 def value(name: str, *, node: str | None = None, channel: grpc.aio.Channel | None = None) -> Value:
@@ -107,7 +108,8 @@ class Value:
 
     async def _next(self, known: Snapshot | None, left: float | None) -> value_pb2.ValueReply:
         request = self._asking.next(known, left)
-        return await self._run(lambda stub: stub.Next(request, timeout=deadline_of(left)))
+        reply: value_pb2.ValueReply = await self._run(lambda stub: stub.Next(request, timeout=deadline_of(left)))
+        return reply
 
     async def watch(self, known: Snapshot | None = None, timeout: float | None = None) -> AsyncIterator[Snapshot]:
         """What it is whenever that is something else: at first whatever is not `known`. Of changes that follow one
@@ -143,7 +145,7 @@ class Value:
         try:
             answer = value_pb2.ValueReply.FromString(message)
         except DecodeError as error:
-            values.close_all(fds)
+            close_all(fds)
             raise ProtocolError("bad-memory", f"the daemon's answer does not parse: {error}") from error
         return values.mapped(answer, fds)
 
@@ -154,7 +156,8 @@ class Value:
                 gathered.take(reply)
             return gathered.done()
 
-        return await self._run(read)
+        snapshot: Snapshot = await self._run(read)
+        return snapshot
 
     # -- changing ---------------------------------------------------------------------------------
 

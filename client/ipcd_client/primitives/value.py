@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
@@ -78,7 +78,9 @@ class Value:
     def info(self) -> value_pb2.ValueInfo:
         """What it is now, without its bytes."""
         request = self._asking.get(head=True)
-        reply: value_pb2.ValueReply = self._place.run(value_pb2_grpc.ValueStub, lambda stub: stub.Get(request, timeout=ANSWER))
+        reply: value_pb2.ValueReply = self._place.run(
+            value_pb2_grpc.ValueStub, lambda stub: stub.Get(request, timeout=ANSWER)
+        )
         self._asking.seen(reply.info)
         return reply.info
 
@@ -97,13 +99,8 @@ class Value:
         pause = values.RETRY_FIRST
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
-            request = self._asking.next(known, left)
             try:
-                return self._whole(
-                    self._place.run(
-                        value_pb2_grpc.ValueStub, lambda stub: stub.Next(request, timeout=deadline_of(left))
-                    )
-                )
+                return self._whole(self._next(known, left))
             except CallFailed as error:
                 if error.code is not grpc.StatusCode.UNAVAILABLE:
                     raise
@@ -111,6 +108,10 @@ class Value:
                     raise
             time.sleep(pause)
             pause = min(2 * pause, values.RETRY_MOST)
+
+    def _next(self, known: Snapshot | None, left: float | None) -> value_pb2.ValueReply:
+        request = self._asking.next(known, left)
+        return self._place.run(value_pb2_grpc.ValueStub, lambda stub: stub.Next(request, timeout=deadline_of(left)))
 
     def watch(self, known: Snapshot | None = None, timeout: float | None = None) -> Iterator[Snapshot]:
         """What it is whenever that is something else: at first whatever is not `known`. Of changes that follow one
@@ -134,7 +135,11 @@ class Value:
         request = self._asking.get(at=reply.info.node)
         try:
             answer, fds = attach.call(
-                connection, values.MAP, request, value_pb2.ValueReply, time.monotonic() + values.time_for(reply.info.size)
+                connection,
+                values.MAP,
+                request,
+                value_pb2.ValueReply,
+                time.monotonic() + values.time_for(reply.info.size),
             )
         except CallFailed as error:
             raise from_status(error.code, str(error)) from error
@@ -153,9 +158,7 @@ class Value:
 
     # -- changing ---------------------------------------------------------------------------------
 
-    def set(
-        self, data: Buffer | str, *, ttl: float | None = None, ephemeral: bool = False
-    ) -> int:
+    def set(self, data: Buffer | str, *, ttl: float | None = None, ephemeral: bool = False) -> int:
         """Makes it this, bytes or a text; its new version. `ttl`: seconds until it ends by itself; None: it does not.
         `ephemeral`: it ends with this handle, and so with this process, however that ends. Either is said anew with
         each change.
@@ -181,7 +184,7 @@ class Value:
         holder = self._hold() if ephemeral else 0
         request = self._asking.set(len(view), version, ttl, holder)
 
-        def act(stub: value_pb2_grpc.ValueStub) -> value_pb2.ValueSetReply:
+        def act(stub: value_pb2_grpc.ValueStub) -> Any:
             if len(view) > INLINE:
                 return stub.Write(values.pieces(request, view), timeout=values.time_for(len(view)))
             return stub.Set(request, timeout=ANSWER)
