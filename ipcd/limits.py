@@ -122,9 +122,9 @@ GATEWAY_MESSAGE: Final = 4 << 20
 GATEWAY_BYTES: Final = 256 << 20
 GATEWAY_BYTES_EACH: Final[Each] = {"host": 192 << 20}
 
-# Values: bytes of one, and of all that this node keeps, of those being written too; those that have memory of their own,
-# each of which is a descriptor; calls that wait for a change; holds that values are tied to; and names of which it is
-# remembered which version they had when they ended. Whoever wrote a value last is its owner.
+# Values: bytes of one, and of all that this node keeps, also of those being written; those that have memory of their
+# own, each of which is a descriptor; calls that wait for a change; holds that values are tied to; and names of which it
+# is remembered which version they had when they ended. Whoever wrote a value last is its owner.
 VALUE: Final = 512 << 20
 VALUE_BYTES: Final = 1 << 30
 VALUE_BYTES_EACH: Final[Each] = {"process": 512 << 20, "uid": 768 << 20, "node": 512 << 20}

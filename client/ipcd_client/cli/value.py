@@ -60,6 +60,7 @@ _hold = click.option(
 
 
 @click.group("value", cls=Group)
+@common
 def value() -> None:
     """Shared data: bytes by name, with versions, that others see at once.
 
@@ -68,7 +69,7 @@ def value() -> None:
     \b
     Examples:
       ipcctl value set limits '{"most": 10}'
-      ipcctl value get limits > limits.json
+      ipcctl value get limits
       ipcctl value watch limits
     """
 
