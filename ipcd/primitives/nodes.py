@@ -13,8 +13,8 @@ from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.primitives.errors import from_status
 from ipcd_client.rpc.failure import CallFailed
 
+from ipcd.backends import Backends
 from ipcd.broker import Broker
-from ipcd.gateway.backends import Backends
 from ipcd.log import Log
 from ipcd.state.primitives import FOR
 

@@ -1,4 +1,4 @@
-"""The gateway's connections with servers: one for each server, shared by all calls to it."""
+"""The daemon's own connections with servers, as those of its gateway: one for each server, shared by all calls to it."""
 
 from __future__ import annotations
 
