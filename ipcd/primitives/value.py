@@ -23,6 +23,7 @@ from ipcd_client.primitives.errors import BadRequest, Elsewhere, TimedOut
 from ipcd import limits
 from ipcd.primitives.contents import Content, Store, Writing
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper
+from ipcd.primitives.tickets import Tickets
 from ipcd.primitives.value_cache import CacheServicer
 from ipcd.state.quota import Shares
 from ipcd.state.value import Changed, Gone, Values
@@ -61,7 +62,8 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._following: asyncio.Task[None] | None = None
-        self.cache = CacheServicer(keeper, self._here)
+        self._tickets = Tickets(self._store)
+        self.cache = CacheServicer(keeper, self._here, self._tickets)
 
     async def start(self) -> None:
         """Serves."""
@@ -77,6 +79,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
             await asyncio.wait({self._following})
         for name in list(self._values):
             self._store.drop(self._values.delete(name).old)
+        self._tickets.close()
         await self.cache.close()
 
     # -- reading ----------------------------------------------------------------------------------
@@ -138,8 +141,13 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
 
     async def Set(self, request: value_pb2.ValueSetRequest, context: CalledContext) -> value_pb2.ValueSetReply:
         """Changes it to what the message holds."""
-        self._may_set(context, request, len(request.data))
-        content = self._store.content(request.data, self._keeper.owner(context))
+        owner = self._keeper.owner(context)
+        if request.ticket:
+            self._may_set(context, request, request.size)
+            content = self._tickets.redeem(request.ticket, owner, request.size)
+        else:
+            self._may_set(context, request, len(request.data))
+            content = self._store.content(request.data, owner)
         return await self._set(context, request, content)
 
     async def Write(self, _requests: Any, context: CalledContext) -> value_pb2.ValueSetReply:

@@ -23,8 +23,9 @@ from ipcd_client.rpc.failure import CallFailed
 from ipcd import limits
 from ipcd.parties import Attached
 from ipcd.primitives.contents import Content, Writing
-from ipcd.primitives.host import READ, Keeper
+from ipcd.primitives.host import PUBLISH, READ, Keeper
 from ipcd.primitives.nodes import Nodes
+from ipcd.primitives.tickets import Tickets
 from ipcd.servicer import NoDescriptors
 
 _KIND: Final = "value"
@@ -61,9 +62,10 @@ class _Copy:
 class CacheServicer(value_pb2_grpc.ValueCacheServicer):
     """Answers processes of this machine."""
 
-    def __init__(self, keeper: Keeper, here: Here) -> None:
+    def __init__(self, keeper: Keeper, here: Here, tickets: Tickets) -> None:
         self._keeper = keeper
         self._here = here
+        self._tickets = tickets
         self._nodes: Nodes | None = None
         # The one asked for longest ago comes first.
         self._copies: OrderedDict[_Key, _Copy] = OrderedDict()
@@ -83,9 +85,7 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
 
     async def Map(self, request: value_pb2.ValueGetRequest, context: ServicerContext) -> value_pb2.ValueReply:
         """What it is now, and memory with it."""
-        attached = context.peer_identity
-        if not isinstance(attached, Attached) or not context.carries_fds:
-            raise NoDescriptors("Map hands over a descriptor, which this connection cannot carry")
+        attached = _attached(context)
         identity = self._keeper.identity(attached.process)
         home = self._keeper.directory.find(_KIND, request.name) or self._keeper.node
         name, _ = naming.parse(_KIND, request.name)
@@ -106,6 +106,17 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
             attached.check_unread()
             context.attach_fds([content.descriptor()])
         return reply
+
+    async def Allot(self, request: value_pb2.ValueAllotRequest, context: ServicerContext) -> value_pb2.ValueAllotReply:
+        """Memory to be written."""
+        attached = _attached(context)
+        if self._keeper.directory.find(_KIND, request.name) not in {"", self._keeper.node}:
+            return value_pb2.ValueAllotReply()
+        self._keeper.check_process(attached.process, PUBLISH, _KIND, request.name)
+        attached.check_unread()
+        ticket, memory = self._tickets.issue(attached.owner, request.size)
+        context.attach_fds([memory])
+        return value_pb2.ValueAllotReply(ticket=ticket)
 
     async def _there(
         self, key: _Key, copy: _Copy, known: value_pb2.ValueGetRequest, identity: str
@@ -179,3 +190,10 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                 del self._copies[key]
         if size:
             limits.check("bytes of copies of values", self._bytes + size, limits.VALUE_COPIES_BYTES)
+
+
+def _attached(context: ServicerContext) -> Attached:
+    attached = context.peer_identity
+    if not isinstance(attached, Attached) or not context.carries_fds:
+        raise NoDescriptors("a value's memory is a descriptor, which this connection cannot carry")
+    return attached

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from ipcd_client.errors import ProtocolError
 from ipcd_client.node import loop_attach
@@ -19,7 +19,9 @@ from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.place import deadline_of
 from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Buffer, Snapshot
 from ipcd_client.rpc.failure import CallFailed
-from ipcd_client.wire.fds import close_all
+from ipcd_client.wire.fds import Fd, close_all
+
+R = TypeVar("R", bound=Message)
 
 
 def value(name: str, *, node: str | None = None, channel: grpc.aio.Channel | None = None) -> Value:
@@ -132,22 +134,23 @@ class Value:
         return snapshot
 
     async def _map(self, info: value_pb2.ValueInfo) -> Snapshot:
+        request = self._asking.get(at=info.node)
+        return values.mapped(*await self._asked(values.MAP, request, value_pb2.ValueReply, values.time_for(info.size)))
+
+    async def _asked(self, method: str, request: Message, reply: type[R], timeout: float) -> tuple[R, list[Fd]]:
+        """The daemon of this machine: its reply, and the descriptors that came with it."""
         if self._attachment is None:
             self._attachment = loop_attach.hold(self._place.path)
         connection = await self._attachment.connection()
-        request = self._asking.get(at=info.node)
         try:
-            message, fds = await connection.call(
-                values.MAP, request.SerializeToString(), timeout=values.time_for(info.size)
-            )
+            message, fds = await connection.call(method, request.SerializeToString(), timeout=timeout)
         except CallFailed as error:
             raise from_status(error.code, str(error)) from error
         try:
-            answer = value_pb2.ValueReply.FromString(message)
+            return reply.FromString(message), fds
         except DecodeError as error:
             close_all(fds)
             raise ProtocolError("bad-memory", f"the daemon's answer does not parse: {error}") from error
-        return values.mapped(answer, fds)
 
     async def _read(self, info: value_pb2.ValueInfo) -> Snapshot:
         async def read(stub: Any) -> Snapshot:
@@ -188,10 +191,18 @@ class Value:
         request = self._asking.set(len(view), version, ttl, holder)
         if len(view) <= INLINE:
             request.data = bytes(view)
+        else:
+            request.ticket = await self._allotted(view)
 
         def act(stub: Any) -> Any:
             if len(view) <= INLINE:
                 return stub.Set(request, timeout=ANSWER)
+            if request.ticket:
+                by_ticket = value_pb2.ValueSetRequest()
+                by_ticket.CopyFrom(request)
+                # Of one node: another, if that turns out to be its home, gets the bytes.
+                request.ticket = b""
+                return stub.Set(by_ticket, timeout=ANSWER)
             return stub.Write(values.pieces(request, view), timeout=values.time_for(len(view)))
 
         try:
@@ -201,6 +212,17 @@ class Value:
             raise
         self._asking.seen(reply.info)
         return 0 if reply.refused else int(reply.info.version)
+
+    async def _allotted(self, data: memoryview) -> bytes:
+        """The ticket for memory that has these bytes; empty if its home is another node."""
+        if self._direct:
+            return b""
+        request = self._asking.allot(len(data), await self._place.home())
+        reply, fds = await self._asked(values.ALLOT, request, value_pb2.ValueAllotReply, ANSWER)
+        for memory in fds:
+            for _ in values.written(memory, data):
+                await asyncio.sleep(0)
+        return reply.ticket
 
     async def add(self, amount: int = 1) -> int:
         """Adds to a number, which is kept as a decimal in text: b"42"; the sum. Where there is none, adds to 0.

@@ -28,6 +28,8 @@ def make(size: int) -> Fd:
         memory = Fd(os.memfd_create("ipcd-value", flags))
     try:
         os.ftruncate(memory.fileno(), size)
+        # Whoever is to write it cannot make it more.
+        fcntl.fcntl(memory.fileno(), fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     except BaseException:
         memory.close()
         raise
@@ -48,7 +50,11 @@ def write(memory: Fd, data: bytes | memoryview, offset: int) -> int:
 
 
 def seal(memory: Fd) -> None:
-    """Nobody can write to it, or change its size, from now on."""
+    """Nobody can write to it from now on.
+
+    Raises:
+        OSError: somebody has it mapped to write to it.
+    """
     fcntl.fcntl(memory.fileno(), fcntl.F_ADD_SEALS, SEALS)
 
 

@@ -184,13 +184,22 @@ class Value:
         holder = self._hold() if ephemeral else 0
         request = self._asking.set(len(view), version, ttl, holder)
 
-        def act(stub: value_pb2_grpc.ValueStub) -> Any:
-            if len(view) > INLINE:
-                return stub.Write(values.pieces(request, view), timeout=values.time_for(len(view)))
-            return stub.Set(request, timeout=ANSWER)
-
         if len(view) <= INLINE:
             request.data = bytes(view)
+        else:
+            request.ticket = self._allotted(view)
+
+        def act(stub: value_pb2_grpc.ValueStub) -> Any:
+            if len(view) <= INLINE:
+                return stub.Set(request, timeout=ANSWER)
+            if request.ticket:
+                by_ticket = value_pb2.ValueSetRequest()
+                by_ticket.CopyFrom(request)
+                # Of one node: another, if that turns out to be its home, gets the bytes.
+                request.ticket = b""
+                return stub.Set(by_ticket, timeout=ANSWER)
+            return stub.Write(values.pieces(request, view), timeout=values.time_for(len(view)))
+
         try:
             reply = self._place.run(value_pb2_grpc.ValueStub, act)
         except Lost:
@@ -198,6 +207,23 @@ class Value:
             raise
         self._asking.seen(reply.info)
         return 0 if reply.refused else int(reply.info.version)
+
+    def _allotted(self, data: memoryview) -> bytes:
+        """The ticket for memory that has these bytes; empty if its home is another node."""
+        if self._attachment is None:
+            return b""
+        request = self._asking.allot(len(data), self._place.home())
+        connection = self._attachment.connection()
+        try:
+            reply, fds = attach.call(
+                connection, values.ALLOT, request, value_pb2.ValueAllotReply, time.monotonic() + ANSWER
+            )
+        except CallFailed as error:
+            raise from_status(error.code, str(error)) from error
+        for memory in fds:
+            for _ in values.written(memory, data):
+                pass
+        return reply.ticket
 
     def add(self, amount: int = 1) -> int:
         """Adds to a number, which is kept as a decimal in text: b"42"; the sum. Where there is none, adds to 0.

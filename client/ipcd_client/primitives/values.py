@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ipcd_client.errors import ProtocolError
+from ipcd_client.errors import ProtocolError, WireError
 from ipcd_client.pb.ipcd.v1 import value_pb2
 from ipcd_client.primitives import sealed
 from ipcd_client.primitives.errors import BadRequest
@@ -19,6 +19,9 @@ KIND: Final = "value"
 INLINE: Final = 64 << 10
 PIECE: Final = 1 << 20
 MAP: Final = "/ipcd.v1.ValueCache/Map"
+ALLOT: Final = "/ipcd.v1.ValueCache/Allot"
+# Bytes of memory that are written before an event loop does something else.
+_STEP: Final = 4 << 20
 # Seconds: for an answer that waits for nothing; for each MiB that is copied beyond; for the end of a hold; and between
 # tries of a call that waits for a node to come back.
 ANSWER: Final = 30.0
@@ -147,6 +150,10 @@ class Asking:
         """What is it? `at`: of this node."""
         return value_pb2.ValueGetRequest(name=f"{self.text.partition('@')[0]}@{at}" if at else self.text, head=head)
 
+    def allot(self, size: int, at: str) -> value_pb2.ValueAllotRequest:
+        """Where is memory for it? `at`: its home."""
+        return value_pb2.ValueAllotRequest(name=f"{self.text.partition('@')[0]}@{at}", size=size)
+
     def next(self, known: Snapshot | None, wait: float | None) -> value_pb2.ValueNextRequest:
         """What is it, once it is something else?"""
         request = value_pb2.ValueNextRequest(name=self.text, wait=wait)
@@ -195,6 +202,17 @@ class Asking:
         """An answer has said that it is so: a version up to that is one of that run."""
         if info.version:
             self._seen = (info.epoch, info.version)
+
+
+def written(memory: Fd, data: memoryview) -> Iterator[None]:
+    """Writes the bytes to memory that was allotted, step by step, and closes the descriptor."""
+    with memory:
+        for offset in range(0, len(data), _STEP):
+            try:
+                sealed.write(memory, data[offset : offset + _STEP], offset)
+            except OSError as error:
+                raise WireError(f"a value's memory cannot be written: {error.strerror}") from error
+            yield
 
 
 def viewed(data: Buffer | str) -> memoryview:

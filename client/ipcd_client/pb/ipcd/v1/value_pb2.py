@@ -24,37 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ipcd/v1/value.proto\x12\x07ipcd.v1\"b\n\tValueInfo\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0b\n\x03ttl\x18\x05 \x01(\x01\x12\x0c\n\x04held\x18\x06 \x01(\x08\"M\n\x0fValueGetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x0c\n\x04head\x18\x04 \x01(\x08\"J\n\nValueReply\x12 \n\x04info\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.ValueInfo\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04more\x18\x03 \x01(\x08\"\x89\x01\n\x0fValueSetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x14\n\x07version\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x05 \x01(\t\x12\x0b\n\x03ttl\x18\x06 \x01(\x01\x12\x0e\n\x06holder\x18\x07 \x01(\x04\x42\n\n\x08_version\"B\n\rValueSetReply\x12\x0f\n\x07refused\x18\x01 \x01(\x08\x12 \n\x04info\x18\x02 \x01(\x0b\x32\x12.ipcd.v1.ValueInfo\"/\n\x0fValueAddRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x12\"A\n\rValueAddReply\x12\x0e\n\x06number\x18\x01 \x01(\x12\x12 \n\x04info\x18\x02 \x01(\x0b\x32\x12.ipcd.v1.ValueInfo\"c\n\x12ValueDeleteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x0e\n\x06holder\x18\x04 \x01(\x04\x42\n\n\x08_version\"\\\n\x10ValueNextRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x11\n\x04wait\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_wait\" \n\x10ValueHoldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x0eValueHoldReply\x12\x0e\n\x06holder\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t2\x95\x04\n\x05Value\x12\x34\n\x03Get\x12\x18.ipcd.v1.ValueGetRequest\x1a\x13.ipcd.v1.ValueReply\x12\x37\n\x04Read\x12\x18.ipcd.v1.ValueGetRequest\x1a\x13.ipcd.v1.ValueReply0\x01\x12\x37\n\x03Set\x12\x18.ipcd.v1.ValueSetRequest\x1a\x16.ipcd.v1.ValueSetReply\x12;\n\x05Write\x12\x18.ipcd.v1.ValueSetRequest\x1a\x16.ipcd.v1.ValueSetReply(\x01\x12\x37\n\x03\x41\x64\x64\x12\x18.ipcd.v1.ValueAddRequest\x1a\x16.ipcd.v1.ValueAddReply\x12=\n\x06\x44\x65lete\x12\x1b.ipcd.v1.ValueDeleteRequest\x1a\x16.ipcd.v1.ValueSetReply\x12\x36\n\x04Next\x12\x19.ipcd.v1.ValueNextRequest\x1a\x13.ipcd.v1.ValueReply\x12\x39\n\x05Watch\x12\x19.ipcd.v1.ValueNextRequest\x1a\x13.ipcd.v1.ValueReply0\x01\x12<\n\x04Hold\x12\x19.ipcd.v1.ValueHoldRequest\x1a\x17.ipcd.v1.ValueHoldReply0\x01\x32\x42\n\nValueCache\x12\x34\n\x03Map\x12\x18.ipcd.v1.ValueGetRequest\x1a\x13.ipcd.v1.ValueReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ipcd/v1/value.proto\x12\x07ipcd.v1\"/\n\x11ValueAllotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"!\n\x0fValueAllotReply\x12\x0e\n\x06ticket\x18\x01 \x01(\x0c\"b\n\tValueInfo\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0b\n\x03ttl\x18\x05 \x01(\x01\x12\x0c\n\x04held\x18\x06 \x01(\x08\"M\n\x0fValueGetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x0c\n\x04head\x18\x04 \x01(\x08\"J\n\nValueReply\x12 \n\x04info\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.ValueInfo\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04more\x18\x03 \x01(\x08\"\x99\x01\n\x0fValueSetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x14\n\x07version\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x05 \x01(\t\x12\x0b\n\x03ttl\x18\x06 \x01(\x01\x12\x0e\n\x06holder\x18\x07 \x01(\x04\x12\x0e\n\x06ticket\x18\x08 \x01(\x0c\x42\n\n\x08_version\"B\n\rValueSetReply\x12\x0f\n\x07refused\x18\x01 \x01(\x08\x12 \n\x04info\x18\x02 \x01(\x0b\x32\x12.ipcd.v1.ValueInfo\"/\n\x0fValueAddRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x12\"A\n\rValueAddReply\x12\x0e\n\x06number\x18\x01 \x01(\x12\x12 \n\x04info\x18\x02 \x01(\x0b\x32\x12.ipcd.v1.ValueInfo\"c\n\x12ValueDeleteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x0e\n\x06holder\x18\x04 \x01(\x04\x42\n\n\x08_version\"\\\n\x10ValueNextRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x11\n\x04wait\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_wait\" \n\x10ValueHoldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x0eValueHoldReply\x12\x0e\n\x06holder\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t2\x95\x04\n\x05Value\x12\x34\n\x03Get\x12\x18.ipcd.v1.ValueGetRequest\x1a\x13.ipcd.v1.ValueReply\x12\x37\n\x04Read\x12\x18.ipcd.v1.ValueGetRequest\x1a\x13.ipcd.v1.ValueReply0\x01\x12\x37\n\x03Set\x12\x18.ipcd.v1.ValueSetRequest\x1a\x16.ipcd.v1.ValueSetReply\x12;\n\x05Write\x12\x18.ipcd.v1.ValueSetRequest\x1a\x16.ipcd.v1.ValueSetReply(\x01\x12\x37\n\x03\x41\x64\x64\x12\x18.ipcd.v1.ValueAddRequest\x1a\x16.ipcd.v1.ValueAddReply\x12=\n\x06\x44\x65lete\x12\x1b.ipcd.v1.ValueDeleteRequest\x1a\x16.ipcd.v1.ValueSetReply\x12\x36\n\x04Next\x12\x19.ipcd.v1.ValueNextRequest\x1a\x13.ipcd.v1.ValueReply\x12\x39\n\x05Watch\x12\x19.ipcd.v1.ValueNextRequest\x1a\x13.ipcd.v1.ValueReply0\x01\x12<\n\x04Hold\x12\x19.ipcd.v1.ValueHoldRequest\x1a\x17.ipcd.v1.ValueHoldReply0\x01\x32\x81\x01\n\nValueCache\x12\x34\n\x03Map\x12\x18.ipcd.v1.ValueGetRequest\x1a\x13.ipcd.v1.ValueReply\x12=\n\x05\x41llot\x12\x1a.ipcd.v1.ValueAllotRequest\x1a\x18.ipcd.v1.ValueAllotReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipcd.v1.value_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VALUEINFO']._serialized_start=32
-  _globals['_VALUEINFO']._serialized_end=130
-  _globals['_VALUEGETREQUEST']._serialized_start=132
-  _globals['_VALUEGETREQUEST']._serialized_end=209
-  _globals['_VALUEREPLY']._serialized_start=211
-  _globals['_VALUEREPLY']._serialized_end=285
-  _globals['_VALUESETREQUEST']._serialized_start=288
-  _globals['_VALUESETREQUEST']._serialized_end=425
-  _globals['_VALUESETREPLY']._serialized_start=427
-  _globals['_VALUESETREPLY']._serialized_end=493
-  _globals['_VALUEADDREQUEST']._serialized_start=495
-  _globals['_VALUEADDREQUEST']._serialized_end=542
-  _globals['_VALUEADDREPLY']._serialized_start=544
-  _globals['_VALUEADDREPLY']._serialized_end=609
-  _globals['_VALUEDELETEREQUEST']._serialized_start=611
-  _globals['_VALUEDELETEREQUEST']._serialized_end=710
-  _globals['_VALUENEXTREQUEST']._serialized_start=712
-  _globals['_VALUENEXTREQUEST']._serialized_end=804
-  _globals['_VALUEHOLDREQUEST']._serialized_start=806
-  _globals['_VALUEHOLDREQUEST']._serialized_end=838
-  _globals['_VALUEHOLDREPLY']._serialized_start=840
-  _globals['_VALUEHOLDREPLY']._serialized_end=901
-  _globals['_VALUE']._serialized_start=904
-  _globals['_VALUE']._serialized_end=1437
-  _globals['_VALUECACHE']._serialized_start=1439
-  _globals['_VALUECACHE']._serialized_end=1505
+  _globals['_VALUEALLOTREQUEST']._serialized_start=32
+  _globals['_VALUEALLOTREQUEST']._serialized_end=79
+  _globals['_VALUEALLOTREPLY']._serialized_start=81
+  _globals['_VALUEALLOTREPLY']._serialized_end=114
+  _globals['_VALUEINFO']._serialized_start=116
+  _globals['_VALUEINFO']._serialized_end=214
+  _globals['_VALUEGETREQUEST']._serialized_start=216
+  _globals['_VALUEGETREQUEST']._serialized_end=293
+  _globals['_VALUEREPLY']._serialized_start=295
+  _globals['_VALUEREPLY']._serialized_end=369
+  _globals['_VALUESETREQUEST']._serialized_start=372
+  _globals['_VALUESETREQUEST']._serialized_end=525
+  _globals['_VALUESETREPLY']._serialized_start=527
+  _globals['_VALUESETREPLY']._serialized_end=593
+  _globals['_VALUEADDREQUEST']._serialized_start=595
+  _globals['_VALUEADDREQUEST']._serialized_end=642
+  _globals['_VALUEADDREPLY']._serialized_start=644
+  _globals['_VALUEADDREPLY']._serialized_end=709
+  _globals['_VALUEDELETEREQUEST']._serialized_start=711
+  _globals['_VALUEDELETEREQUEST']._serialized_end=810
+  _globals['_VALUENEXTREQUEST']._serialized_start=812
+  _globals['_VALUENEXTREQUEST']._serialized_end=904
+  _globals['_VALUEHOLDREQUEST']._serialized_start=906
+  _globals['_VALUEHOLDREQUEST']._serialized_end=938
+  _globals['_VALUEHOLDREPLY']._serialized_start=940
+  _globals['_VALUEHOLDREPLY']._serialized_end=1001
+  _globals['_VALUE']._serialized_start=1004
+  _globals['_VALUE']._serialized_end=1537
+  _globals['_VALUECACHE']._serialized_start=1540
+  _globals['_VALUECACHE']._serialized_end=1669
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ValueAllotRequest(_message.Message):
+    __slots__ = ("name", "size")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size: int
+    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+
+class ValueAllotReply(_message.Message):
+    __slots__ = ("ticket",)
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    ticket: bytes
+    def __init__(self, ticket: _Optional[bytes] = ...) -> None: ...
+
 class ValueInfo(_message.Message):
     __slots__ = ("version", "epoch", "node", "size", "ttl", "held")
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -44,7 +58,7 @@ class ValueReply(_message.Message):
     def __init__(self, info: _Optional[_Union[ValueInfo, _Mapping]] = ..., data: _Optional[bytes] = ..., more: bool = ...) -> None: ...
 
 class ValueSetRequest(_message.Message):
-    __slots__ = ("name", "data", "size", "version", "epoch", "ttl", "holder")
+    __slots__ = ("name", "data", "size", "version", "epoch", "ttl", "holder", "ticket")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +66,7 @@ class ValueSetRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
     HOLDER_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
     name: str
     data: bytes
     size: int
@@ -59,7 +74,8 @@ class ValueSetRequest(_message.Message):
     epoch: str
     ttl: float
     holder: int
-    def __init__(self, name: _Optional[str] = ..., data: _Optional[bytes] = ..., size: _Optional[int] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., ttl: _Optional[float] = ..., holder: _Optional[int] = ...) -> None: ...
+    ticket: bytes
+    def __init__(self, name: _Optional[str] = ..., data: _Optional[bytes] = ..., size: _Optional[int] = ..., version: _Optional[int] = ..., epoch: _Optional[str] = ..., ttl: _Optional[float] = ..., holder: _Optional[int] = ..., ticket: _Optional[bytes] = ...) -> None: ...
 
 class ValueSetReply(_message.Message):
     __slots__ = ("refused", "info")

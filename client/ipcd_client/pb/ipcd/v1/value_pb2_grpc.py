@@ -470,6 +470,11 @@ class ValueCacheStub(object):
                 request_serializer=ipcd_dot_v1_dot_value__pb2.ValueGetRequest.SerializeToString,
                 response_deserializer=ipcd_dot_v1_dot_value__pb2.ValueReply.FromString,
                 _registered_method=True)
+        self.Allot = channel.unary_unary(
+                '/ipcd.v1.ValueCache/Allot',
+                request_serializer=ipcd_dot_v1_dot_value__pb2.ValueAllotRequest.SerializeToString,
+                response_deserializer=ipcd_dot_v1_dot_value__pb2.ValueAllotReply.FromString,
+                _registered_method=True)
 
 
 class ValueCacheServicer(object):
@@ -484,6 +489,14 @@ class ValueCacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Allot(self, request, context):
+        """Memory for a value of this node, for the caller to write and then to set (ValueSetRequest.ticket). Its descriptor
+        comes with the reply. What has not been set within 30 seconds is given back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ValueCacheServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -491,6 +504,11 @@ def add_ValueCacheServicer_to_server(servicer, server):
                     servicer.Map,
                     request_deserializer=ipcd_dot_v1_dot_value__pb2.ValueGetRequest.FromString,
                     response_serializer=ipcd_dot_v1_dot_value__pb2.ValueReply.SerializeToString,
+            ),
+            'Allot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Allot,
+                    request_deserializer=ipcd_dot_v1_dot_value__pb2.ValueAllotRequest.FromString,
+                    response_serializer=ipcd_dot_v1_dot_value__pb2.ValueAllotReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -521,6 +539,33 @@ class ValueCache(object):
             '/ipcd.v1.ValueCache/Map',
             ipcd_dot_v1_dot_value__pb2.ValueGetRequest.SerializeToString,
             ipcd_dot_v1_dot_value__pb2.ValueReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Allot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipcd.v1.ValueCache/Allot',
+            ipcd_dot_v1_dot_value__pb2.ValueAllotRequest.SerializeToString,
+            ipcd_dot_v1_dot_value__pb2.ValueAllotReply.FromString,
             options,
             channel_credentials,
             insecure,
