@@ -143,8 +143,11 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         """Changes it to what the message holds."""
         owner = self._keeper.owner(context)
         if request.ticket:
-            self._may_set(context, request, request.size)
-            content = self._tickets.redeem(request.ticket, owner, request.size)
+            try:
+                self._may_set(context, request, request.size)
+                content = self._tickets.redeem(request.ticket, owner, request.size)
+            finally:
+                self._tickets.forget(request.ticket)
         else:
             self._may_set(context, request, len(request.data))
             content = self._store.content(request.data, owner)

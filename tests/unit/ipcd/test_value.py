@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import mmap
 import os
 
 import pytest
 from ipcd_client.errors import ProtocolError
 from ipcd_client.pb.ipcd.v1 import value_pb2
 from ipcd_client.primitives import sealed, values
-from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.primitives.errors import BadRequest, Lost
 from ipcd_client.primitives.values import INLINE
 from ipcd_client.wire.fds import Fd
 
 from ipcd import limits
 from ipcd.primitives.contents import Content, Store, Writing
+from ipcd.primitives.tickets import Tickets
 from ipcd.state import quota
 from ipcd.state.value import LEAST, MOST, Values, number_of
 
@@ -123,6 +126,55 @@ def test_what_is_kept_is_counted_for_its_owner() -> None:
     with pytest.raises(limits.LimitReached, match="values with memory of their own"):
         store.take(one, INLINE + 1)
     assert store.used == before
+
+
+def test_memory_that_a_process_writes_becomes_a_content() -> None:
+    size = INLINE + 1
+    one, other = quota.local(1, 1), quota.local(1, 2)
+    store = Store()
+
+    async def main() -> None:
+        tickets = Tickets(store)
+        ticket, memory = tickets.issue(one, size)
+        for wrong in ((other, size), (one, size + 1)):
+            with pytest.raises(Lost):
+                tickets.redeem(ticket, *wrong)
+        with memory:
+            with pytest.raises(PermissionError):
+                os.ftruncate(memory.fileno(), size + 1)
+            list(values.written(memory, memoryview(b"x" * size)))
+        content = tickets.redeem(ticket, one, size)
+        assert b"".join(content.pieces()) == b"x" * size
+        with pytest.raises(Lost):
+            tickets.redeem(ticket, one, size)
+        store.drop(content)
+        assert store.used == 0
+        # Holes in it would be filled when somebody reads it, if there is memory then.
+        ticket, memory = tickets.issue(one, size)
+        memory.close()
+        with pytest.raises(BadRequest, match="not written whole"):
+            tickets.redeem(ticket, one, size)
+        assert store.used == 0
+        # Nobody can write to it afterwards.
+        ticket, memory = tickets.issue(one, size)
+        with memory, mmap.mmap(memory.fileno(), size) as mapping:
+            mapping[:] = bytes(size)
+            with pytest.raises(BadRequest, match="cannot be sealed"):
+                tickets.redeem(ticket, one, size)
+        assert store.used == 0
+        with pytest.raises(BadRequest, match="no memory of their own"):
+            tickets.issue(one, INLINE)
+        ticket, memory = tickets.issue(one, size)
+        memory.close()
+        tickets.forget(ticket)
+        tickets.forget(ticket)
+        assert store.used == 0
+        _, memory = tickets.issue(one, size)
+        memory.close()
+        tickets.close()
+        assert store.used == 0
+
+    asyncio.run(main())
 
 
 def test_numbers() -> None:
