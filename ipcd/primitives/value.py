@@ -9,7 +9,6 @@ import contextlib
 import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from grpc.aio import EOF
@@ -23,6 +22,7 @@ from ipcd_client.primitives.errors import BadRequest, Elsewhere, TimedOut
 from ipcd import limits
 from ipcd.primitives.contents import Content, Store, Writing
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper
+from ipcd.primitives.news import News
 from ipcd.primitives.tickets import Tickets
 from ipcd.primitives.value_cache import CacheServicer
 from ipcd.state.quota import Shares
@@ -39,14 +39,6 @@ def add(keeper: Keeper, server: Dispatcher) -> ValueServicer:
     return servicer
 
 
-@dataclass(slots=True)
-class _News:
-    """Of one name."""
-
-    waiters: Waiters = field(default_factory=Waiters)
-    users: int = 0
-
-
 class ValueServicer(value_pb2_grpc.ValueServicer):
     """Keeps them in memory: they end with the daemon."""
 
@@ -57,7 +49,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         self._store = Store()
         self._waits = Shares("calls that wait for values", limits.VALUE_WAITS, limits.VALUE_WAITS_EACH)
         self._holds = Shares("holds of values", limits.VALUE_HOLDS, limits.VALUE_HOLDS_EACH)
-        self._news: dict[str, _News] = {}  # of the names that somebody waits for
+        self._news = News()
         self._holding: dict[int, Waiters] = {}
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -268,7 +260,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
             if not self._values.version(name):
                 self._keeper.directory.drop(KIND, name)
         if not changed.refused:
-            self._tell(name)
+            self._news.tell(name)
             self._set_timer()
         return name, changed
 
@@ -297,15 +289,11 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
             raise BadRequest("the time to wait is no number of seconds")
         owner = self._keeper.owner(context)
         self._waits.take(owner)
-        news = self._news.setdefault(name, _News())
-        news.users += 1
         try:
-            yield news.waiters
+            with self._news.of(name) as waiters:
+                yield waiters
         finally:
             self._waits.give(owner)
-            news.users -= 1
-            if not news.users:
-                del self._news[name]
 
     async def _other(
         self, context: CalledContext, request: value_pb2.ValueNextRequest, changed: Waiters
@@ -330,9 +318,9 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         """What is not kept here may be elsewhere from now on: those who wait look again."""
         while True:
             await self._keeper.changed.wait()
-            for name, news in list(self._news.items()):
+            for name in self._news:
                 if not self._values.version(name):
-                    news.waiters.progressed()
+                    self._news.tell(name)
 
     # -- ends -------------------------------------------------------------------------------------
 
@@ -367,7 +355,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         for one in gone:
             self._store.drop(one.old)
             self._keeper.directory.drop(KIND, one.name)
-            self._tell(one.name)
+            self._news.tell(one.name)
         if gone:
             self._set_timer()
 
@@ -384,11 +372,6 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         self._timer = None
         self._expire()
         self._set_timer()
-
-    def _tell(self, name: str) -> None:
-        news = self._news.get(name)
-        if news is not None:
-            news.waiters.progressed()
 
     # -- names ------------------------------------------------------------------------------------
 

@@ -219,3 +219,26 @@ def test_a_node_copies_a_value_once_for_all_its_readers(cluster: Cluster) -> Non
             assert one.data == other.data == LARGE[::-1]
         assert [line["version"] for line in copies()] == [1, 2]
         value.delete()
+
+
+def test_a_handle_works_in_a_forked_child(cluster: Cluster) -> None:
+    script = """
+import os, sys
+import ipcd_client
+value = ipcd_client.value("forked", node=sys.argv[1])
+value.set(b"parent's", ephemeral=True)
+pid = os.fork()
+if not pid:
+    assert bytes(value.get()) == b"parent's"
+    with ipcd_client.value("child", node=sys.argv[1]) as other:
+        other.set(b"child's", ephemeral=True)
+    # What the parent holds is not the child's to end.
+    value.close()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert bytes(value.get()) == b"parent's"
+value.close()
+assert not ipcd_client.value("forked", node=sys.argv[1]).get()
+"""
+    done = subprocess.run([sys.executable, "-c", script, cluster.front.socket], capture_output=True, timeout=LONG)
+    assert done.returncode == 0, done.stderr.decode()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +178,18 @@ def test_who_may_not_may_not_on_any_node(nodes: Daemons) -> None:
             ipcd_client.value("secret@b", node=node.socket) as secret,
         ):
             assert not fixed.get()
-            for deed in (lambda: fixed.set(b"x"), fixed.add, fixed.delete, lambda: fixed.set(LARGE)):
+            changes: list[Callable[[], object]] = [
+                functools.partial(fixed.set, b"x"),
+                fixed.add,
+                fixed.delete,
+                functools.partial(fixed.set, LARGE),
+            ]
+            for deed in changes:
                 with pytest.raises(NotAllowed, match="value:fixed"):
                     deed()
             secret.set(LARGE)
-            for deed in (secret.get, secret.version, lambda: secret.wait(None, 0)):
+            looks: list[Callable[[], object]] = [secret.get, secret.version, secret.wait]
+            for deed in looks:
                 with pytest.raises(NotAllowed, match="value:secret"):
                     deed()
             # Nor by way of the node's own copies.

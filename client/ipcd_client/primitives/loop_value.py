@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -17,9 +17,12 @@ from ipcd_client.primitives import values
 from ipcd_client.primitives.errors import Lost, TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.place import deadline_of
-from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Buffer, Snapshot
+from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Snapshot
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire.fds import Fd, close_all
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 R = TypeVar("R", bound=Message)
 

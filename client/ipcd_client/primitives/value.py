@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
@@ -15,8 +15,11 @@ from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
 from ipcd_client.primitives import values
 from ipcd_client.primitives.errors import Lost, TimedOut, from_status
 from ipcd_client.primitives.place import Place, deadline_of
-from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Buffer, Snapshot
+from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Snapshot
 from ipcd_client.rpc.failure import CallFailed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def value(name: str, *, node: str | None = None, channel: grpc.Channel | None = None) -> Value:
@@ -111,7 +114,12 @@ class Value:
 
     def _next(self, known: Snapshot | None, left: float | None) -> value_pb2.ValueReply:
         request = self._asking.next(known, left)
-        return self._place.run(value_pb2_grpc.ValueStub, lambda stub: stub.Next(request, timeout=deadline_of(left)))
+
+        def act(stub: value_pb2_grpc.ValueStub) -> Any:
+            return stub.Next(request, timeout=deadline_of(left))
+
+        reply: value_pb2.ValueReply = self._place.run(value_pb2_grpc.ValueStub, act)
+        return reply
 
     def watch(self, known: Snapshot | None = None, timeout: float | None = None) -> Iterator[Snapshot]:
         """What it is whenever that is something else: at first whatever is not `known`. Of changes that follow one

@@ -6,7 +6,7 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ipcd_client.errors import ProtocolError, WireError
 from ipcd_client.pb.ipcd.v1 import value_pb2
@@ -32,7 +32,8 @@ RETRY_MOST: Final = 1.0
 # Of numbers to add: 64 bits with a sign.
 _MOST: Final = 1 << 63
 
-Buffer = bytes | bytearray | memoryview | mmap.mmap
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # which the type checker has; Python does from 3.12 on
 
 
 class Snapshot:

@@ -25,7 +25,7 @@ SIZE = 1 << 20
 
 
 def made(data: bytes, seals: int = sealed.SEALS) -> Fd:
-    memory = sealed.make(len(data))
+    memory = Fd(os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     sealed.write(memory, data, 0)
     fcntl.fcntl(memory.fileno(), fcntl.F_ADD_SEALS, seals)
     return memory
