@@ -48,6 +48,36 @@ NAME: Final = 255
 # names as long as they may be they have room beside CATALOG in the one message that tells of all.
 NAMES: Final = 4096
 NAMES_EACH: Final[Each] = {"process": 1024, "uid": 3072}
+# Of semaphores: calls of Hold, calls that wait, those that wait at one of them, steps of one operation, and bytes of
+# the words with which a caller says which of its threads it is.
+SEMAPHORE_HOLDS: Final = 16384
+SEMAPHORE_HOLDS_EACH: Final[Each] = {"process": 2048, "uid": 12288, "node": 4096}
+SEMAPHORE_WAITS: Final = 8192
+SEMAPHORE_WAITS_EACH: Final[Each] = {"process": 2048, "uid": 6144, "node": 4096}
+SEMAPHORE_WAITS_HERE: Final = 4096
+SEMAPHORE_STEPS: Final = 64
+SEMAPHORE_WORDS: Final = 64
+# Those who hold or wait at one that are shown, and the circles.
+SEMAPHORE_SHOWN: Final = 64
+# Sessions with locks, and ranges that they hold: in all, of one owner, of one lock and of one session. Two ranges that
+# touch and are held in the same way are one.
+LOCK_SESSIONS: Final = 8192
+LOCK_SESSIONS_EACH: Final[Each] = {"process": 2048, "uid": 6144, "node": 4096}
+LOCK_RANGES: Final = 65536
+LOCK_RANGES_EACH: Final[Each] = {"process": 8192, "uid": 49152, "node": 32768}
+LOCK_RANGES_PER_LOCK: Final = 2048
+LOCK_RANGES_PER_SESSION: Final = 1024
+# Acquisitions that wait, likewise.
+LOCK_WAITS: Final = 8192
+LOCK_WAITS_EACH: Final[Each] = {"process": 2048, "uid": 6144, "node": 4096}
+LOCK_WAITS_PER_LOCK: Final = 1024
+LOCK_WAITS_PER_SESSION: Final = 16
+# Answers that a session does not read, and then it is not read either; bytes of a party's name; and of what a look at
+# all locks shows at a time: locks, and those that hold or wait of each.
+LOCK_UNREAD: Final = 64
+LOCK_PARTY: Final = 64
+LOCK_SHOWN: Final = 128
+LOCK_SHOWN_EACH: Final = 64
 # Calls of Open that wait for a server: in all, of one owner, and of one connection.
 WAITING: Final = 4096
 WAITING_EACH: Final[Each] = {"process": 512, "uid": 3072}

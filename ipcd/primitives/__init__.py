@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ipcd.primitives import value
+from ipcd.primitives import lock, semaphore, value
 
 if TYPE_CHECKING:
     from ipcd.primitives.host import Adds
 
 # Each adds its servicer to the daemon's server.
-ALL: Final[tuple[Adds, ...]] = (value.add,)
+ALL: Final[tuple[Adds, ...]] = (
+    lock.add,
+    semaphore.add,
+    value.add,
+)

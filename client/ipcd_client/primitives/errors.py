@@ -5,6 +5,7 @@
     PrimitiveError (IpcdError)    reason: a word that stands at the beginning of the status's details
     ├── NoSuchName                NOT_FOUND no-such-name: there is no such thing, or it has been removed meanwhile
     ├── NameTaken                 ALREADY_EXISTS exists: there is one already, made otherwise
+    ├── InUse                     FAILED_PRECONDITION in-use: somebody uses it, which is in the way of that
     ├── Ambiguous                 FAILED_PRECONDITION ambiguous: several nodes have one: say which, as NAME@NODE
     ├── Elsewhere                 ABORTED elsewhere: another node keeps it; `node` is its name
     ├── Full                      RESOURCE_EXHAUSTED full: it takes no more, and the caller did not want to wait
@@ -49,6 +50,13 @@ class NameTaken(PrimitiveError):
 
     code = grpc.StatusCode.ALREADY_EXISTS
     reason = "exists"
+
+
+class InUse(PrimitiveError):
+    """Somebody uses it, and it was not to be taken away from them."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "in-use"
 
 
 class Ambiguous(PrimitiveError):
