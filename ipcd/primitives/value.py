@@ -321,6 +321,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
             for name in self._news:
                 if not self._values.version(name):
                     self._news.tell(name)
+            self.cache.look()
 
     # -- ends -------------------------------------------------------------------------------------
 

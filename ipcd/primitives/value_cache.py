@@ -83,6 +83,20 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
             copy.drop()
         self._copies.clear()
 
+    def look(self) -> None:
+        """There is news of what the nodes keep: what they keep no more is needed here no more."""
+        if not self._copies:
+            return
+        kept = {(name.node, name.name) for name in self._keeper.directory.all(_KIND)}
+        for key, copy in list(self._copies.items()):
+            if key not in kept and not copy.users:
+                self._forget(key, copy)
+
+    def _forget(self, key: _Key, copy: _Copy) -> None:
+        self._bytes -= copy.content.size if copy.content is not None else 0
+        copy.drop()
+        del self._copies[key]
+
     async def Map(self, request: value_pb2.ValueGetRequest, context: ServicerContext) -> value_pb2.ValueReply:
         """What it is now, and memory with it."""
         attached = _attached(context)
@@ -185,9 +199,7 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
             if enough and (copy.content is not None or copy.users):
                 continue
             if not copy.users:
-                self._bytes -= copy.content.size if copy.content is not None else 0
-                copy.drop()
-                del self._copies[key]
+                self._forget(key, copy)
         if size:
             limits.check("bytes of copies of values", self._bytes + size, limits.VALUE_COPIES_BYTES)
 

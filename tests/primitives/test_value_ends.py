@@ -204,6 +204,7 @@ def test_a_node_copies_a_value_once_for_all_its_readers(cluster: Cluster) -> Non
     def copies() -> list[Any]:
         return [line for line in front.events("copied a value") if line["name"] == "big@b"]
 
+    before = memories(front)
     with ipcd_client.value("big@b", node=back.socket) as value:
         value.set(LARGE)
         readers = [
@@ -218,7 +219,9 @@ def test_a_node_copies_a_value_once_for_all_its_readers(cluster: Cluster) -> Non
         with ipcd_client.value("big@b", node=front.socket) as there, there.get() as one, there.get() as other:
             assert one.data == other.data == LARGE[::-1]
         assert [line["version"] for line in copies()] == [1, 2]
+        assert memories(front) == before + 1
         value.delete()
+        eventually(lambda: memories(front) == before, "the copy of what has ended is given back")
 
 
 def test_a_handle_works_in_a_forked_child(cluster: Cluster) -> None:
