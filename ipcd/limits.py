@@ -152,6 +152,23 @@ GATEWAY_MESSAGE: Final = 4 << 20
 GATEWAY_BYTES: Final = 256 << 20
 GATEWAY_BYTES_EACH: Final[Each] = {"host": 192 << 20}
 
+# Values: bytes of one, and of all that this node keeps, also of those being written; those that have memory of their
+# own, each of which is a descriptor; calls that wait for a change; holds that values are tied to; and names of which it
+# is remembered which version they had when they ended. Whoever wrote a value last is its owner.
+VALUE: Final = 512 << 20
+VALUE_BYTES: Final = 1 << 30
+VALUE_BYTES_EACH: Final[Each] = {"process": 512 << 20, "uid": 768 << 20, "node": 512 << 20}
+VALUE_MEMORIES: Final = 256
+VALUE_MEMORIES_EACH: Final[Each] = {"process": 128, "uid": 192, "node": 128}
+VALUE_WAITS: Final = 8192
+VALUE_WAITS_EACH: Final[Each] = {"process": 2048, "uid": 6144, "node": 2048}
+VALUE_HOLDS: Final = 4096
+VALUE_HOLDS_EACH: Final[Each] = {"process": 1024, "uid": 3072, "node": 1024}
+VALUE_ENDED: Final = 4096
+# Copies of other nodes' values, and their bytes; what nobody has asked for longest makes room.
+VALUE_COPIES: Final = 64
+VALUE_COPIES_BYTES: Final = 1 << 30
+
 # Seconds.
 HELLO: Final = 5.0
 PREAMBLE: Final = 5.0
@@ -159,6 +176,9 @@ REGISTER: Final = 10.0
 TOKEN: Final = 10.0
 INTRODUCE: Final = 5.0
 CLAIM: Final = 1.0
+# From one piece of a value that is written, or copied from its home, to the next; and for its home to say what it is.
+VALUE_PIECE: Final = 30.0
+VALUE_ASK: Final = 10.0
 # A daemon that took the place of another waits for servers to register again, before it says that there are none.
 SETTLE: Final = 2.0
 

@@ -56,7 +56,7 @@ class Quotas:
     def guard(self, owner: Owner, unread: Callable[[], int] = int, pace: Rate | None = None) -> Guard:
         """Of a new connection, to be closed with it. `unread`: counts the descriptors that its peer has not read.
         `pace`: how fast it may go on; by default as at the daemon's own API."""
-        guard = Guard(self, owner, unread, pace or self.pace)
+        guard = Guard(self, owner, unread, self.pace if pace is None else pace)
         self._connections.take(owner)
         for key in owner[:1]:
             self._guards.setdefault(key, set()).add(guard)

@@ -16,7 +16,7 @@ from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.wire.unix import UnixWire
 
 from ipcd import limits
-from ipcd.gateway.backends import SETTINGS, Backend
+from ipcd.backends import SETTINGS, Backend
 
 _SERVING: Final = replace(SETTINGS, accept_calls=True, max_streams=limits.GATEWAY_CALLS)
 

@@ -19,7 +19,7 @@ from ipcd_client.rpc import status
 from ipcd_client.rpc.call import ClientCall
 
 from ipcd import limits
-from ipcd.gateway.backends import SETTINGS, Backend
+from ipcd.backends import SETTINGS, Backend
 from ipcd.gateway.budget import Budget
 from ipcd.gateway.home import Home
 from ipcd.gateway.metadata import inbound, outbound

@@ -25,10 +25,10 @@ from ipcd_client.pb.ipcd.v1 import names_pb2, names_pb2_grpc, node_pb2, node_pb2
 from ipcd_client.wire.tcp import join_address, split_address
 
 from ipcd import limits
+from ipcd.backends import SETTINGS, Backend, Backends
 from ipcd.broker import Broker
 from ipcd.config import Config
 from ipcd.gateway import health, reflection
-from ipcd.gateway.backends import SETTINGS, Backend, Backends
 from ipcd.gateway.budget import Budget, owner_of
 from ipcd.gateway.home import Home, named
 from ipcd.gateway.own import OwnServices

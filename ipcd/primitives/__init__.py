@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ipcd.primitives import lock, semaphore
+from ipcd.primitives import lock, semaphore, value
 
 if TYPE_CHECKING:
     from ipcd.primitives.host import Adds
@@ -13,4 +13,5 @@ if TYPE_CHECKING:
 ALL: Final[tuple[Adds, ...]] = (
     lock.add,
     semaphore.add,
+    value.add,
 )

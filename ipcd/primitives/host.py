@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ipcd_client.access import identity as ids
 from ipcd_client.access import rules
 from ipcd_client.access.rules import Decision
 from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext, Registered, Serving
 from ipcd_client.facade.peer import Peer
+from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node.registering import OnGrant, wire_to
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.options import Options
@@ -26,6 +28,7 @@ from ipcd import limits
 from ipcd.broker import Broker
 from ipcd.log import Log
 from ipcd.primitives.directory import Directory
+from ipcd.primitives.nodes import Nodes
 from ipcd.quota import Guard
 from ipcd.servicer import CallQuota, status_of
 from ipcd.state import quota
@@ -42,11 +45,16 @@ MESSAGE: Final = 4 << 20
 class Keeper:
     """What each servicer is made with.
 
-    `state_dir`: where what is durable is kept; None where the node keeps nothing on disk.
+    `state_dir`: where what is durable is kept; None where the node keeps nothing on disk. `api`: what serves the node's
+    own API, to processes of this machine.
     """
 
-    def __init__(self, broker: Broker, directory: Directory, log: Log, state_dir: Path | None) -> None:
+    def __init__(
+        self, broker: Broker, directory: Directory, log: Log, state_dir: Path | None, api: Dispatcher | None = None
+    ) -> None:
         self.node = broker.node
+        # The node's own API, to which a primitive may add what only processes of this machine ask for.
+        self.api = api if api is not None else Dispatcher(status_of=status_of)
         self.directory = directory
         self.log = log
         self.state_dir = state_dir
@@ -71,6 +79,29 @@ class Keeper:
         for decision in self._decisions(context, verb, kind, name.partition("@")[0]):
             raise self._broker.access.refusal(decision)
 
+    def check_process(self, process: node_pb2.Process, verb: str, kind: str, name: str) -> None:
+        """The same for a process of this machine that asks the node's own API.
+
+        Raises:
+            NotAllowed: it may not.
+        """
+        decision = self._broker.access.rules.decide(self.identity(process), verb, f"{kind}:{name.partition('@')[0]}")
+        if not decision.allowed:
+            raise self._broker.access.refusal(decision)
+
+    def identity(self, process: node_pb2.Process) -> str:
+        """Whom the rules know a process as."""
+        return self._broker.access.of(process)
+
+    @property
+    def changed(self) -> Waiters:
+        """There is news of the nodes, or of what they keep."""
+        return self._broker.changed
+
+    def nodes(self) -> Nodes:
+        """For calls of other nodes' daemons; the caller of this closes it."""
+        return Nodes(self._broker, self.log)
+
     def may(self, context: CalledContext, verb: str, kind: str, name: str) -> bool:
         """The same as an answer, for lists: nothing is logged."""
         return not any(True for _ in self._decisions(context, verb, kind, name))
@@ -83,10 +114,12 @@ class Keeper:
             yield caller
         # Whoever says for whom it calls may do no more by that: both have to be allowed. What another node's gateway
         # lets in is that node's to allow, and ours to deny.
+        node = self.caller(context).node
+        let_in = ids.of_grpc(rules_.cluster, node) if node != self.node else ""
         for key, value in context.invocation_metadata():
             if key == FOR:
                 decision = rules_.decide(str(value), verb, f"{kind}:{name}")
-                if not decision.allowed and (decision.rule is not None or self.caller(context).node == self.node):
+                if not decision.allowed and (decision.rule is not None or value != let_in):
                     yield decision
 
     async def take(self, context: CalledContext, kind: str, text: str) -> str:

@@ -14,8 +14,8 @@ from integration.gateway import serving_at
 from ipcd_client.pb.ipcd.v1 import node_pb2
 
 from ipcd import limits
+from ipcd.backends import Backend, Backends
 from ipcd.config import load
-from ipcd.gateway.backends import Backend, Backends
 from ipcd.log import Log
 from ipcd.node import Node
 

@@ -29,6 +29,7 @@ from ipcd_client.cli.ping import ping
 from ipcd_client.cli.rules import rules
 from ipcd_client.cli.semaphore import sem
 from ipcd_client.cli.session import common
+from ipcd_client.cli.value import value
 
 NAME = "ipcctl"
 
@@ -87,7 +88,7 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, sem, lock, cert, completion):
+for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, sem, lock, value, cert, completion):
     root.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""The gateway's connections with servers: one for each server, shared by all calls to it."""
+"""Connections of the daemon with servers, as its gateway needs them: one for each, shared by all calls to it."""
 
 from __future__ import annotations
 

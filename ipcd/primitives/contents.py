@@ -1,0 +1,168 @@
+"""What values' bytes are kept in: few in the daemon's own memory, many in sealed memory that readers map."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from ipcd_client.primitives import sealed
+from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.primitives.values import INLINE, PIECE
+from ipcd_client.wire.fds import Fd
+
+from ipcd import limits
+from ipcd.state.quota import Owner, Shares
+
+
+@dataclass(slots=True)
+class Content:
+    """The bytes of one version. (state.value.Content) `owner`: whose quota they count for."""
+
+    size: int
+    data: bytes | None
+    memory: Fd | None = None
+    owner: Owner = ()
+
+    def descriptor(self) -> Fd:
+        """Of the memory; a new one, for somebody else.
+
+        Raises:
+            LimitReached: there is none left.
+        """
+        assert self.memory is not None
+        try:
+            return Fd(os.dup(self.memory.fileno()))
+        except OSError as error:
+            raise limits.LimitReached(f"the value's memory cannot be handed over: {error.strerror}") from error
+
+    def pieces(self) -> Iterator[bytes]:
+        """All bytes. What others do to the value meanwhile makes no difference."""
+        if self.memory is None:
+            if self.data:
+                yield self.data
+            return
+        # A descriptor of its own: the value may end before this does.
+        with self.descriptor() as memory:
+            for offset in range(0, self.size, PIECE):
+                yield os.pread(memory.fileno(), PIECE, offset)
+
+
+class Writing:
+    """Bytes on their way into a content.
+
+    Raises:
+        LimitReached: there is no memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._came = 0
+        self._few = bytearray()
+        self._memory: Fd | None = None
+        if size > INLINE:
+            try:
+                self._memory = sealed.make(size)
+            except OSError as error:
+                raise limits.LimitReached(f"there is no memory for a value: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._memory is not None:
+            self._memory.close()
+
+    @property
+    def missing(self) -> int:
+        """Bytes."""
+        return self.size - self._came
+
+    def put(self, data: bytes) -> None:
+        """The next bytes.
+
+        Raises:
+            BadRequest: they are more than were said.
+            LimitReached: there is no memory.
+        """
+        if len(data) > self.missing:
+            raise BadRequest(f"the value has more than the {self.size} bytes that were said")
+        if self._memory is None:
+            self._few += data
+        else:
+            try:
+                sealed.write(self._memory, data, self._came)
+            except OSError as error:
+                raise limits.LimitReached(f"there is no memory for a value: {error.strerror}") from error
+        self._came += len(data)
+
+    def done(self, owner: Owner = ()) -> Content:
+        """The content.
+
+        Raises:
+            BadRequest: bytes are missing.
+        """
+        if self.missing:
+            raise BadRequest(f"the value ended after {self._came} of the {self.size} bytes that were said")
+        memory, self._memory = self._memory, None
+        if memory is None:
+            return Content(self.size, bytes(self._few), owner=owner)
+        sealed.seal(memory)
+        return Content(self.size, None, memory, owner)
+
+
+class Store:
+    """Counts what is kept, and for whom."""
+
+    def __init__(self) -> None:
+        self._bytes = Shares("bytes of values", limits.VALUE_BYTES, limits.VALUE_BYTES_EACH)
+        self._memories = Shares("values with memory of their own", limits.VALUE_MEMORIES, limits.VALUE_MEMORIES_EACH)
+
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        return self._bytes.used
+
+    def take(self, owner: Owner, size: int) -> None:
+        """So many bytes of one value more.
+
+        Raises:
+            LimitReached: there are too many.
+        """
+        limits.check("bytes of one value", size, limits.VALUE)
+        self._bytes.take(owner, size)
+        if size > INLINE:
+            try:
+                self._memories.take(owner)
+            except limits.LimitReached:
+                self._bytes.give(owner, size)
+                raise
+
+    def give(self, owner: Owner, size: int) -> None:
+        """They are not kept any more."""
+        self._bytes.give(owner, size)
+        if size > INLINE:
+            self._memories.give(owner)
+
+    def content(self, data: bytes, owner: Owner) -> Content:
+        """Of bytes that came in one message.
+
+        Raises:
+            LimitReached: it is too much.
+        """
+        self.take(owner, len(data))
+        try:
+            with Writing(len(data)) as writing:
+                writing.put(data)
+                return writing.done(owner)
+        except BaseException:
+            self.give(owner, len(data))
+            raise
+
+    def drop(self, content: Content | None) -> None:
+        """It is not kept any more."""
+        if content is not None:
+            self.give(content.owner, content.size)
+            if content.memory is not None:
+                content.memory.close()

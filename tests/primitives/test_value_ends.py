@@ -1,0 +1,247 @@
+"""Values while parties die, daemons restart and nodes do not see each other."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import ipcd_client
+import pytest
+from integration.daemons import LONG, Daemon, Daemons, eventually
+from integration.exposing import line_of
+from integration.ipcctl.runs import CTL, ctl
+from ipcd_client.primitives.errors import Ambiguous, Lost
+from ipcd_client.rpc.failure import CallFailed
+from primitives.roads import Cluster, Road
+
+LARGE = bytes(range(256)) * 4096 * 3
+PROGRAM = str(Path(__file__).with_name("value_program.py"))
+
+
+@contextlib.contextmanager
+def program(deed: str, node: Daemon, name: str) -> Iterator[subprocess.Popen[str]]:
+    """value_program.py in the middle of it; killed at the end."""
+    with subprocess.Popen(
+        [sys.executable, PROGRAM, deed, node.socket, name], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert line_of(process) == "ready"
+            yield process
+        finally:
+            process.kill()
+
+
+def memories(daemon: Daemon) -> int:
+    """Values with memory of their own that it has."""
+    folder = Path(f"/proc/{daemon.process.pid}/fd")
+    count = 0
+    for each in folder.iterdir():
+        with contextlib.suppress(OSError):
+            count += "memfd:ipcd-value" in str(each.readlink())
+    return count
+
+
+def test_what_a_process_holds_ends_when_it_is_killed(road: Road) -> None:
+    name = road.name("v")
+    with ipcd_client.value(name, **road.keywords) as value, program("hold", road.front, name) as holder:
+        known = value.get()
+        assert bytes(known) == b"mine"
+        assert value.compare_and_set(0, b"too") == 0
+        holder.kill()
+        gone = value.wait(known, LONG)
+        assert not gone
+        assert value.compare_and_set(0, b"now") == 2
+
+
+def test_others_who_wait_do_not_notice_that_one_is_killed(road: Road) -> None:
+    name = road.name("v")
+    with (
+        ipcd_client.value(name, **road.keywords) as value,
+        program("wait", road.front, name) as one,
+        program("wait", road.front, name) as other,
+    ):
+        one.kill()
+        one.wait(LONG)
+        value.set(b"news")
+        assert line_of(other) == "news"
+
+
+@pytest.mark.parametrize("where", ["front", "back"])
+def test_a_writer_that_is_killed_has_changed_nothing(cluster: Cluster, where: str) -> None:
+    home: Daemon = getattr(cluster, where)
+    name = f"half@{home.node}"
+    with ipcd_client.value(name, node=cluster.front.socket) as value:
+        before = memories(home)
+        value.set(b"whole")
+        with program("half", cluster.front, name) as writer:
+            eventually(lambda: memories(home) == before + 1, "the value is being written")
+            assert bytes(value.get()) == b"whole"
+            writer.kill()
+        eventually(lambda: memories(home) == before, "its memory is given back")
+        assert value.version() == 1
+        value.delete()
+
+
+def test_what_was_read_outlives_the_daemons(nodes: Daemons) -> None:
+    back = nodes.run("b")
+    front = nodes.run("a", "--peer", back.listen)
+    front.logged("node linked", "b")
+    with ipcd_client.value("v@b", node=front.socket) as value:
+        value.set(LARGE)
+        snapshot = value.get()
+        back.kill()
+        with pytest.raises(CallFailed) as caught:
+            value.get()
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(CallFailed):
+            value.set(b"x")
+        assert snapshot.data == LARGE
+        front.kill()
+        assert snapshot.data == LARGE
+        snapshot.close()
+
+
+def test_a_daemon_that_comes_back_has_none(nodes: Daemons) -> None:
+    first = nodes.run("a")
+    with (
+        ipcd_client.value("v", node=first.socket) as value,
+        ipcd_client.value("mine", node=first.socket) as mine,
+    ):
+        value.set(b"1")
+        known = value.get()
+        value.set(b"2")
+        mine.set(b"m", ephemeral=True)
+        first.kill()
+        again = nodes.run("a")
+        assert not value.get()
+        # What was read of the other run is no version of this one.
+        assert value.set(b"x") == 1
+        assert value.compare_and_set(known, b"y") == 0
+        assert value.compare_and_set(1, b"y") == 2
+        with pytest.raises(Lost):
+            mine.set(b"m", ephemeral=True)
+        assert mine.set(b"m", ephemeral=True) == 1
+        assert mine.get().held
+        again.stop()
+
+
+def test_who_waits_goes_on_waiting_at_the_daemon_that_comes_back(nodes: Daemons) -> None:
+    first = nodes.run("a")
+    with ipcd_client.value("v", node=first.socket) as value:
+        value.set(b"old")
+        with program("wait", first, "v") as waiter:
+            first.kill()
+            again = nodes.run("a")
+            value.set(b"new")
+            # It is told that there was none, or what there is: both are news.
+            assert line_of(waiter) in {"", "new"}
+        again.stop()
+
+
+def test_of_two_nodes_one_makes_it(cluster: Cluster) -> None:
+    with (
+        ipcd_client.value("shared", node=cluster.front.socket) as one,
+        ipcd_client.value("shared", node=cluster.back.socket) as other,
+    ):
+        # Neither is there yet: both would make it at home.
+        assert not one.get()
+        assert not other.get()
+        assert one.add() == 1
+        assert other.add() == 2
+        assert one.get().node == other.get().node
+        one.delete()
+
+
+def test_who_waits_for_what_is_not_there_sees_it_on_any_node(cluster: Cluster) -> None:
+    with (
+        program("wait", cluster.front, "late") as waiter,
+        ipcd_client.value("late@b", node=cluster.back.socket) as value,
+    ):
+        value.set(b"here")
+        assert line_of(waiter) == "here"
+        value.delete()
+
+
+def test_made_on_both_sides_of_a_partition_both_are_shown(nodes: Daemons) -> None:
+    file = nodes.folder / "a.toml"
+    file.write_text("")
+    a = nodes.run("a", "--config", str(file))
+    b = nodes.run("b")
+    with (
+        ipcd_client.value("v", node=a.socket) as of_a,
+        ipcd_client.value("v", node=b.socket) as of_b,
+    ):
+        assert of_a.set(b"a") == 1
+        assert of_b.set(LARGE) == 1
+        file.write_text(f'peers = ["{b.listen}"]\n')
+        a.process.send_signal(signal.SIGHUP)
+        a.logged("node linked", "b")
+
+        def shown() -> Any:
+            found = [(row["name"], row["node"]) for row in ctl("value", "ls", "-o", "json", node=a).json["values"]]
+            return found == [("v", "a"), ("v", "b")]
+
+        eventually(shown, "both are shown")
+        with ipcd_client.value("v", node=a.socket) as either, pytest.raises(Ambiguous, match="v@a and v@b"):
+            either.get()
+        # Who has found its own stays with it; and each can be named.
+        assert bytes(of_a.get()) == b"a"
+        with ipcd_client.value("v@b", node=a.socket) as named, named.get() as snapshot:
+            assert snapshot.data == LARGE
+        with of_b.get() as snapshot:
+            assert snapshot.data == LARGE
+
+
+def test_a_node_copies_a_value_once_for_all_its_readers(cluster: Cluster) -> None:
+    front, back = cluster
+
+    def copies() -> list[Any]:
+        return [line for line in front.events("copied a value") if line["name"] == "big@b"]
+
+    before = memories(front)
+    with ipcd_client.value("big@b", node=back.socket) as value:
+        value.set(LARGE)
+        readers = [
+            subprocess.Popen([*CTL, "-s", front.socket, "value", "get", "big"], stdout=subprocess.PIPE)
+            for _ in range(4)
+        ]
+        for reader in readers:
+            with reader:
+                assert reader.communicate(timeout=LONG)[0] == LARGE
+        assert [line["version"] for line in copies()] == [1]
+        value.set(LARGE[::-1])
+        with ipcd_client.value("big@b", node=front.socket) as there, there.get() as one, there.get() as other:
+            assert one.data == other.data == LARGE[::-1]
+        assert [line["version"] for line in copies()] == [1, 2]
+        assert memories(front) == before + 1
+        value.delete()
+        eventually(lambda: memories(front) == before, "the copy of what has ended is given back")
+
+
+def test_a_handle_works_in_a_forked_child(cluster: Cluster) -> None:
+    script = """
+import os, sys
+import ipcd_client
+value = ipcd_client.value("forked", node=sys.argv[1])
+value.set(b"parent's", ephemeral=True)
+pid = os.fork()
+if not pid:
+    assert bytes(value.get()) == b"parent's"
+    with ipcd_client.value("child", node=sys.argv[1]) as other:
+        other.set(b"child's", ephemeral=True)
+    # What the parent holds is not the child's to end.
+    value.close()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert bytes(value.get()) == b"parent's"
+value.close()
+assert not ipcd_client.value("forked", node=sys.argv[1]).get()
+"""
+    done = subprocess.run([sys.executable, "-c", script, cluster.front.socket], capture_output=True, timeout=LONG)
+    assert done.returncode == 0, done.stderr.decode()
