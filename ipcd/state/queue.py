@@ -173,7 +173,7 @@ def cost(message: Message) -> int:
 
 @dataclass(slots=True)
 class Numbers:
-    """Of all queues of a node. `tag` begins at random, so that one of an earlier daemon is not by chance one of ours."""
+    """Of all queues of a node. `tag` begins at random, so that no earlier daemon has given one of ours by chance."""
 
     id: int = 0
     tag: int = 0
@@ -279,7 +279,9 @@ class Queue:
         """
         for message in messages:
             if len(message.data) > self._most_bytes:
-                raise BadRequest(f"queue {self.name} has room for {self._most_bytes} bytes, not for {len(message.data)}")
+                raise BadRequest(
+                    f"queue {self.name} has room for {self._most_bytes} bytes, not for {len(message.data)}"
+                )
         owner = messages[0].owner
         total = sum(map(cost, messages))
         self.around.shares.take(owner, total)
@@ -375,6 +377,7 @@ class Queue:
         for message in messages:
             if self._holds(message.id, message.tag):
                 message.deliveries -= 1
+                message.tag = 0
                 self.counts.delivered -= 1
                 self._back(message, 0.0, now)
         self._pump(now)
@@ -439,7 +442,10 @@ class Queue:
             raise BadRequest(f"a delay is between 0 and {limits.QUEUE_DELAY:g} s, not {delay:g}")
         if not self._holds(number, tag):
             return False
-        self._return(self._messages[number], delay, now)
+        message = self._messages[number]
+        # It is not its holder's any more, also if nobody else gets it.
+        message.tag = 0
+        self._return(message, delay, now)
         self._pump(now)
         return True
 

@@ -145,7 +145,9 @@ class Ready:
         """Those that would be received one after the other."""
         if type_ >= 0:
             of_type = self._types.get(type_)
-            found: Collection[Message] = self._messages.values() if type_ == 0 else of_type.messages.values() if of_type else ()
+            found: Collection[Message] = (
+                self._messages.values() if type_ == 0 else of_type.messages.values() if of_type else ()
+            )
             return heapq.nsmallest(most, found, key=lambda message: message.rank)
         listed: list[Message] = []
         for each in sorted(number for number in self._types if number <= -type_):
