@@ -95,6 +95,9 @@ class Face:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+            # gRPC's channels end when nothing holds them any more.
+            self._keywords.clear()
+        self._opened.clear()
 
     def _on_loop(self, function: Callable[[], Any]) -> Any:
         async def main() -> Any:
