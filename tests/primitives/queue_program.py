@@ -5,11 +5,14 @@ It says on standard output what it has done, a line each.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import ipcd_client
 from ipcd_client.errors import IpcdError
+from ipcd_client.primitives.queue import Queue
 
 
 def main() -> None:
@@ -23,17 +26,23 @@ def main() -> None:
         elif what == "send":
             print("sent", queue.send(arguments[0].encode()), flush=True)
         elif what == "produce":
-            # Each number once: whether one that failed got there, nobody knows. After that they go on from the next.
-            for number in range(int(arguments[0]), 1 << 40):
-                while True:
-                    try:
-                        queue.send(b"%d" % number)
-                    except IpcdError:
-                        print("failed", number, flush=True)
-                        time.sleep(0.01)
-                    else:
-                        print("sent", number, flush=True)
-                    break
+            # Several at a time, so that there are groups of them.
+            with ThreadPoolExecutor(int(arguments[0])) as pool:
+                for producer in range(int(arguments[0])):
+                    pool.submit(produce, queue, producer)
+
+
+def produce(queue: Queue, producer: int) -> None:
+    """Sends each text once: whether one that failed got there, nobody knows."""
+    for number in itertools.count():
+        text = f"{producer}.{number}"
+        try:
+            queue.send(text.encode())
+        except IpcdError:
+            print(f"failed {text}\n", end="", flush=True)
+            time.sleep(0.05)
+        else:
+            print(f"sent {text}\n", end="", flush=True)
 
 
 if __name__ == "__main__":
