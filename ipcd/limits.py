@@ -78,6 +78,22 @@ LOCK_UNREAD: Final = 64
 LOCK_PARTY: Final = 64
 LOCK_SHOWN: Final = 128
 LOCK_SHOWN_EACH: Final = 64
+# Of queues: bytes of one message's data; messages of one request or reply, and bytes of a reply; messages of one queue.
+QUEUE_MESSAGE: Final = 3 << 20
+QUEUE_BATCH: Final = 1024
+QUEUE_REPLY: Final = 3 << 20
+QUEUE_MESSAGES: Final = 1_000_000
+# What all queues of a node hold, in bytes, with so many for each message beside its data; of that, what one owner has
+# sent. Senders that wait hold theirs, too.
+QUEUE_OVERHEAD: Final = 512
+QUEUE_BYTES: Final = 512 << 20
+QUEUE_BYTES_EACH: Final[Each] = {"uid": 384 << 20, "node": 384 << 20}
+# Calls that wait at queues, watches for arrivals included.
+QUEUE_WAITING: Final = 4096
+QUEUE_WAITING_EACH: Final[Each] = {"process": 512, "uid": 3072, "node": 3072}
+# Seconds: the longest lease, and the longest delay.
+QUEUE_LEASE: Final = 7 * 86400.0
+QUEUE_DELAY: Final = 366 * 86400.0
 # Calls of Open that wait for a server: in all, of one owner, and of one connection.
 WAITING: Final = 4096
 WAITING_EACH: Final[Each] = {"process": 512, "uid": 3072}

@@ -20,11 +20,12 @@ from ipcd_client.facade.server import Server
 
 if TYPE_CHECKING:
     from ipcd_client.primitives.lock import lock as lock
+    from ipcd_client.primitives.queue import queue as queue
     from ipcd_client.primitives.semaphore import semaphore as semaphore
     from ipcd_client.primitives.value import value as value
 
 # Each is loaded when it is first used: programs that only call services are spared it.
-_PRIMITIVES: Final[frozenset[str]] = frozenset({"lock", "semaphore", "value"})
+_PRIMITIVES: Final[frozenset[str]] = frozenset({"lock", "queue", "semaphore", "value"})
 
 __all__ = ["Channel", "Server", "__version__", "channel", "server"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ipcd.primitives import lock, semaphore, value
+from ipcd.primitives import lock, queue, semaphore, value
 
 if TYPE_CHECKING:
     from ipcd.primitives.host import Adds
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # Each adds its servicer to the daemon's server.
 ALL: Final[tuple[Adds, ...]] = (
     lock.add,
+    queue.add,
     semaphore.add,
     value.add,
 )

@@ -26,6 +26,7 @@ from ipcd_client.cli.group import Group
 from ipcd_client.cli.lock import lock
 from ipcd_client.cli.output import Format, Output
 from ipcd_client.cli.ping import ping
+from ipcd_client.cli.queue import queue
 from ipcd_client.cli.rules import rules
 from ipcd_client.cli.semaphore import sem
 from ipcd_client.cli.session import common
@@ -88,7 +89,7 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, sem, lock, value, cert, completion):
+for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, sem, lock, value, queue, cert, completion):
     root.add_command(_command)
 
 

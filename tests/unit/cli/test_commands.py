@@ -24,6 +24,7 @@ COMMANDS = [
     *("ls", "nodes", "explain", "call", "ping", "doctor", "rules", "expose", "sem", "lock", "value"),
     *("cert", "completion"),
 ]
+COMMANDS = ["ls", "nodes", "explain", "call", "ping", "queue", "doctor", "rules", "expose", "cert", "completion"]
 # Those that ask a daemon.
 ASKING = [command for command in COMMANDS if command not in {"rules", "cert", "completion"}]
 

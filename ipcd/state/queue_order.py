@@ -1,0 +1,163 @@
+"""Which message of a queue comes next. Pure.
+
+Heaps from which nothing is taken out but at the front: what has gone meanwhile is passed over when it gets there, and
+swept out once it is more than what is still there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ipcd.state.quota import Owner
+
+# Entries that have gone and may stay, whatever there is.
+_SLACK: Final = 64
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One. `owner`: whose quota it counts for."""
+
+    priority: int
+    type: int
+    data: bytes
+    owner: Owner
+    sent: float = 0.0
+    id: int = 0
+    # Of its last delivery; 0 before the first.
+    tag: int = 0
+    deliveries: int = 0
+    held: bool = False
+    # Of one that is held, the end of its lease; of a delayed one, when it is due; else 0.
+    until: float = 0.0
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The least is the next."""
+        return (-self.priority, self.id)
+
+
+class Heap:
+    """Of (rank, id), where `there(entry)` says which still count, and `entries()` all of them."""
+
+    def __init__(
+        self,
+        there: Callable[[tuple[float, int]], bool],
+        entries: Callable[[], Iterable[tuple[float, int]]],
+        size: Callable[[], int],
+    ) -> None:
+        self._heap: list[tuple[float, int]] = []
+        self._there = there
+        self._entries = entries
+        self._size = size
+
+    def push(self, entry: tuple[float, int]) -> None:
+        """One more; it may be there already."""
+        heapq.heappush(self._heap, entry)
+        if len(self._heap) > 2 * self._size() + _SLACK:
+            self._heap = list(self._entries())
+            heapq.heapify(self._heap)
+
+    def first(self) -> tuple[float, int] | None:
+        """The least."""
+        while self._heap:
+            if self._there(self._heap[0]):
+                return self._heap[0]
+            heapq.heappop(self._heap)
+        return None
+
+
+class _OfType:
+    """The messages of one type."""
+
+    def __init__(self) -> None:
+        self.messages: dict[int, Message] = {}
+        self.heap = Heap(
+            lambda entry: entry[1] in self.messages,
+            lambda: (message.rank for message in self.messages.values()),
+            lambda: len(self.messages),
+        )
+
+
+class Ready:
+    """The messages that can be received."""
+
+    def __init__(self) -> None:
+        self._messages: dict[int, Message] = {}
+        self._types: dict[int, _OfType] = {}
+        self._next = self._heap(lambda: (message.rank for message in self._messages.values()))
+        self._oldest = self._heap(lambda: ((number, number) for number in self._messages))
+        self._lowest = Heap(
+            lambda entry: entry[1] in self._types,
+            lambda: ((type_, type_) for type_ in self._types),
+            lambda: len(self._types),
+        )
+
+    def _heap(self, entries: Callable[[], Iterable[tuple[float, int]]]) -> Heap:
+        return Heap(lambda entry: entry[1] in self._messages, entries, lambda: len(self._messages))
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __iter__(self) -> Iterator[Message]:
+        """In no order."""
+        return iter(self._messages.values())
+
+    def add(self, message: Message) -> None:
+        """One more."""
+        self._messages[message.id] = message
+        self._next.push(message.rank)
+        self._oldest.push((message.id, message.id))
+        of_type = self._types.get(message.type)
+        if of_type is None:
+            of_type = self._types[message.type] = _OfType()
+            self._lowest.push((message.type, message.type))
+        of_type.messages[message.id] = message
+        of_type.heap.push(message.rank)
+
+    def remove(self, message: Message) -> None:
+        """One less."""
+        del self._messages[message.id]
+        of_type = self._types[message.type]
+        del of_type.messages[message.id]
+        if not of_type.messages:
+            del self._types[message.type]
+
+    def next(self, type_: int = 0) -> Message | None:
+        """For who receives this type: 0 any, n that one, -n the lowest that there is up to n."""
+        if type_ == 0:
+            first = self._next.first()
+            return None if first is None else self._messages[first[1]]
+        type_ = self._one(type_)
+        of_type = self._types.get(type_)
+        first = of_type.heap.first() if of_type is not None else None
+        return None if first is None else self._messages[first[1]]
+
+    def oldest(self) -> Message | None:
+        """Whatever its priority."""
+        first = self._oldest.first()
+        return None if first is None else self._messages[first[1]]
+
+    def list(self, type_: int, most: int) -> list[Message]:
+        """Those that would be received one after the other."""
+        if type_ >= 0:
+            of_type = self._types.get(type_)
+            found: Collection[Message] = (
+                self._messages.values() if type_ == 0 else of_type.messages.values() if of_type else ()
+            )
+            return heapq.nsmallest(most, found, key=lambda message: message.rank)
+        listed: list[Message] = []
+        for each in sorted(number for number in self._types if number <= -type_):
+            listed += heapq.nsmallest(most - len(listed), self._types[each].messages.values(), key=lambda one: one.rank)
+            if len(listed) >= most:
+                break
+        return listed
+
+    def _one(self, type_: int) -> int:
+        if type_ > 0:
+            return type_
+        lowest = self._lowest.first()
+        return lowest[1] if lowest is not None and lowest[1] <= -type_ else 0
