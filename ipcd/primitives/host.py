@@ -7,11 +7,12 @@ all of them: who calls, what the rules say, and where a name is kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ipcd_client.access import rules
+from ipcd_client.access.rules import Decision
 from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext, Registered, Serving
 from ipcd_client.facade.peer import Peer
@@ -67,21 +68,26 @@ class Keeper:
         Raises:
             NotAllowed: it may not.
         """
-        what = f"{kind}:{name.partition('@')[0]}"
-        identities = {context.peer_identity.grant.identity}
-        # Whoever says for whom it calls may do no more by that: both have to be allowed.
-        identities.update(str(value) for key, value in context.invocation_metadata() if key == FOR)
-        for identity in identities:
-            decision = self._broker.access.rules.decide(identity, verb, what)
-            if not decision.allowed:
-                raise self._broker.access.refusal(decision)
+        for decision in self._decisions(context, verb, kind, name.partition("@")[0]):
+            raise self._broker.access.refusal(decision)
 
     def may(self, context: CalledContext, verb: str, kind: str, name: str) -> bool:
         """The same as an answer, for lists: nothing is logged."""
-        identities = {context.peer_identity.grant.identity}
-        identities.update(str(value) for key, value in context.invocation_metadata() if key == FOR)
-        access = self._broker.access.rules
-        return all(access.decide(identity, verb, f"{kind}:{name}").allowed for identity in identities)
+        return not any(True for _ in self._decisions(context, verb, kind, name))
+
+    def _decisions(self, context: CalledContext, verb: str, kind: str, name: str) -> Iterator[Decision]:
+        """Those against it."""
+        rules_ = self._broker.access.rules
+        caller = rules_.decide(context.peer_identity.grant.identity, verb, f"{kind}:{name}")
+        if not caller.allowed:
+            yield caller
+        # Whoever says for whom it calls may do no more by that: both have to be allowed. What another node's gateway
+        # lets in is that node's to allow, and ours to deny.
+        for key, value in context.invocation_metadata():
+            if key == FOR:
+                decision = rules_.decide(str(value), verb, f"{kind}:{name}")
+                if not decision.allowed and (decision.rule is not None or self.caller(context).node == self.node):
+                    yield decision
 
     async def take(self, context: CalledContext, kind: str, text: str) -> str:
         """Makes a name one that is kept here, for the caller; the name without its node.
