@@ -122,9 +122,9 @@ GATEWAY_MESSAGE: Final = 4 << 20
 GATEWAY_BYTES: Final = 256 << 20
 GATEWAY_BYTES_EACH: Final[Each] = {"host": 192 << 20}
 
-# Topics: subscriptions; messages and bytes that may wait for one subscription, as it asks and at most; bytes of a message,
-# and of those that wait, each counted once, for its publisher; messages of one subject that are kept, bytes of those
-# that are kept, for the publisher's user or node, and subjects of which there are any.
+# Topics: subscriptions; messages and bytes that may wait for one subscription, as it is and at most; bytes of a
+# message, and of those that wait, each counted once, for its publisher; messages of one subject that are kept, bytes of
+# those that are kept, for the publisher's user or node, and subjects of which there are any.
 TOPIC_SUBSCRIPTIONS: Final = 16384
 TOPIC_SUBSCRIPTIONS_EACH: Final[Each] = {"process": 1024, "uid": 12288, "node": 1024}
 TOPIC_WAITING: Final = 1024
@@ -137,8 +137,8 @@ TOPIC_KEPT: Final = 1024
 TOPIC_KEPT_BYTES: Final = 128 << 20
 TOPIC_KEPT_BYTES_EACH: Final[Each] = {"uid": 96 << 20, "node": 32 << 20}
 TOPIC_KEPT_SUBJECTS: Final = 4096
-# What a kept message counts for beside its data, in bytes.
-TOPIC_KEPT_COST: Final = 512
+# What a message counts for beside its data, in bytes.
+TOPIC_COST: Final = 256
 # What nodes want of each other's topics: patterns for one node, nodes whose wants are remembered while they are away,
 # and for how many seconds.
 TOPIC_WANTS: Final = 16384

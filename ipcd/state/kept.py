@@ -85,4 +85,4 @@ def _owner(message: Message) -> Owner:
 
 
 def _size(message: Message) -> int:
-    return len(message.data) + limits.TOPIC_KEPT_COST
+    return len(message.data) + limits.TOPIC_COST

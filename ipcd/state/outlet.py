@@ -61,6 +61,9 @@ class Outlet:
         self._parcels: deque[Parcel] = deque()
         self._size = 0
         self._number = 0
+        self._taken = 0
+        # Those that the node has not confirmed: their places, and the wants that they were for.
+        self._unconfirmed: deque[tuple[int, list[int]]] = deque(maxlen=most)
 
     def number(self) -> int:
         """For an ack."""
@@ -89,7 +92,10 @@ class Outlet:
 
     def lost(self, parcel: Parcel) -> None:
         """It is not sent: counted for those who wanted it."""
-        for number in (*parcel.plain, *parcel.groups):
+        self._lost([*parcel.plain, *parcel.groups])
+
+    def _lost(self, wants: list[int]) -> None:
+        for number in wants:
             if number in self.wants:
                 self.missed[number] = self.missed.get(number, 0) + 1
 
@@ -99,7 +105,23 @@ class Outlet:
             return None
         parcel = self._parcels.popleft()
         self._size -= len(parcel.message.data)
+        self._taken += 1
+        self._unconfirmed.append((self._taken, [*parcel.plain, *parcel.groups]))
         return parcel
+
+    def received(self, count: int) -> None:
+        """So many parcels have come there."""
+        while self._unconfirmed and self._unconfirmed[0][0] <= count:
+            self._unconfirmed.popleft()
+
+    def back(self, received: int) -> None:
+        """The node is linked again, and has got so many parcels: those that were under way are lost."""
+        self.is_away = False
+        self.received(received)
+        while self._unconfirmed:
+            self._lost(self._unconfirmed.popleft()[1])
+        # The next parcel is the first after those that it has got.
+        self._taken = received
 
     def give_up(self, number: int) -> None:
         """The publisher of a message does not wait for it any more."""

@@ -93,7 +93,7 @@ class Subscription:
     def __init__(
         self,
         interest: Interest,
-        policy: int,
+        policy: topic_pb2.TopicPolicy,
         most: int,
         most_bytes: int,
         owner: Owner,
@@ -154,7 +154,7 @@ class Subscription:
             if before is not None:
                 missed = self._drop(before, gone)
         while not self.has_room(message):
-            if self.policy == DROP_NEWEST or self.policy == BLOCK:
+            if self.policy in {DROP_NEWEST, BLOCK}:
                 self.miss(1)
                 gone.append(message)
                 return gone

@@ -139,7 +139,7 @@ class Board:
         subject = subjects.subject(request.name)
         limits.check("bytes of a message", len(request.data), limits.TOPIC_MESSAGE)
         limits.check("messages of a subject that are kept", request.keep, limits.TOPIC_KEPT)
-        self._held.check(owner, len(request.data))
+        self._held.check(owner, _cost(request.data))
         message = Message(subject, request.data, self.node, self.published + 1, now, owner)
         if request.keep:
             self.kept.keep(message, request.keep)
@@ -255,7 +255,7 @@ class Board:
                 if isinstance(chosen, Subscription):
                     mine.append(chosen)
         try:
-            self._held.check(owner, len(message.data))
+            self._held.check(owner, _cost(message.data))
         except limits.LimitReached:
             for one in mine:
                 self._miss(one)
@@ -355,13 +355,13 @@ class Board:
 
     def _hold(self, message: Message) -> None:
         if not message.holders:
-            self._held.take(message.owner, len(message.data))
+            self._held.take(message.owner, _cost(message.data))
         message.holders += 1
 
     def _release(self, message: Message) -> None:
         message.holders -= 1
         if not message.holders:
-            self._held.give(message.owner, len(message.data))
+            self._held.give(message.owner, _cost(message.data))
 
     @property
     def held(self) -> int:
@@ -377,3 +377,7 @@ class Board:
             assert not one.blocked or one.policy == BLOCK
         assert all(message.holders >= count for message, count in queued.items())
         assert self._held.used >= sum(len(message.data) for message in queued)
+
+
+def _cost(data: bytes) -> int:
+    return len(data) + limits.TOPIC_COST
