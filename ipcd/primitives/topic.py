@@ -41,8 +41,8 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         self._wall = wall
         self._board = Board(keeper.node)
         self._wakers = Wakers(self._board)
-        self._links = Links(keeper, self._board, self._wakers)
         self._outlets = Outlets(keeper, self._board, self._wakers)
+        self._links = Links(keeper, self._board, self._wakers, self._outlets)
         self._wakers.links = self._links
         self._callers: dict[Subscription, node_pb2.Process] = {}
 

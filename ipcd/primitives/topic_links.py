@@ -20,6 +20,7 @@ from ipcd_client.primitives.subjects import REST
 
 from ipcd import limits
 from ipcd.primitives.host import Keeper
+from ipcd.primitives.topic_outlets import Outlets
 from ipcd.primitives.topic_wakers import Wakers
 from ipcd.state.quota import Key
 from ipcd.state.subscription import Interest, Pending
@@ -41,8 +42,9 @@ R = TypeVar("R")
 class Links:
     """To all nodes that can be seen. Without subscribers here, there are no calls."""
 
-    def __init__(self, keeper: Keeper, board: Board, wakers: Wakers) -> None:
+    def __init__(self, keeper: Keeper, board: Board, wakers: Wakers, outlets: Outlets) -> None:
         self.keeper = keeper
+        self.outlets = outlets
         self.board = board
         self.wakers = wakers
         self.session = secrets.token_bytes(16)
@@ -69,6 +71,7 @@ class Links:
 
     async def _look(self) -> None:
         linked = set(self.keeper.broker.links.names())
+        self.outlets.look(linked)
         for node, link in list(self._links.items()):
             if node not in linked and link.running:
                 await link.stop()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Final
 
+import grpc
 from grpc.aio import EOF
 from ipcd_client.access import identity as ids
 from ipcd_client.aio.serving import CalledContext
@@ -37,6 +38,7 @@ class _Held:
     def __init__(self) -> None:
         self.outlet = Outlet()
         self.task: asyncio.Task[object] | None = None
+        self.context: CalledContext | None = None
         self.forgetting: asyncio.TimerHandle | None = None
         # What the next reply tells beside parcels.
         self.confirmed = 0
@@ -57,6 +59,13 @@ class Outlets:
         for held in self._held.values():
             if held.forgetting is not None:
                 held.forgetting.cancel()
+
+    def look(self, linked: Collection[str]) -> None:
+        """Waits for none of the nodes that cannot be seen any more: their connections may take long to end."""
+        for (node, _), held in list(self._held.items()):
+            if node not in linked and held.context is not None:
+                why = f"node {node} is not linked any more"
+                held.context.give_up(grpc.StatusCode.UNAVAILABLE, why, why)
 
     def on_behalf(self, who: Who, identity: str) -> Who:
         """Another node's daemon asks for somebody there. Both have to be let; for clients of a gateway it is enough
@@ -90,7 +99,7 @@ class Outlets:
             held = self._held[key] = _Held()
         else:
             await self._taken_over(held)
-        held.task = asyncio.current_task()
+        held.task, held.context = asyncio.current_task(), context
         outlet = held.outlet
         if resumed:
             outlet.back(first.received)
@@ -104,7 +113,7 @@ class Outlets:
             await self._both(context, held, who)
         finally:
             if held.task is asyncio.current_task():
-                held.task = None
+                held.task = held.context = None
                 self._board.away(outlet)
                 self._wakers.tell()
                 self._forget_later(key, held)

@@ -79,17 +79,20 @@ def test_a_subscriber_that_blocks_is_killed(cluster: Cluster, there: bool) -> No
 
 
 def test_a_publisher_that_waits_is_killed(cluster: Cluster) -> None:
-    with ipcd_client.topic("waits", node=cluster.front.socket) as topic:
-        with topic.subscribe(policy="block", most=1, prefetch=1) as slow, program("pub", cluster.front, "waits") as one:
-            eventually(lambda: listed(cluster.front, "waits").subscriptions[0].blocked, "it waits")
-            one.kill()
-            eventually(lambda: not listed(cluster.front, "waits").subscriptions[0].blocked, "nobody waits")
-            # What it was about to publish, nobody gets.
-            first, second = slow.receive(LONG), slow.receive(LONG)
-            assert (first.data, second.data) == (b"0", b"1")
-            with pytest.raises(Empty):
-                slow.receive(0)
-            assert slow.missed == 1
+    with (
+        ipcd_client.topic("waits", node=cluster.front.socket) as topic,
+        topic.subscribe(policy="block", most=1, prefetch=1) as slow,
+        program("pub", cluster.front, "waits") as one,
+    ):
+        eventually(lambda: listed(cluster.front, "waits").subscriptions[0].blocked, "it waits")
+        one.kill()
+        eventually(lambda: not listed(cluster.front, "waits").subscriptions[0].blocked, "nobody waits")
+        # What it was about to publish, nobody gets.
+        first, second = slow.receive(LONG), slow.receive(LONG)
+        assert (first.data, second.data) == (b"0", b"1")
+        with pytest.raises(Empty):
+            slow.receive(0)
+        assert slow.missed == 1
 
 
 def test_the_daemon_is_killed_and_comes_back(nodes: Daemons) -> None:
