@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -18,20 +18,20 @@ from ipcd_client.primitives.errors import BadRequest, Empty, Full, Lost, TimedOu
 from ipcd_client.primitives.place import Place
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Cluster, Road
-from primitives.topics_at import FACES, Face, grpc_aio_runs
+from primitives.topics_at import FACES, Face, Loop, loop_for_a_module
 
 from ipcd import limits
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _grpc_aio() -> Iterator[None]:
-    with grpc_aio_runs():
-        yield
+def loop(cluster: Cluster) -> Iterator[Loop]:
+    with loop_for_a_module(address_of(cluster.front)) as one:
+        yield one
 
 
 @pytest.fixture(params=FACES)
-def face(request: pytest.FixtureRequest, road: Road) -> Iterator[Face]:
-    made = Face(request.param, road)
+def face(request: pytest.FixtureRequest, road: Road, loop: Loop) -> Iterator[Face]:
+    made = Face(request.param, road, loop)
     yield made
     made.close()
 
@@ -48,9 +48,11 @@ def listed(daemon: Daemon, pattern: str = ">") -> topic_pb2.TopicListReply:
     """What a node says of its topics."""
     place = Place("topic", pattern + f"@{daemon.node}", daemon.socket)
     try:
-        return place.run(
-            topic_pb2_grpc.TopicStub, lambda stub: stub.List(topic_pb2.TopicListRequest(name=pattern), timeout=LONG)
+        request = topic_pb2.TopicListRequest(name=pattern)
+        reply: topic_pb2.TopicListReply = place.run(
+            topic_pb2_grpc.TopicStub, lambda stub: stub.List(request, timeout=LONG)
         )
+        return reply
     finally:
         place.close()
 
@@ -256,12 +258,13 @@ def test_bounds(face: Face) -> None:
     large = bytes(limits.TOPIC_MESSAGE)
     topic.publish(large)
     assert subscription.receive(LONG).data == large
-    for refused in (
+    refusals: tuple[Callable[[], Any], ...] = (
         lambda: topic.publish(large + b"x"),
         lambda: topic.publish(b"", keep=limits.TOPIC_KEPT + 1),
         lambda: topic.subscribe(most=limits.TOPIC_WAITING_MOST + 1),
         lambda: topic.subscribe(most_bytes=limits.TOPIC_WAITING_BYTES + 1),
-    ):
+    )
+    for refused in refusals:
         with pytest.raises(CallFailed, match=r"the limit of .* is reached") as caught:
             refused()
         assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED

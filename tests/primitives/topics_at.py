@@ -42,43 +42,59 @@ class Blocking:
         return call
 
 
+class Loop:
+    """A loop, and the channel of grpc.aio's that tests share on it: calls that were cancelled end later than a test."""
+
+    def __init__(self, runner: asyncio.Runner, channel: grpc.aio.Channel) -> None:
+        self.runner = runner
+        self.channel = channel
+
+
+async def _connected(address: str) -> grpc.aio.Channel:
+    channel = grpc.aio.insecure_channel(address)
+    await channel.channel_ready()
+    return channel
+
+
 @contextlib.contextmanager
-def grpc_aio_runs() -> Iterator[None]:
-    """grpc.aio's poller lives through a module: else it comes and goes with each test, later than the test."""
+def loop_for_a_module(address: str) -> Iterator[Loop]:
+    """A loop for a module, through which grpc.aio's poller lives: else it comes and goes with each test, later than the
+    test, and finds its loop closed."""
 
     async def call(function: Callable[[], None]) -> None:
         function()
 
-    # On a loop that is closed afterwards: it would make one that is not.
     with asyncio.Runner() as runner:
         runner.run(call(grpc.aio.init_grpc_aio))
-        yield
+        channel = runner.run(_connected(address))
+        yield Loop(runner, channel)
+        runner.run(channel.close())
+        del channel
         runner.run(call(grpc.aio.shutdown_grpc_aio))
 
 
 class Face:
     """Makes topics of one road, and closes them in the end."""
 
-    def __init__(self, kind: str, road: Road) -> None:
+    def __init__(self, kind: str, road: Road, loop: Loop | None = None) -> None:
         self.kind = kind
         self.road = road
-        self._runner = asyncio.Runner() if kind == "loop" else None
+        self._loop = loop if kind == "loop" else None
         self._made: list[Any] = []
-        self._channel: Any = None
 
     def topic(self, name: str) -> Any:
         """A handle; `name` is one of the road's."""
         made: Any
-        if self._runner is None:
+        if self._loop is None:
             made = ipcd_client.topic(name, **self.road.keywords)
         else:
-            made = Blocking(self._runner, self._runner.run(self._loop_topic(name)))
+            made = Blocking(self._loop.runner, self._loop.runner.run(self._loop_topic(self._loop, name)))
         return self.closing(made)
 
-    async def _loop_topic(self, name: str) -> Any:
-        keywords = {"channel": self._channel} if self._channel is not None else self.road.loop_keywords()
-        self._channel = keywords.get("channel")
-        return ipcd_client.aio.topic(name, **keywords)
+    async def _loop_topic(self, loop: Loop, name: str) -> Any:
+        if self.road.kind != "gateway":
+            return ipcd_client.aio.topic(name, **self.road.loop_keywords())
+        return ipcd_client.aio.topic(name, channel=loop.channel)
 
     def closing(self, made: Any) -> Any:
         """It is closed in the end."""
@@ -93,10 +109,4 @@ class Face:
         """Ends it all."""
         for made in reversed(self._made):
             made.close()
-        if self._runner is not None:
-            if self._channel is not None:
-                Blocking(self._runner, self._channel).close()
-            self._runner.close()
-        # gRPC's channels end when nothing holds them any more.
-        self._channel = None
         self._made.clear()
