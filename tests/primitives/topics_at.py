@@ -66,10 +66,11 @@ def loop_for_a_module(address: str) -> Iterator[Loop]:
 
     with asyncio.Runner() as runner:
         runner.run(call(grpc.aio.init_grpc_aio))
-        channel = runner.run(_connected(address))
-        yield Loop(runner, channel)
-        runner.run(channel.close())
-        del channel
+        loop = Loop(runner, runner.run(_connected(address)))
+        yield loop
+        runner.run(loop.channel.close())
+        # The poller stays for as long as anything holds a channel.
+        del loop.channel
         runner.run(call(grpc.aio.shutdown_grpc_aio))
 
 
