@@ -184,6 +184,31 @@ VALUE_ENDED: Final = 4096
 # Copies of other nodes' values, and their bytes; what nobody has asked for longest makes room.
 VALUE_COPIES: Final = 64
 VALUE_COPIES_BYTES: Final = 1 << 30
+# Topics: subscriptions; messages and bytes that may wait for one subscription, as it is and at most; bytes of a
+# message, and of those that wait, each counted once, for its publisher; messages of one subject that are kept, bytes of
+# those that are kept, for the publisher's user or node, and subjects of which there are any.
+TOPIC_SUBSCRIPTIONS: Final = 16384
+TOPIC_SUBSCRIPTIONS_EACH: Final[Each] = {"process": 1024, "uid": 12288, "node": 1024}
+TOPIC_WAITING: Final = 1024
+TOPIC_WAITING_MOST: Final = 65536
+TOPIC_WAITING_BYTES: Final = 16 << 20
+TOPIC_MESSAGE: Final = 2 << 20
+TOPIC_BYTES: Final = 256 << 20
+TOPIC_BYTES_EACH: Final[Each] = {"process": 64 << 20, "uid": 192 << 20, "node": 64 << 20}
+TOPIC_KEPT: Final = 1024
+TOPIC_KEPT_BYTES: Final = 128 << 20
+TOPIC_KEPT_BYTES_EACH: Final[Each] = {"uid": 96 << 20, "node": 32 << 20}
+TOPIC_KEPT_SUBJECTS: Final = 4096
+# What a message counts for beside its data, in bytes.
+TOPIC_COST: Final = 256
+# What nodes want of each other's topics: patterns for one node, nodes whose wants are remembered while they are away,
+# and for how many seconds.
+TOPIC_WANTS: Final = 16384
+TOPIC_AWAY: Final = 256
+TOPIC_REMEMBERED: Final = 60.0
+# Messages and bytes that wait to be sent to a node.
+TOPIC_LINK_WAITING: Final = 16384
+TOPIC_LINK_BYTES: Final = 32 << 20
 
 # Seconds.
 HELLO: Final = 5.0

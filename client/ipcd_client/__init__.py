@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from ipcd_client.primitives.lock import lock as lock
     from ipcd_client.primitives.queue import queue as queue
     from ipcd_client.primitives.semaphore import semaphore as semaphore
+    from ipcd_client.primitives.topic import topic as topic
     from ipcd_client.primitives.value import value as value
 
 # Each is loaded when it is first used: programs that only call services are spared it.
-_PRIMITIVES: Final[frozenset[str]] = frozenset({"lock", "queue", "semaphore", "value"})
+_PRIMITIVES: Final[frozenset[str]] = frozenset({"lock", "queue", "semaphore", "topic", "value"})
 
 __all__ = ["Channel", "Server", "__version__", "channel", "server"]
 

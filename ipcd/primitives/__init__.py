@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ipcd.primitives import lock, queue, semaphore, value
 
 if TYPE_CHECKING:
-    from ipcd.primitives.host import Adds
+    from ipcd_client.aio.dispatch import Server as Dispatcher
+
+    from ipcd.primitives.host import Adds, Keeper
+
+
+def _topic(keeper: Keeper, server: Dispatcher) -> Any:
+    from ipcd.primitives.topic import add
+
+    return add(keeper, server)
+
 
 # Each adds its servicer to the daemon's server.
 ALL: Final[tuple[Adds, ...]] = (

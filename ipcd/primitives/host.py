@@ -42,15 +42,30 @@ STREAMS: Final = 4096
 MESSAGE: Final = 4 << 20
 
 
+class Who(NamedTuple):
+    """For whom something is done: the caller, those for whom it says that it calls, and the node that lets these in."""
+
+    identity: str
+    called_for: tuple[str, ...]
+    node: str
+
+
 class Keeper:
     """What each servicer is made with.
 
     `state_dir`: where what is durable is kept; None where the node keeps nothing on disk. `api`: what serves the node's
-    own API, to processes of this machine.
+    own API, to processes of this machine. `socket`: path of the node's own, for a primitive that is a client of it.
     """
 
     def __init__(
-        self, broker: Broker, directory: Directory, log: Log, state_dir: Path | None, api: Dispatcher | None = None
+        self,
+        broker: Broker,
+        directory: Directory,
+        log: Log,
+        state_dir: Path | None,
+        *,
+        api: Dispatcher | None = None,
+        socket: str = "",
     ) -> None:
         self.node = broker.node
         # The node's own API, to which a primitive may add what only processes of this machine ask for.
@@ -58,7 +73,13 @@ class Keeper:
         self.directory = directory
         self.log = log
         self.state_dir = state_dir
+        self.socket = socket
         self._broker = broker
+
+    @property
+    def broker(self) -> Broker:
+        """Of this node: its catalog, its links, its rules."""
+        return self._broker
 
     @staticmethod
     def caller(context: CalledContext) -> node_pb2.Process:
@@ -76,7 +97,15 @@ class Keeper:
         Raises:
             NotAllowed: it may not.
         """
-        for decision in self._decisions(context, verb, kind, name.partition("@")[0]):
+        self.check_who(self.who(context), verb, kind, name)
+
+    def check_who(self, who: Who, verb: str, kind: str, name: str) -> None:
+        """The same for somebody whose call may be over.
+
+        Raises:
+            NotAllowed: it may not.
+        """
+        for decision in self._decisions(who, verb, kind, name.partition("@")[0]):
             raise self._broker.access.refusal(decision)
 
     def check_process(self, process: node_pb2.Process, verb: str, kind: str, name: str) -> None:
@@ -104,23 +133,30 @@ class Keeper:
 
     def may(self, context: CalledContext, verb: str, kind: str, name: str) -> bool:
         """The same as an answer, for lists: nothing is logged."""
-        return not any(True for _ in self._decisions(context, verb, kind, name))
+        return self.may_who(self.who(context), verb, kind, name)
 
-    def _decisions(self, context: CalledContext, verb: str, kind: str, name: str) -> Iterator[Decision]:
+    def may_who(self, who: Who, verb: str, kind: str, name: str) -> bool:
+        """The same for somebody whose call may be over."""
+        return not any(True for _ in self._decisions(who, verb, kind, name))
+
+    def who(self, context: CalledContext) -> Who:
+        """For whom a call is."""
+        called_for = tuple(str(value) for key, value in context.invocation_metadata() if key == FOR)
+        return Who(context.peer_identity.grant.identity, called_for, self.caller(context).node)
+
+    def _decisions(self, who: Who, verb: str, kind: str, name: str) -> Iterator[Decision]:
         """Those against it."""
         rules_ = self._broker.access.rules
-        caller = rules_.decide(context.peer_identity.grant.identity, verb, f"{kind}:{name}")
+        caller = rules_.decide(who.identity, verb, f"{kind}:{name}")
         if not caller.allowed:
             yield caller
         # Whoever says for whom it calls may do no more by that: both have to be allowed. What another node's gateway
         # lets in is that node's to allow, and ours to deny.
-        node = self.caller(context).node
-        let_in = ids.of_grpc(rules_.cluster, node) if node != self.node else ""
-        for key, value in context.invocation_metadata():
-            if key == FOR:
-                decision = rules_.decide(str(value), verb, f"{kind}:{name}")
-                if not decision.allowed and (decision.rule is not None or value != let_in):
-                    yield decision
+        let_in = ids.of_grpc(rules_.cluster, who.node) if who.node != self.node else ""
+        for identity in who.called_for:
+            decision = rules_.decide(identity, verb, f"{kind}:{name}")
+            if not decision.allowed and (decision.rule is not None or identity != let_in):
+                yield decision
 
     async def take(self, context: CalledContext, kind: str, text: str) -> str:
         """Makes a name one that is kept here, for the caller; the name without its node.

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -30,6 +30,7 @@ from ipcd_client.cli.queue import queue
 from ipcd_client.cli.rules import rules
 from ipcd_client.cli.semaphore import sem
 from ipcd_client.cli.session import common
+from ipcd_client.cli.topic import topic
 from ipcd_client.cli.value import value
 
 NAME = "ipcctl"
@@ -89,7 +90,24 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, sem, lock, value, queue, cert, completion):
+_COMMANDS: Final = (
+    ls,
+    nodes,
+    explain,
+    call,
+    ping,
+    doctor,
+    rules,
+    expose,
+    sem,
+    lock,
+    value,
+    queue,
+    topic,
+    cert,
+    completion,
+)
+for _command in _COMMANDS:
     root.add_command(_command)
 
 

@@ -1,0 +1,319 @@
+"""`ipcd.v1.Topic`: publish and subscribe, for the processes of this node and of clients of gateways."""
+
+# ruff: noqa: N802, ARG002 - the methods are named as in the .proto
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, Final
+
+from grpc.aio import EOF
+from ipcd_client.aio.dispatch import Server as Dispatcher
+from ipcd_client.aio.serving import CalledContext
+from ipcd_client.loop.waiters import Waiters
+from ipcd_client.pb.ipcd.v1 import node_pb2, topic_pb2, topic_pb2_grpc
+from ipcd_client.primitives import naming, subjects
+from ipcd_client.primitives.errors import BadRequest, Elsewhere, Full, TimedOut
+from ipcd_client.primitives.subjects import KIND
+
+from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper, Who
+from ipcd.primitives.topic_links import Links
+from ipcd.primitives.topic_outlets import Outlets
+from ipcd.primitives.topic_wakers import Wakers
+from ipcd.state.subscription import Pending, Subscription
+from ipcd.state.topic import Board
+
+# Seconds within which the first request of a subscription has to come.
+FIRST: Final = 10.0
+# Messages that are sent at most without credit. The transport has bounds of its own.
+ALL: Final = 1 << 62
+
+
+class TopicServicer(topic_pb2_grpc.TopicServicer):
+    """Of one node. `wall`: seconds since the epoch."""
+
+    def __init__(self, keeper: Keeper, wall: Callable[[], float] = time.time) -> None:
+        self._keeper = keeper
+        self._wall = wall
+        self._board = Board(keeper.node)
+        self._wakers = Wakers(self._board)
+        self._outlets = Outlets(keeper, self._board, self._wakers)
+        self._links = Links(keeper, self._board, self._wakers, self._outlets)
+        self._wakers.links = self._links
+        self._callers: dict[Subscription, node_pb2.Process] = {}
+
+    async def start(self) -> None:
+        """Looks after the links with other nodes."""
+        self._links.start()
+
+    async def close(self) -> None:
+        """Ends them."""
+        await self._links.close()
+        self._outlets.close()
+
+    def _here(self, text: str) -> str:
+        """A pattern without the node, which is this one.
+
+        Raises:
+            BadRequest: it is none.
+            Elsewhere: another node is meant.
+        """
+        _, node = naming.parse(KIND, text)
+        if node not in {"", self._keeper.node}:
+            raise Elsewhere(node)
+        return subjects.pattern(text)
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    async def Publish(
+        self, request: topic_pb2.TopicPublishRequest, context: CalledContext
+    ) -> topic_pb2.TopicPublishReply:
+        """Gives a message to all."""
+        self._here(request.name)
+        self._keeper.check(context, PUBLISH, KIND, subjects.subject(request.name))
+        wait = request.wait if request.HasField("wait") else None
+        at_once = wait is not None and wait <= 0
+        pending = self._board.publish(request, self._keeper.owner(context), self._wall(), wait=not at_once)
+        self._wakers.tell()
+        if pending.left:
+            await self._given(pending, wait)
+        if pending.full:
+            text = f"{pending.full} of the subscribers of {pending.message.subject} had no room; all others have it"
+            raise Full(text) if at_once else TimedOut(text)
+        return topic_pb2.TopicPublishReply(
+            subscribers=pending.reached, nodes=pending.nodes, sequence=pending.message.sequence
+        )
+
+    async def _given(self, pending: Pending, wait: float | None) -> None:
+        """Until nobody has to be waited for, or the time is over."""
+        try:
+            async with asyncio.timeout(wait):
+                with self._wakers.of(pending) as news:
+                    while pending.left:
+                        await news.wait()
+        except TimeoutError:
+            pass
+        finally:
+            # Also where the publisher has gone meanwhile.
+            if pending.left:
+                self._board.give_up(pending)
+                self._wakers.tell()
+
+    # -- subscribing ------------------------------------------------------------------------------
+
+    async def Subscribe(self, requests: AsyncIterator[Any], context: CalledContext) -> None:
+        """Listens until the call ends."""
+        try:
+            async with asyncio.timeout(FIRST):
+                first = await context.read()
+        except TimeoutError:
+            raise BadRequest(f"no request came within {FIRST:g} s") from None
+        if first is EOF:
+            raise BadRequest("the call has no request")
+        pattern = self._here(first.name)
+        self._keeper.check(context, READ, KIND, pattern)
+        who = self._keeper.who(context)
+        may = partial(self._keeper.may_who, who, READ, KIND) if subjects.is_wild(pattern) else None
+        identity = who.called_for[0] if who.called_for else who.identity
+        subscription = self._board.subscribe(first, self._keeper.owner(context), identity, may)
+        self._callers[subscription] = self._keeper.caller(context)
+        try:
+            self._wakers.tell()
+            with self._wakers.of(subscription) as news:
+                await _Stream(context, first, news, self._board, self._wakers).run(
+                    subscription, await self._before(subscription, first.replay, who)
+                )
+        finally:
+            del self._callers[subscription]
+            self._board.unsubscribe(subscription)
+            self._wakers.tell()
+
+    async def _before(self, subscription: Subscription, most: int, who: Who) -> list[topic_pb2.TopicMessage]:
+        """What was kept, once other nodes know that somebody listens."""
+        interest = subscription.interest
+        await self._links.settled(interest.id)
+        if not most:
+            return []
+        return await self._kept(interest.pattern, most, who, interest.identity, here=False)
+
+    async def _kept(
+        self, pattern: str, most: int, who: Who, identity: str, *, here: bool
+    ) -> list[topic_pb2.TopicMessage]:
+        found = [message.shown() for message in self._board.kept.last(pattern, most)]
+        if not here:
+            found += await self._links.kept(pattern, most, identity)
+        # Of one subject several nodes may have some.
+        found.sort(key=lambda message: (message.time, message.node, message.sequence))
+        by_subject: dict[str, list[topic_pb2.TopicMessage]] = {}
+        for message in found:
+            if self._keeper.may_who(who, READ, KIND, message.subject):
+                by_subject.setdefault(message.subject, []).append(message)
+        last = {id(message) for kept in by_subject.values() for message in (kept[-most:] if most else kept)}
+        return [message for message in found if id(message) in last]
+
+    # -- what is kept -----------------------------------------------------------------------------
+
+    async def Replay(
+        self, request: topic_pb2.TopicReplayRequest, context: CalledContext
+    ) -> AsyncIterator[topic_pb2.TopicMessage]:
+        """What is kept."""
+        pattern = self._here(request.name)
+        who = self._asking(context, request.identity)
+        self._keeper.check_who(who, READ, KIND, pattern)
+        identity = who.called_for[0] if who.called_for else who.identity
+        for message in await self._kept(pattern, request.most, who, identity, here=request.here):
+            yield message
+
+    async def Forget(self, request: topic_pb2.TopicForgetRequest, context: CalledContext) -> topic_pb2.TopicForgetReply:
+        """Keeps nothing of these any more."""
+        pattern = self._here(request.name)
+        who = self._asking(context, request.identity)
+        self._keeper.check_who(who, MAKE, KIND, pattern)
+        count = 0
+        for subject, *_ in list(self._board.kept.subjects(pattern)):
+            if self._keeper.may_who(who, MAKE, KIND, subject):
+                count += self._board.kept.forget(subject)
+        if not request.here:
+            identity = who.called_for[0] if who.called_for else who.identity
+            count += await self._links.forget(pattern, identity)
+        return topic_pb2.TopicForgetReply(messages=count)
+
+    def _asking(self, context: CalledContext, identity: str) -> Who:
+        """For whom: another node's daemon says it."""
+        who = self._keeper.who(context)
+        return who if not identity else self._outlets.on_behalf(who, identity)
+
+    async def List(self, request: topic_pb2.TopicListRequest, context: CalledContext) -> topic_pb2.TopicListReply:
+        """What there is on this node."""
+        pattern = self._here(request.name)
+        may = partial(self._keeper.may, context, READ, KIND)
+        shown = [
+            self._shown(one)
+            for one in self._board.subscriptions
+            if (pattern in {one.pattern, subjects.REST} or subjects.matches(pattern, one.pattern)) and may(one.pattern)
+        ]
+        kept = [
+            topic_pb2.TopicKeptInfo(subject=subject, messages=count, bytes=size, time=last)
+            for subject, count, size, last in self._board.kept.subjects(pattern)
+            if may(subject)
+        ]
+        return topic_pb2.TopicListReply(
+            node=self._keeper.node,
+            subscriptions=shown,
+            kept=kept,
+            published=self._board.published,
+            sent=self._board.sent,
+        )
+
+    def _shown(self, one: Subscription) -> topic_pb2.TopicSubscriptionInfo:
+        caller = self._callers.get(one, node_pb2.Process())
+        return topic_pb2.TopicSubscriptionInfo(
+            pattern=one.pattern,
+            group=one.group,
+            policy=one.policy,
+            pid=caller.pid,
+            uid=caller.uid,
+            node=caller.node,
+            waiting=one.waiting,
+            waiting_bytes=one.size,
+            delivered=one.delivered,
+            dropped=one.dropped,
+            blocked=len(one.blocked),
+        )
+
+    async def Link(self, requests: AsyncIterator[Any], context: CalledContext) -> None:
+        """Another node wants what is published here."""
+        await self._outlets.serve(context)
+
+
+class _Stream:
+    """What one subscriber is sent, at its pace."""
+
+    def __init__(
+        self,
+        context: CalledContext,
+        first: topic_pb2.TopicSubscribeRequest,
+        news: Waiters,
+        board: Board,
+        wakers: Wakers,
+    ) -> None:
+        self._context = context
+        self._credit = first.credit or ALL
+        self._news = news
+        self._board = board
+        self._wakers = wakers
+        self._poll: tuple[int, float] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._polled(first)
+
+    async def run(self, subscription: Subscription, kept: list[topic_pb2.TopicMessage]) -> None:
+        reading = self._loop.create_task(self._read())
+        try:
+            await self._context.write(topic_pb2.TopicDelivery())
+            # What was published while those were gathered waits, too: it comes once.
+            known = {(message.node, message.sequence) for message in kept}
+            for message in kept:
+                await self._allowed()
+                await self._send(topic_pb2.TopicDelivery(message=message, replayed=True))
+            while True:
+                await self._allowed()
+                taken = self._board.take(subscription)
+                self._wakers.tell()
+                if taken is None:
+                    await self._wait()
+                    continue
+                next_, missed, gap = taken
+                delivery = topic_pb2.TopicDelivery(missed=missed, gap=gap)
+                if next_ is not None and (next_.node, next_.sequence) not in known:
+                    delivery.message.CopyFrom(next_.shown())
+                elif not missed and not gap:
+                    continue
+                await self._send(delivery)
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await reading
+
+    async def _send(self, delivery: topic_pb2.TopicDelivery) -> None:
+        if delivery.HasField("message"):
+            self._credit -= 1
+            self._poll = None
+        await self._context.write(delivery)
+
+    async def _allowed(self) -> None:
+        """Until the subscriber takes more."""
+        while self._credit <= 0:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Until there is news, or the time of a poll is over, which is then answered."""
+        poll = self._poll
+        try:
+            async with asyncio.timeout_at(poll[1] if poll is not None else None):
+                await self._news.wait()
+        except TimeoutError:
+            assert poll is not None
+            if self._poll == poll:
+                self._poll = None
+                await self._context.write(topic_pb2.TopicDelivery(poll=poll[0]))
+
+    async def _read(self) -> None:
+        while (request := await self._context.read()) is not EOF:
+            self._credit += request.credit
+            self._polled(request)
+            self._news.progressed()
+
+    def _polled(self, request: topic_pb2.TopicSubscribeRequest) -> None:
+        if request.poll:
+            self._poll = (request.poll, self._loop.time() + max(0.0, request.wait))
+
+
+def add(keeper: Keeper, server: Dispatcher) -> TopicServicer:
+    """(host.Adds)"""
+    servicer = TopicServicer(keeper)
+    topic_pb2_grpc.add_TopicServicer_to_server(servicer, server)
+    return servicer

@@ -1,0 +1,219 @@
+"""Other nodes' ends of `Topic.Link`: what is published here goes there, once for each node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Iterable
+from functools import partial
+from typing import Final
+
+import grpc
+from grpc.aio import EOF
+from ipcd_client.access import identity as ids
+from ipcd_client.aio.serving import CalledContext
+from ipcd_client.errors import IpcdError, NotAllowed
+from ipcd_client.pb.ipcd.v1 import topic_pb2
+from ipcd_client.primitives import subjects
+from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.primitives.subjects import KIND
+
+from ipcd import limits
+from ipcd.primitives.host import READ, Keeper, Who
+from ipcd.primitives.topic_wakers import Wakers
+from ipcd.state.outlet import Outlet, Want
+from ipcd.state.topic import Board
+
+# Of one reply: parcels, and about so many bytes of them.
+PARCELS: Final = 64
+BYTES: Final = 256 << 10
+SESSION_MOST: Final = 64
+
+Key = tuple[str, bytes]
+
+
+class _Held:
+    """An outlet, who serves it now, and when it is forgotten if nobody does."""
+
+    def __init__(self) -> None:
+        self.outlet = Outlet()
+        self.task: asyncio.Task[object] | None = None
+        self.context: CalledContext | None = None
+        self.forgetting: asyncio.TimerHandle | None = None
+        # What the next reply tells beside parcels.
+        self.confirmed = 0
+        self.refused: list[topic_pb2.TopicRefused] = []
+
+
+class Outlets:
+    """Of one node, one for each other node, also while that is away for a while."""
+
+    def __init__(self, keeper: Keeper, board: Board, wakers: Wakers) -> None:
+        self._keeper = keeper
+        self._board = board
+        self._wakers = wakers
+        self._held: dict[Key, _Held] = {}
+
+    def close(self) -> None:
+        """The node stops."""
+        for held in self._held.values():
+            if held.forgetting is not None:
+                held.forgetting.cancel()
+
+    def look(self, linked: Collection[str]) -> None:
+        """Waits for none of the nodes that cannot be seen any more: their connections may take long to end."""
+        for (node, _), held in list(self._held.items()):
+            if node not in linked and held.context is not None:
+                why = f"node {node} is not linked any more"
+                held.context.give_up(grpc.StatusCode.UNAVAILABLE, why, why)
+
+    def on_behalf(self, who: Who, identity: str) -> Who:
+        """Another node's daemon asks for somebody there. Both have to be let; for clients of a gateway it is enough
+        that we do not deny it.
+
+        Raises:
+            BadRequest: it is not another node's, or whom it says is not of there.
+        """
+        try:
+            asked = ids.parsed(identity)
+        except IpcdError as error:
+            raise BadRequest(str(error)) from error
+        if who.node == self._keeper.node:
+            raise BadRequest("for others, only other nodes' daemons ask")
+        return Who(who.identity, (identity,), who.node if asked.grpc else self._keeper.node)
+
+    async def serve(self, context: CalledContext) -> None:
+        """One call, from its begin to its end."""
+        who = self._keeper.who(context)
+        if who.node == self._keeper.node or who.called_for:
+            raise BadRequest("Link is for other nodes' daemons")
+        async with asyncio.timeout(limits.REGISTER):
+            first = await context.read()
+        if first is EOF or not first.session or len(first.session) > SESSION_MOST:
+            raise BadRequest("the first request of a link has no session")
+        key = (who.node, bytes(first.session))
+        held = self._held.get(key)
+        resumed = held is not None
+        if held is None:
+            limits.check("nodes that want topics", len(self._held) + 1, limits.NODES)
+            held = self._held[key] = _Held()
+        else:
+            await self._taken_over(held)
+        held.task, held.context = asyncio.current_task(), context
+        outlet = held.outlet
+        if resumed:
+            outlet.back(first.received)
+        try:
+            await context.write(topic_pb2.TopicLinkReply(resumed=resumed))
+            if resumed:
+                # Those that it wants no more.
+                wanted = {want.id for want in first.wants}
+                self._board.want(outlet, [_no_more(outlet, one) for one in outlet.wants if one not in wanted])
+            self._take(held, who, first)
+            await self._both(context, held, who)
+        finally:
+            if held.task is asyncio.current_task():
+                held.task = held.context = None
+                self._board.away(outlet)
+                self._wakers.tell()
+                self._forget_later(key, held)
+
+    async def _taken_over(self, held: _Held) -> None:
+        """The node has come back before its end was noticed."""
+        if held.forgetting is not None:
+            held.forgetting.cancel()
+            held.forgetting = None
+        task, held.task = held.task, None
+        if task is not None:
+            task.cancel()
+            self._board.away(held.outlet)
+            self._wakers.tell()
+            await asyncio.wait({task}, timeout=1.0)
+
+    def _forget_later(self, key: Key, held: _Held) -> None:
+        away = [one for one, other in self._held.items() if other.task is None]
+        while len(away) > limits.TOPIC_AWAY:
+            self._forget(away.pop(0))
+        if self._held.get(key) is held:
+            loop = asyncio.get_running_loop()
+            held.forgetting = loop.call_later(limits.TOPIC_REMEMBERED, partial(self._forget, key))
+
+    def _forget(self, key: Key) -> None:
+        held = self._held.get(key)
+        if held is not None and held.task is None:
+            del self._held[key]
+            if held.forgetting is not None:
+                held.forgetting.cancel()
+            self._board.forget(held.outlet)
+            self._wakers.tell()
+
+    async def _both(self, context: CalledContext, held: _Held, who: Who) -> None:
+        reading = asyncio.get_running_loop().create_task(self._read(context, held, who))
+        reading.add_done_callback(lambda _: self._wakers.wake(held.outlet))
+        try:
+            with self._wakers.of(held.outlet) as news:
+                while not reading.done():
+                    reply = self._reply(held)
+                    if reply.ByteSize():
+                        await context.write(reply)
+                    else:
+                        await news.wait()
+            reading.result()
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await reading
+
+    async def _read(self, context: CalledContext, held: _Held, who: Who) -> None:
+        while (request := await context.read()) is not EOF:
+            self._take(held, who, request)
+            self._wakers.wake(held.outlet)
+
+    def _take(self, held: _Held, who: Who, request: topic_pb2.TopicLinkRequest) -> None:
+        outlet = held.outlet
+        outlet.received(request.received)
+        for ack in request.acks:
+            self._board.acked(outlet, ack.number, ack.full)
+        self._board.want(outlet, self._wants(held, who, request.wants))
+        held.confirmed = max(held.confirmed, request.serial)
+        self._wakers.tell()
+
+    def _wants(self, held: _Held, who: Who, told: Iterable[topic_pb2.TopicWant]) -> list[Want]:
+        wants = []
+        for want in told:
+            if not want.members:
+                wants.append(_no_more(held.outlet, want.id))
+                continue
+            pattern = subjects.pattern(want.pattern)
+            behalf = self.on_behalf(who, want.identity)
+            try:
+                self._keeper.check_who(behalf, READ, KIND, pattern)
+            except NotAllowed as error:
+                held.refused.append(topic_pb2.TopicRefused(id=want.id, why=str(error)))
+                wants.append(_no_more(held.outlet, want.id))
+                continue
+            may = partial(self._keeper.may_who, behalf, READ, KIND)
+            members = min(want.members, limits.TOPIC_SUBSCRIPTIONS)
+            wants.append(Want(want.id, pattern, want.group, members, want.blocking, held.outlet, may))
+        return wants
+
+    def _reply(self, held: _Held) -> topic_pb2.TopicLinkReply:
+        """What there is to tell; empty if there is nothing."""
+        outlet = held.outlet
+        reply = topic_pb2.TopicLinkReply(confirmed=held.confirmed, refused=held.refused, given_up=outlet.given_up)
+        reply.missed.extend(topic_pb2.TopicMissed(id=one, count=count) for one, count in outlet.take_missed().items())
+        held.confirmed = 0
+        held.refused.clear()
+        outlet.given_up.clear()
+        size = 0
+        while len(reply.parcels) < PARCELS and size < BYTES:
+            parcel = self._board.next(outlet)
+            if parcel is None:
+                break
+            reply.parcels.append(parcel.shown())
+            size += len(parcel.message.data)
+        return reply
+
+
+def _no_more(outlet: Outlet, number: int) -> Want:
+    return Want(number, "", "", 0, False, outlet)
