@@ -130,7 +130,8 @@ class Node:
         names = NamesServicer(self.directory)
         names_pb2_grpc.add_NamesServicer_to_server(names, self._server)
         state_dir = Path(config.state_dir) if config.state_dir else None
-        self._host = Host(self._broker, Keeper(self._broker, self.directory, self.log, state_dir), ALL)
+        keeper = Keeper(self._broker, self.directory, self.log, state_dir, config.socket)
+        self._host = Host(self._broker, keeper, ALL)
         if config.grpc_socket or config.grpc_listen:
             from ipcd.gateway.server import Gateway  # gRPC's runtime, which not every node needs
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ipcd.primitives import pipe
+
 if TYPE_CHECKING:
     from ipcd.primitives.host import Adds
 
 # Each adds its servicer to the daemon's server.
-ALL: Final[tuple[Adds, ...]] = ()
+ALL: Final[tuple[Adds, ...]] = (pipe.add,)

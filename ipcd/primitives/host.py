@@ -37,14 +37,18 @@ MESSAGE: Final = 4 << 20
 class Keeper:
     """What each servicer is made with.
 
-    `state_dir`: where what is durable is kept; None where the node keeps nothing on disk.
+    `state_dir`: where what is durable is kept; None where the node keeps nothing on disk. `socket`: path of the node's
+    own, for a primitive that is a client of its node.
     """
 
-    def __init__(self, broker: Broker, directory: Directory, log: Log, state_dir: Path | None) -> None:
+    def __init__(
+        self, broker: Broker, directory: Directory, log: Log, state_dir: Path | None, socket: str = ""
+    ) -> None:
         self.node = broker.node
         self.directory = directory
         self.log = log
         self.state_dir = state_dir
+        self.socket = socket
         self._broker = broker
 
     @staticmethod
