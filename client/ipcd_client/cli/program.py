@@ -25,6 +25,7 @@ from ipcd_client.cli.failures import Failure
 from ipcd_client.cli.group import Group
 from ipcd_client.cli.output import Format, Output
 from ipcd_client.cli.ping import ping
+from ipcd_client.cli.pipe import pipe
 from ipcd_client.cli.rules import rules
 from ipcd_client.cli.session import common
 
@@ -85,7 +86,7 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, cert, completion):
+for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, pipe, cert, completion):
     root.add_command(_command)
 
 

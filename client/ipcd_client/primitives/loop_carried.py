@@ -45,9 +45,12 @@ class CarriedReader:
             await asyncio.wait({self._task})
         await self._place.close()
 
-    def took(self, taken: list[tuple[Source, int]], *, waits: bool = False) -> None:  # noqa: ARG002  as of Reader
+    def took(self, taken: list[tuple[Source, int]]) -> None:  # noqa: ARG002  as of Reader
         """(Reader)"""
         self._room.set()
+
+    def waits(self) -> None:
+        """(Reader)"""
 
     async def _begin(self, stub: Any, wait: float | None) -> None:
         request = pipe_pb2.PipeRead(name=self._place.text, wait=wait)

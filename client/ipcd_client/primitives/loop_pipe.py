@@ -131,7 +131,7 @@ class ReadEnd:
             if inbox.ended:
                 return b""
             self._news.clear()
-            self._reader.took([], waits=True)
+            self._reader.waits()
             await self._news.wait()
         parts, taken = inbox.take(size)
         self._reader.took(taken)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import io
 import os
+import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,30 +32,82 @@ if TYPE_CHECKING:
 _AHEAD: Final = WINDOW
 
 
-class ReadEnd(io.RawIOBase):
-    """The raw file that reads. Its work is done by a loop in the background."""
+class _End(io.RawIOBase):
+    """The raw file of one end, whose work is done by a loop in the background."""
 
-    def __init__(self, place: Callable[[], LoopPlace], name: str, wait: float | None) -> None:
+    _engine: Any
+
+    def __init__(self, name: str, mode: str, make: Callable[[], Reader | Writer], wait: float | None) -> None:
         self.name = name
-        self.mode = "rb"
+        self.mode = mode
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._background = background.hold()
         try:
-            self._reader = self._background.run(self._opened(place, wait))
+            self._engine = self._background.run(_opened(make, wait))
         except BaseException:
             background.release(self._background)
             super().close()
             raise
+        _open.add(self)
 
-    async def _opened(self, place: Callable[[], LoopPlace], wait: float | None) -> Reader:
-        reader = Reader(place(), self._notify)
-        await reader.open(wait)
-        return reader
+    def close(self) -> None:
+        if not self.closed:
+            self._leave(lambda: self._engine.close())
+
+    def abandon(self) -> None:
+        """Closes it, and waits for nobody: what was written and is not read is lost."""
+        if not self.closed:
+            self._leave(lambda: self._engine.abandon())
+
+    def _leave(self, leave: Callable[[], Any]) -> None:
+        super().close()
+        self._notify()
+        # The thread of a process that was forked from is not here, and at the interpreter's end it does not run.
+        if self._pid != os.getpid() or sys.is_finalizing():
+            return
+        _open.discard(self)
+        try:
+            self._background.run(leave())
+        finally:
+            background.release(self._background)
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("the pipe is closed")
+        if self._pid != os.getpid():
+            raise UsageError("the pipe was opened in another process: open it in this one")
 
     def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+async def _opened(make: Callable[[], Reader | Writer], wait: float | None) -> Reader | Writer:
+    engine = make()
+    await engine.open(wait)
+    return engine
+
+
+# Those of this process that are open.
+_open: weakref.WeakSet[_End] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    """As the system closes descriptors: what was written is for the readers to have."""
+    for end in list(_open):
+        with contextlib.suppress(Exception):
+            end.close()
+
+
+atexit.register(_at_exit)
+
+
+class ReadEnd(_End):
+    """The raw file that reads."""
+
+    def __init__(self, place: Callable[[], LoopPlace], name: str, wait: float | None) -> None:
+        super().__init__(name, "rb", lambda: Reader(place(), self._notify), wait)
 
     def readable(self) -> bool:
         return True
@@ -63,15 +119,13 @@ class ReadEnd(io.RawIOBase):
         Raises:
             PrimitiveError, CallFailed: the pipe is lost.
         """
-        if self.closed:
-            raise ValueError("read of closed pipe")
-        self._check_process()
+        self._check()
         view = memoryview(buffer).cast("B")
         if not len(view):
             return 0
-        inbox = self._reader.inbox
+        inbox = self._engine.inbox
         if not inbox.size:
-            self._background.soon(self._reader_waits)
+            self._background.soon(self._engine.waits)
         with self._changed:
             while not inbox.size:
                 if self.closed:
@@ -86,51 +140,21 @@ class ReadEnd(io.RawIOBase):
         for part in parts:
             view[start : start + len(part)] = part
             start += len(part)
-        self._background.soon(self._reader.took, taken)
+        self._background.soon(self._engine.took, taken)
         return start
-
-    def _reader_waits(self) -> None:
-        self._reader.took([], waits=True)
 
     def close(self) -> None:
         """What is not read goes to other readers, if there are any. If this was the last one, writers' pipe breaks."""
-        if self.closed:
-            return
         super().close()
-        self._notify()
-        _let_go(self, self._background, self._pid, self._reader.close)
-
-    def _check_process(self) -> None:
-        if self._pid != os.getpid():
-            raise UsageError(_OTHER_PROCESS)
 
 
-class WriteEnd(io.RawIOBase):
+class WriteEnd(_End):
     """The raw file that writes. Each write of up to 4096 bytes, and even of 64 KiB, stays together, whoever else
     writes."""
 
     def __init__(self, place: Callable[[], LoopPlace], name: str, wait: float | None) -> None:
-        self.name = name
-        self.mode = "wb"
-        self._pid = os.getpid()
-        self._changed = threading.Condition()
         self._ahead = 0
-        self._background = background.hold()
-        try:
-            self._writer = self._background.run(self._opened(place, wait))
-        except BaseException:
-            background.release(self._background)
-            super().close()
-            raise
-
-    async def _opened(self, place: Callable[[], LoopPlace], wait: float | None) -> Writer:
-        writer = Writer(place(), self._sent, self._notify)
-        await writer.open(wait)
-        return writer
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+        super().__init__(name, "wb", lambda: Writer(place(), self._sent, self._notify), wait)
 
     def _sent(self, size: int) -> None:
         with self._changed:
@@ -146,23 +170,20 @@ class WriteEnd(io.RawIOBase):
         Raises:
             BrokenPipeError: nobody reads the pipe any more.
         """
-        if self.closed:
-            raise ValueError("write to closed pipe")
-        if self._pid != os.getpid():
-            raise UsageError(_OTHER_PROCESS)
+        self._check()
         view = memoryview(data).cast("B")
         for start in range(0, len(view), PIECE):
             piece = bytes(view[start : start + PIECE])
             with self._changed:
-                while self._ahead >= _AHEAD and not self._writer.broken and not self.closed:
+                while self._ahead >= _AHEAD and not self._engine.broken and not self.closed:
                     self._changed.wait()
                 if self.closed:
                     raise ValueError("the pipe was closed meanwhile")
-                if self._writer.broken:
-                    raise self._writer.error or Broken(f"nobody reads the pipe {self.name} any more")
+                if self._engine.broken:
+                    raise self._engine.error or Broken(f"nobody reads the pipe {self.name} any more")
                 self._ahead += len(piece)
                 # Within the lock, so that what threads write stays in one order.
-                self._background.soon(self._writer.feed, piece)
+                self._background.soon(self._engine.feed, piece)
         return len(view)
 
     def close(self) -> None:
@@ -171,23 +192,7 @@ class WriteEnd(io.RawIOBase):
         Raises:
             BrokenPipeError: nobody reads the pipe any more.
         """
-        if self.closed:
-            return
         super().close()
-        self._notify()
-        _let_go(self, self._background, self._pid, self._writer.close)
-
-
-_OTHER_PROCESS: Final = "the pipe was opened in another process: open it in this one"
-
-
-def _let_go(_end: io.RawIOBase, held: background.Background, pid: int, close: Callable[[], Any]) -> None:
-    if pid != os.getpid():
-        return
-    try:
-        held.run(close())
-    finally:
-        background.release(held)
 
 
 class Pipe:

@@ -133,16 +133,22 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
         gone = hold.removed or hold.error is not None or (hold.attached and not hold.news.others)
         self.inbox.state(ended=gone and not self._sources, error=hold.error)
 
-    def took(self, taken: list[tuple[Source, int]], *, waits: bool = False) -> None:
-        """The program has so many bytes of these. `waits`: it wants more, and there are none."""
+    async def abandon(self) -> None:
+        """The same."""
+        await self.close()
+
+    def took(self, taken: list[tuple[Source, int]]) -> None:
+        """The program has so many bytes of these."""
         for source, count in taken:
             source.taken += count
             if source.taken - source.reported >= REPORT:
                 source.report.set()
-        if waits:
-            for source in self._sources:
-                if source.taken > source.reported:
-                    source.report.set()
+
+    def waits(self) -> None:
+        """The program wants more, and there is nothing: a writer that knows that gives to this reader first."""
+        for source in self._sources:
+            if source.taken > source.reported:
+                source.report.set()
 
     async def Give(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802, ARG002  as in the .proto
         """One writer's bytes."""

@@ -105,6 +105,10 @@ class Writer:
         if broken:
             raise Broken(f"nobody reads the pipe {self._place.name} any more")
 
+    async def abandon(self) -> None:
+        """The same, without waiting: what readers do not have is lost."""
+        await self._end()
+
     async def _end(self) -> None:
         self._closing = True
         tasks = [task for task in (self._pump, *(give.task for give in self._gives.values())) if task is not None]
