@@ -217,6 +217,15 @@ class Pipe:
         kind = Writer if self._given[2] is None else CarriedWriter
         return Opening(lambda: WriteEnd(kind, self._place()).opened(seconds))
 
+    async def close(self) -> None:
+        """Nothing is held between calls. What was opened stays open."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def make(self) -> None:
         """Has it stay when nobody has it open, until `remove`, or until the daemon of its home ends."""
         await self._ask(lambda stub: stub.Make(pipe_pb2.PipeMake(name=self._given[0]), timeout=ANSWER))

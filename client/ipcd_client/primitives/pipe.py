@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 
@@ -243,6 +243,16 @@ class Pipe:
         else:
             raw = WriteEnd(self._loop_place, self.name, seconds)
         return raw if buffering <= 0 else io.BufferedWriter(raw, buffering)  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Lets go of the channel to its home. What was opened stays open."""
+        self._place.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def make(self) -> None:
         """Has it stay when nobody has it open, until `remove`, or until the daemon of its home ends."""

@@ -48,9 +48,9 @@ def parsed(token: bytes) -> tuple[str, str]:
     """
     try:
         end = pipe_pb2.PipeEnd.FromString(token)
-    except DecodeError as error:
+        name, node = naming.parse(KIND, end.name)
+    except (DecodeError, BadRequest) as error:
         raise BadRequest("that is no end of a pipe") from error
-    name, node = naming.parse(KIND, end.name)
     if not node or not naming.is_unnamed(name) or end.side not in _SIDES:
         raise BadRequest("that is no end of a pipe")
     return end.name, _SIDES[end.side]
