@@ -33,7 +33,7 @@ _PIECE: Final = 64 << 10
 def add(keeper: Keeper, server: Dispatcher) -> PipeServicer:
     """(host.Adds)"""
     servicer = PipeServicer(keeper)
-    pipe_pb2_grpc.add_PipeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    pipe_pb2_grpc.add_PipeServicer_to_server(servicer, server)
     return servicer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Self
 
 import ipcd_client
 import ipcd_client.aio
@@ -102,7 +102,7 @@ class _Blocking:
     def close(self) -> None:
         self._loop.run(self._end.close())
 
-    def __enter__(self) -> _Blocking:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -41,7 +41,9 @@ def aside() -> Iterator[ThreadPoolExecutor]:
 @contextlib.contextmanager
 def child(node: Daemon, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """pipe_child.py, killed at the end."""
-    with subprocess.Popen([sys.executable, CHILD, node.socket, *arguments], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, CHILD, node.socket, *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert line_of(process) == "opening"
             yield process
@@ -73,13 +75,15 @@ def waiting(road: Road, name: str) -> int:
 
 def test_a_writer_is_killed(road: Road) -> None:
     name = road.name("w")
-    with child(road.front, name, "write", "last words") as process:
-        with ipcd_client.pipe(name, **road.keywords).open_read(wait=LONG) as reader:
-            assert line_of(process) == "open"
-            assert line_of(process) == "written"
-            assert reader.read(10) == b"last words"
-            process.kill()
-            assert reader.read() == b""
+    with (
+        child(road.front, name, "write", "last words") as process,
+        ipcd_client.pipe(name, **road.keywords).open_read(wait=LONG) as reader,
+    ):
+        assert line_of(process) == "open"
+        assert line_of(process) == "written"
+        assert reader.read(10) == b"last words"
+        process.kill()
+        assert reader.read() == b""
 
 
 def test_a_reader_is_killed(road: Road) -> None:
@@ -107,22 +111,24 @@ def test_one_that_waits_is_killed(road: Road, act: str) -> None:
 
 def test_one_of_two_is_killed_the_other_goes_on(cluster: Cluster) -> None:
     name = "two@a"
-    with child(cluster.front, name, "write", "from one") as process:
-        with ipcd_client.pipe(name, node=cluster.front.socket).open_read(wait=LONG) as reader:
-            assert line_of(process) == "open"
-            with ipcd_client.pipe(name, node=cluster.back.socket).open_write(wait=LONG) as other:
-                assert reader.read(8) == b"from one"
-                process.kill()
-                process.wait(LONG)
-                other.write(b"from two")
-                assert reader.read(8) == b"from two"
-            assert reader.read() == b""
+    with (
+        child(cluster.front, name, "write", "from one") as process,
+        ipcd_client.pipe(name, node=cluster.front.socket).open_read(wait=LONG) as reader,
+    ):
+        assert line_of(process) == "open"
+        with ipcd_client.pipe(name, node=cluster.back.socket).open_write(wait=LONG) as other:
+            assert reader.read(8) == b"from one"
+            process.kill()
+            process.wait(LONG)
+            other.write(b"from two")
+            assert reader.read(8) == b"from two"
+        assert reader.read() == b""
 
 
 @pytest.mark.parametrize("face", ["sync", "aio"])
 def test_the_daemon_is_killed_and_started_again(nodes: Daemons, aside: ThreadPoolExecutor, face: str) -> None:
     node = nodes.run("a")
-    keywords = {"node": node.socket}
+    keywords: dict[str, Any] = {"node": node.socket}
 
     def restart() -> None:
         nonlocal node
@@ -220,7 +226,11 @@ def test_who_may(nodes: Daemons) -> None:
         + rule("deny", me, "register", "pipe:new")
     )
     node = nodes.run("a", "--config", str(file))
-    for method, name, verb in (("open_write", "in", "publish"), ("open_read", "out", "read"), ("open_read", "new", "register")):
+    for method, name, verb in (
+        ("open_write", "in", "publish"),
+        ("open_read", "out", "read"),
+        ("open_read", "new", "register"),
+    ):
         with pytest.raises(NotAllowed, match=f"may not {verb} pipe:{name} on node a: rule"):
             getattr(ipcd_client.pipe(name, node=node.socket), method)(wait=0.1)
     with pytest.raises(NotAllowed):
@@ -316,7 +326,7 @@ def test_without_names_on_a_loop(cluster: Cluster) -> None:
     async def main() -> None:
         reader, writer = await ipcd_client.aio.unnamed_pipe(node=cluster.front.socket)
         far = ipcd_client.aio.pipe_end(pickle.loads(pickle.dumps(writer)).token, node=cluster.back.socket)
-        async with far.open() as sink, reader.open() as source:
+        async with far.open_write() as sink, reader.open_read() as source:
             sink.write(b"one\ntwo\nthree")
             await sink.drain()
             await sink.close()

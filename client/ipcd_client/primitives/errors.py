@@ -9,7 +9,7 @@
     ├── Elsewhere                 ABORTED elsewhere: another node keeps it; `node` is its name
     ├── Full                      RESOURCE_EXHAUSTED full: it takes no more, and the caller did not want to wait
     ├── Empty                     RESOURCE_EXHAUSTED empty: there is nothing, and the caller did not want to wait
-    ├── NoReader (OSError)        FAILED_PRECONDITION no-reader: nobody reads a pipe, and the caller did not want to wait
+    ├── NoReader (OSError)        FAILED_PRECONDITION no-reader: nobody reads a pipe, and the caller did not wait
     ├── Broken (BrokenPipeError)  FAILED_PRECONDITION broken-pipe: nobody reads the pipe any more
     ├── TimedOut (TimeoutError)   DEADLINE_EXCEEDED timeout: the time that the caller gave is over
     ├── Deadlock                  ABORTED deadlock: to wait would be to wait for oneself

@@ -211,8 +211,8 @@ class Pipe:
         return Opening(lambda: ReadEnd(kind, self._place()).opened(seconds))
 
     def open_write(self, *, wait: float | None = None, nonblock: bool = False) -> Opening[WriteEnd]:
-        """Opens it for writing, once somebody has it open for reading. `nonblock`: at once, or NoReader, an OSError with
-        ENXIO."""
+        """Opens it for writing, once somebody has it open for reading. `nonblock`: at once, or NoReader, an OSError
+        with ENXIO."""
         seconds = waiting(wait, nonblock=nonblock)
         kind = Writer if self._given[2] is None else CarriedWriter
         return Opening(lambda: WriteEnd(kind, self._place()).opened(seconds))

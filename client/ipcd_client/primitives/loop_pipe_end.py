@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ipcd_client.primitives.errors import BadRequest
 from ipcd_client.primitives.loop_pipe import Opening, Pipe, ReadEnd, WriteEnd
-from ipcd_client.primitives.pipe_parts import READ, parsed, token_of
+from ipcd_client.primitives.pipe_parts import READ, WRITE, parsed, token_of
 
 
 class PipeEnd:
@@ -21,15 +22,24 @@ class PipeEnd:
         """For a message to another process: `pipe_end` makes this end of it."""
         return token_of(self._name, self.side)
 
-    def open(self) -> Opening[ReadEnd] | Opening[WriteEnd]:
-        """To be awaited, or entered: as `Pipe.open_read` or `Pipe.open_write`. It does not wait for the other end.
+    def open_read(self) -> Opening[ReadEnd]:
+        """As `Pipe.open_read`, of the end that reads. It does not wait for the other end.
 
         Raises:
+            BadRequest: this is the end that writes.
             NameTaken: it was opened before, anywhere.
             NoSuchName: it was not opened in time, or the pipe is over.
         """
-        pipe = Pipe(self._name, node=self._node)
-        return pipe.open_read() if self.side == READ else pipe.open_write()
+        return self._pipe(READ).open_read()
+
+    def open_write(self) -> Opening[WriteEnd]:
+        """As `Pipe.open_write`, of the end that writes; otherwise as `open_read`."""
+        return self._pipe(WRITE).open_write()
+
+    def _pipe(self, side: str) -> Pipe:
+        if self.side != side:
+            raise BadRequest(f"this end of the pipe is the one to {self.side}")
+        return Pipe(self._name, node=self._node)
 
     def __reduce__(self) -> Any:
         return PipeEnd, (self._name, self.side, self._node)

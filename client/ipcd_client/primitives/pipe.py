@@ -53,12 +53,12 @@ class _End(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            self._leave(lambda: self._engine.close())
+            self._leave(self._engine.close)
 
     def abandon(self) -> None:
         """Closes it, and waits for nobody: what was written and is not read is lost."""
         if not self.closed:
-            self._leave(lambda: self._engine.abandon())
+            self._leave(self._engine.abandon)
 
     def _leave(self, leave: Callable[[], Any]) -> None:
         super().close()
@@ -267,7 +267,10 @@ class Pipe:
     def facts(self) -> pipe_pb2.PipeFacts:
         """How many have it open. Raises: NoSuchName: there is none."""
         request = pipe_pb2.PipeName(name=self._place.text)
-        return self._place.run(pipe_pb2_grpc.PipeStub, lambda stub: stub.Look(request, timeout=ANSWER))
+        facts: pipe_pb2.PipeFacts = self._place.run(
+            pipe_pb2_grpc.PipeStub, lambda stub: stub.Look(request, timeout=ANSWER)
+        )
+        return facts
 
     def _loop_place(self) -> LoopPlace:
         return LoopPlace(KIND, self._place.text, self._place.path)

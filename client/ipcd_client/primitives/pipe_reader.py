@@ -88,7 +88,7 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
         self._place = place
         self._key = secrets.token_bytes(16)
         self._server = aio.server(name=f"pipe.{secrets.token_hex(8)}", node=place.path)
-        pipe_pb2_grpc.add_PipeReaderServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        pipe_pb2_grpc.add_PipeReaderServicer_to_server(self, self._server)
         self._sources: set[Source] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -180,7 +180,9 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
                     return
                 source.received += len(piece.data)
                 if source.received - source.reported > WINDOW:
-                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {WINDOW} bytes are on their way")
+                    await context.abort(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {WINDOW} bytes are on their way"
+                    )
                 self.inbox.put(source, piece.data)
                 reading = asyncio.ensure_future(context.read())
         finally:

@@ -166,7 +166,7 @@ class Writer:
         try:
             target = f"ipcd://{quote(reader.node, safe='')}/{quote(reader.server, safe='')}"
             async with aio.channel(target, node=self._place.path) as channel:
-                stub: Any = pipe_pb2_grpc.PipeReaderStub(channel)  # type: ignore[no-untyped-call]
+                stub: Any = pipe_pb2_grpc.PipeReaderStub(channel)
                 # The news may be here before the catalog has the server.
                 give.call = stub.Give(wait_for_ready=True)
                 await give.call.write(pipe_pb2.PipeGive(key=reader.key))

@@ -31,7 +31,7 @@ def test_the_first_waits_and_the_second_does_not() -> None:
         pipes = Pipes()
         one, told = first(pipes)
         assert not told
-        assert not one.met
+        assert one not in told
         two, told = second(pipes)
         assert told == [one, two]
         assert one.met
@@ -48,7 +48,7 @@ def test_an_end_that_was_met_is_open_although_the_other_has_gone() -> None:
     two, _ = writer(pipes)
     pipes.close(two)
     assert one.met
-    assert not writer(pipes)[0] is two
+    assert writer(pipes)[0] is not two
 
 
 def test_writers_hear_where_readers_are() -> None:
