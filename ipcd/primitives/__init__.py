@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ipcd.primitives import lock, queue, semaphore, value
+from ipcd.primitives import lock, pipe, queue, semaphore, value
 
 if TYPE_CHECKING:
     from ipcd_client.aio.dispatch import Server as Dispatcher
@@ -21,6 +21,7 @@ def _topic(keeper: Keeper, server: Dispatcher) -> Any:
 # Each adds its servicer to the daemon's server.
 ALL: Final[tuple[Adds, ...]] = (
     lock.add,
+    pipe.add,
     queue.add,
     semaphore.add,
     value.add,

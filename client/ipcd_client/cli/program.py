@@ -26,6 +26,7 @@ from ipcd_client.cli.group import Group
 from ipcd_client.cli.lock import lock
 from ipcd_client.cli.output import Format, Output
 from ipcd_client.cli.ping import ping
+from ipcd_client.cli.pipe import pipe
 from ipcd_client.cli.queue import queue
 from ipcd_client.cli.rules import rules
 from ipcd_client.cli.semaphore import sem
@@ -104,6 +105,7 @@ _COMMANDS: Final = (
     value,
     queue,
     topic,
+    pipe,
     cert,
     completion,
 )

@@ -10,6 +10,8 @@
     ├── Elsewhere                 ABORTED elsewhere: another node keeps it; `node` is its name
     ├── Full                      RESOURCE_EXHAUSTED full: it takes no more, and the caller did not want to wait
     ├── Empty                     RESOURCE_EXHAUSTED empty: there is nothing, and the caller did not want to wait
+    ├── NoReader (OSError)        FAILED_PRECONDITION no-reader: nobody reads a pipe, and the caller did not wait
+    ├── Broken (BrokenPipeError)  FAILED_PRECONDITION broken-pipe: nobody reads the pipe any more
     ├── TimedOut (TimeoutError)   DEADLINE_EXCEEDED timeout: the time that the caller gave is over
     ├── Deadlock                  ABORTED deadlock: to wait would be to wait for oneself
     ├── Lost                      ABORTED lost: what was held is not held any more
@@ -20,6 +22,7 @@ Any other failure of a call is a `CallFailed`, which has the code.
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 import grpc
@@ -90,6 +93,22 @@ class Empty(PrimitiveError):
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "empty"
+
+
+class NoReader(PrimitiveError, OSError):
+    """Nobody reads the pipe now. `errno` is ENXIO, as for a FIFO."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "no-reader"
+    errno = errno.ENXIO
+
+
+class Broken(PrimitiveError, BrokenPipeError):
+    """Nobody reads the pipe any more: what was written and not read is lost."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "broken-pipe"
+    errno = errno.EPIPE
 
 
 class TimedOut(PrimitiveError, TimeoutError):
