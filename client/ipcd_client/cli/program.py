@@ -17,6 +17,7 @@ from ipcd_client.cli import failures
 from ipcd_client.cli.call import call
 from ipcd_client.cli.catalog import ls, nodes
 from ipcd_client.cli.cert import cert
+from ipcd_client.cli.command import command
 from ipcd_client.cli.completion import completion
 from ipcd_client.cli.doctor import doctor
 from ipcd_client.cli.explain import explain
@@ -85,7 +86,7 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, cert, completion):
+for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, command, cert, completion):
     root.add_command(_command)
 
 

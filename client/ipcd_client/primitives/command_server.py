@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, Self
 
-from grpc.aio import EOF
+from grpc.aio import EOF, UsageError
 
 from ipcd_client import aio
-from ipcd_client.errors import IpcdError, UsageError
+from ipcd_client import errors
+from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
 from ipcd_client.primitives import naming
@@ -103,6 +104,10 @@ class Servicer(command_pb2_grpc.CommandServicer):
             await context.abort(error.code, error.details())
         except IpcdError as error:
             await context.abort(error.code, str(error))
+        except UsageError:
+            # Of grpc.aio: its caller is gone, and that is no failure of this.
+            if not context.cancelled():
+                raise
 
     async def Describe(self, request: pb.DescribeCommandRequest, context: Any) -> pb.CommandInfo:
         """What is offered."""
@@ -205,7 +210,7 @@ class LoopCommandServer:
             IpcdError: there is no daemon, or it refused.
         """
         if self._server is not None:
-            raise UsageError(f"the command {self.offer.name} is offered already")
+            raise errors.UsageError(f"the command {self.offer.name} is offered already")
         servicer = self._servicer = Servicer(self.offer)
         most = self.offer.most + self.offer.waiting + _SPARE
         self._server = aio.server(name=self.offer.name, node=self._node, maximum_concurrent_rpcs=most)
@@ -263,7 +268,7 @@ class CommandServer:
             IpcdError: there is no daemon, or it refused.
         """
         if self._thread is not None:
-            raise UsageError(f"the command {self.offer.name} is offered already")
+            raise errors.UsageError(f"the command {self.offer.name} is offered already")
         self._loop = asyncio.new_event_loop()
         self._stopped.clear()
         self._thread = threading.Thread(target=self._turns, name=f"ipcd-command-{self.offer.name}", daemon=True)
