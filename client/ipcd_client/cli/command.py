@@ -55,7 +55,7 @@ def _complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
         return []
 
 
-@command.command("serve", context_settings={"allow_interspersed_args": False})
+@command.command("serve")
 @click.argument("name")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
@@ -209,6 +209,8 @@ def run(
         if not equals:
             raise WrongUsage(f"--env {entry!r}: not of the form NAME=VALUE")
         variables[variable] = value
+    # click leaves it in place behind the name.
+    args = args[1:] if args[:1] == ("--",) else args
     with session.node() as node:
         path = node.path
     sys.stdout.flush()

@@ -90,7 +90,7 @@ class Offer:
             raise BadRequest("an argument, or something of the environment, has a zero byte")
         if len(args) > self.args_most:
             allowed = f"at most {self.args_most} are" if self.args_most else "none is"
-            raise BadRequest(f"{len(args)} arguments, and {allowed} allowed")
+            raise BadRequest(f"{len(args)} arguments are given, and {allowed} allowed")
         for arg in args:
             if not any(_fits(arg, pattern) for pattern in self.args):
                 raise BadRequest(f"the argument {arg!r} is not allowed: it has to fit {' or '.join(self.args)}")

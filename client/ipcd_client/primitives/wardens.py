@@ -14,21 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
-
 from ipcd_client.primitives import warden
-from ipcd_client.primitives.errors import Lost, PrimitiveError
+from ipcd_client.primitives.errors import CannotStart, Lost
 
 _SCRIPT: Final = str(Path(warden.__file__))
 # Seconds for that process to end: somebody may have stopped it.
 _PATIENCE: Final = 2.0
-
-
-class CannotStart(PrimitiveError):
-    """The program cannot be started."""
-
-    code = grpc.StatusCode.FAILED_PRECONDITION
-    reason = "cannot-start"
 
 
 class Program:
