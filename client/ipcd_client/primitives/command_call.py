@@ -29,7 +29,9 @@ class RunCall:
         self._release = release
         self._process = os.getpid()
         self._called = Called(request)
-        self._news = threading.Condition()
+        lock = threading.RLock()
+        self._news = threading.Condition(lock)
+        self._sending = threading.Condition(lock)  # there may be something to send
         self._failure: Exception | None = None
         self._over = False
         self._call: Any = None
@@ -77,9 +79,9 @@ class RunCall:
         with self._news:
             while True:
                 result = ready(self._called)
+                # It may have taken, which is credit, or given.
+                self._sending.notify()
                 if result:
-                    # Room, input, a signal: there may be something to send.
-                    self._news.notify_all()
                     return result
                 if self._over:
                     raise self._failure or Lost("the run's call has ended before the run")
@@ -93,6 +95,7 @@ class RunCall:
         self._check_process()
         with self._news:
             result = act(self._called)
+            self._sending.notify()
             self._news.notify_all()
             return result
 
@@ -125,9 +128,9 @@ class RunCall:
 
     def _requests(self) -> Iterator[pb.RunRequest]:
         while True:
-            with self._news:
+            with self._sending:
                 while (request := self._called.outgoing()) is None and not self._over:
-                    self._news.wait()
+                    self._sending.wait()
             if request is None:
                 return
             yield request
@@ -138,6 +141,7 @@ class RunCall:
             for reply in self._call:
                 with self._news:
                     self._called.replied(reply)
+                    self._sending.notify()
                     self._news.notify_all()
         except grpc.RpcError as error:
             state: Any = error
@@ -145,5 +149,6 @@ class RunCall:
         finally:
             with self._news:
                 self._failure, self._over = failure, True
+                self._sending.notify()
                 self._news.notify_all()
             self._release()
