@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,12 +22,9 @@ from integration.gateway import address_of
 from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
-from ipcd_client.primitives.command_server import CommandServer
 from ipcd_client.primitives.errors import BadRequest, CannotStart, Full, NoSuchName, TimedOut
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Road
-
-OFFERING = str(Path(__file__).with_name("offering.py"))
 
 Offers = Callable[..., str]
 
@@ -451,10 +447,9 @@ def test_offered_by_a_loop(road: Road) -> None:
 # -- plain gRPC -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("road", ["gateway"], indirect=True)
 def test_a_plain_client_needs_no_credit(road: Road, offer: Offers) -> None:
     name = offer("cat", "cat")
-    if road.kind != "gateway":
-        pytest.skip("plain gRPC comes through the gateway")
     requests = [
         pb.RunRequest(name=name, start=pb.RunStart()),
         pb.RunRequest(stdin=b"some"),
@@ -486,7 +481,8 @@ def test_what_a_plain_client_says_is_not_trusted(cluster: Any, first: pb.RunRequ
 
 def test_more_than_was_granted_is_refused(road: Road, offer: Offers) -> None:
     name = offer("sleep", "sleep", "60")
-    channel = road.keywords.get("channel") or ipcd_client.channel(f"ipcd:///{name.partition('@')[0]}", node=road.front.socket)
+    target = f"ipcd:///{name.partition('@')[0]}"
+    channel = road.keywords.get("channel") or ipcd_client.channel(target, node=road.front.socket)
     requests = [pb.RunRequest(name=name, start=pb.RunStart()), *[pb.RunRequest(stdin=bytes(60000))] * 12]
     hold = threading.Event()
 

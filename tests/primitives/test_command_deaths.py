@@ -18,7 +18,7 @@ import ipcd_client.aio
 import pytest
 from integration.daemons import LONG, Daemon, Daemons, eventually
 from integration.gateway import address_of
-from integration.ipcctl.runs import ctl
+from integration.ipcctl.runs import CTL, ctl
 from ipcd_client.errors import IpcdError, NotAllowed
 from ipcd_client.primitives.errors import Lost
 from ipcd_client.rpc.failure import CallFailed
@@ -28,6 +28,8 @@ from primitives.test_command import alive, gone, seen_from
 OFFERING = str(Path(__file__).with_name("offering.py"))
 # Prints its own number and that of what it has started, and lasts.
 FAMILY = ("sh", "-c", "sleep 60 & echo $$ $!; wait")
+
+DIRECT = pytest.mark.parametrize("road", ["here", "there"], indirect=True)
 
 
 @contextmanager
@@ -61,10 +63,10 @@ def offered(stack: ExitStack, road: Road, name: str, *program: str, **keywords: 
     return text
 
 
+# A process has its channel to a node's daemon: for the gateway's see the next test.
+@DIRECT
 @pytest.mark.parametrize("verb", ["run", "detach"])
 def test_the_caller_is_killed(road: Road, stack: ExitStack, verb: str) -> None:
-    if road.kind == "gateway":
-        pytest.skip("its channel is the daemon's: see the next test")
     name = offered(stack, road, "cat", "sleep", "60", detach=True)
     with process(verb, road.front.socket, name) as (caller, said):
         pid = int(said)
@@ -93,16 +95,13 @@ def test_the_channel_of_a_caller_of_the_gateway_is_closed(cluster: Cluster, stac
     run.close()
 
 
+@DIRECT
 def test_a_caller_that_goes_away_takes_no_turn(road: Road, stack: ExitStack) -> None:
-    if road.kind == "gateway":
-        pytest.skip("a process has no channel to the gateway here")
     name = offered(stack, road, "one", "cat", most=1)
     with ipcd_client.command(name, **road.keywords) as command:
         first = command.popen(stdin=PIPE)
-        arguments = ["--", "command", "run", "--wait", "60", name]
-        waiting = subprocess.Popen(
-            [sys.executable, "-m", "ipcd_client.cli", "-s", road.front.socket, *arguments[1:]], stdin=subprocess.DEVNULL
-        )
+        arguments = [*CTL, "-s", road.front.socket, "command", "run", "--wait", "60", name]
+        waiting = subprocess.Popen(arguments, stdin=subprocess.DEVNULL)
         try:
             eventually(lambda: command.describe().waiting == 1, "it waits")
         finally:

@@ -356,5 +356,3 @@ def _row(session: Session, server: node_pb2.Server) -> dict[str, Any]:
         "detach": info.detach,
         "program": list(info.command),
     }
-
-

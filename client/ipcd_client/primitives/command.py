@@ -112,9 +112,7 @@ class Command:
         channel = self._road.hold()
         call = RunCall(channel, request, self._road.release)
         call.start(None if wait is None else max(0.0, wait) + START)
-        return Popen(
-            call, [self.name, *args], stdin, stdout, stderr, text=text, encoding=encoding, errors=errors
-        )
+        return Popen(call, [self.name, *args], stdin, stdout, stderr, text=text, encoding=encoding, errors=errors)
 
     def run(
         self,

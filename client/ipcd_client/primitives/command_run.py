@@ -254,4 +254,3 @@ class Run:
     async def _reply(self, context: Any, reply: pb.RunReply) -> None:
         async with self._writing:
             await context.write(reply)
-

@@ -62,7 +62,9 @@ class Places:
                 await place
         except TimeoutError:
             if not _given(place):
-                raise TimedOut(f"after {wait:g} s still {self.running} run, and no more than {self._most} may") from None
+                raise TimedOut(
+                    f"after {wait:g} s still {self.running} run, and no more than {self._most} may"
+                ) from None
         except asyncio.CancelledError:
             if _given(place):
                 self.give()
@@ -323,4 +325,3 @@ class CommandServer:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.stop()
-
