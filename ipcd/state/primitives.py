@@ -15,7 +15,7 @@ SERVICE_OF: Final = {
 }
 SERVICES: Final = frozenset(SERVICE_OF.values())
 KIND_OF: Final = {service: kind for kind, service in SERVICE_OF.items()}
-# Of commands, which no daemon keeps: the processes that offer them are ordinary servers of this, by the commands' names.
+# Of commands, which no daemon keeps: who offers one is an ordinary server of this, whose name is the command's.
 COMMAND: Final = "ipcd.v1.Command"
 # Metadata with which a gateway says for whom it calls.
 FOR: Final = "ipcd-for"

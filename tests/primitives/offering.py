@@ -14,12 +14,12 @@ def main() -> None:
     verb, path, name, *rest = sys.argv[1:]
     if verb == "serve":
         with ipcd_client.command(name, node=path).serve(rest, args=("*",), detach=True, grace=0.3):
-            print("offered", flush=True)  # noqa: T201
+            print("offered", flush=True)
             threading.Event().wait()
         return
     detach = verb == "detach"
     process = ipcd_client.command(name, node=path).popen(rest, stdin=subprocess.PIPE, detach=detach)
-    print(process.pid, flush=True)  # noqa: T201
+    print(process.pid, flush=True)
     process.wait()
 
 

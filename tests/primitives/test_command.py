@@ -17,7 +17,7 @@ import grpc
 import ipcd_client
 import ipcd_client.aio
 import pytest
-from integration.daemons import LONG, Daemon, Daemons, eventually
+from integration.daemons import LONG, Daemon, eventually
 from integration.gateway import address_of
 from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
@@ -494,7 +494,7 @@ def test_more_than_was_granted_is_refused(road: Road, offer: Offers) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             list(command_pb2_grpc.CommandStub(channel).Run(sent(), timeout=LONG))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "granted" in caught.value.details()
+        assert "granted" in str(caught.value.details())
     finally:
         hold.set()
         if "channel" not in road.keywords:
@@ -508,4 +508,4 @@ def test_a_server_of_another_name(cluster: Any) -> None:
         pytest.raises(grpc.RpcError) as caught,
     ):
         command_pb2_grpc.CommandStub(channel).Describe(pb.DescribeCommandRequest(name="wrong"), timeout=LONG)
-    assert caught.value.details().startswith(NoSuchName.reason)
+    assert str(caught.value.details()).startswith(NoSuchName.reason)

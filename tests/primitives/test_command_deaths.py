@@ -172,6 +172,8 @@ def test_the_daemon_is_started_again(nodes: Daemons) -> None:
         ipcd_client.command("cat", node=node.socket) as command,
         command.popen(stdin=PIPE, stdout=PIPE) as run,
     ):
+        assert run.stdin is not None
+        assert run.stdout is not None
         node.kill()
         run.stdin.write(b"still\n")
         run.stdin.flush()
@@ -226,7 +228,7 @@ def ruled(nodes: Daemons, rule: str) -> Daemon:
 
 def test_who_may_not_offer(nodes: Daemons) -> None:
     node = ruled(nodes, 'may = "register"')
-    with pytest.raises(IpcdError, match="may not register ipcd.v1.Command on node a") as caught:
+    with pytest.raises(IpcdError, match=r"may not register ipcd\.v1\.Command on node a") as caught:
         ipcd_client.command("x", node=node.socket).serve(["true"])
     assert caught.value.code is grpc.StatusCode.PERMISSION_DENIED
 
@@ -236,6 +238,6 @@ def test_who_may_not_run(nodes: Daemons) -> None:
     with (
         ipcd_client.command("x", node=node.socket).serve(["true"]),
         ipcd_client.command("x", node=node.socket) as command,
-        pytest.raises(NotAllowed, match="may not call ipcd.v1.Command on node a"),
+        pytest.raises(NotAllowed, match=r"may not call ipcd\.v1\.Command on node a"),
     ):
         command.popen()

@@ -10,6 +10,8 @@ with ipcd_client.command("lines") as lines:
     print("in one go:", done.stdout.decode().strip())
 
     with lines.popen(stdin=PIPE, stdout=PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         for number in range(1000):
             print(number, file=process.stdin)
         process.stdin.close()

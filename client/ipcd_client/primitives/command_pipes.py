@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Final
 
 _CHUNK: Final = 64 << 10
@@ -59,10 +60,10 @@ class PipeEnd:
             self._wake()
 
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self._waiting is not None:
+            settled(self._waiting)
 
-    async def _until(self, add, remove) -> None:  # type: ignore[no-untyped-def]
+    async def _until(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
         fd = self._fd
         self._waiting = self._loop.create_future()
         add(fd, self._wake)
@@ -72,3 +73,9 @@ class PipeEnd:
             self._waiting = None
             if self._fd == fd:
                 remove(fd)
+
+
+def settled(future: asyncio.Future[None]) -> None:
+    """It is done, if it was not."""
+    if not future.done():
+        future.set_result(None)

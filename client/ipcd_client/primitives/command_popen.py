@@ -202,7 +202,7 @@ class Popen:
             if number not in self._collected:
                 self._collected[number] = [_buffered(file)]
         try:
-            while not self._call.until(lambda called: self._exchanged(called, files), _left(limit)) == "over":
+            while self._call.until(lambda called: self._exchanged(called, files), _left(limit)) != "over":
                 pass
         except TimeoutError as error:
             if isinstance(error, IpcdError):

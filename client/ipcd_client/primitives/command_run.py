@@ -20,7 +20,7 @@ from ipcd_client.primitives.offer import Offer
 from ipcd_client.primitives.wardens import Program, Warden
 
 _SIGNALS: Final = range(1, 65)
-_MAKE: Final = {
+_MAKE: Final[dict[int, tuple[Callable[[bytes], pb.RunReply], pb.RunReply]]] = {
     STDOUT: (lambda data: pb.RunReply(stdout=data), pb.RunReply(stdout_end=True)),
     STDERR: (lambda data: pb.RunReply(stderr=data), pb.RunReply(stderr_end=True)),
 }

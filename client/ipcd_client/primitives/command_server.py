@@ -12,13 +12,11 @@ from typing import Any, Final, Self
 
 from grpc.aio import EOF, UsageError
 
-from ipcd_client import aio
-from ipcd_client import errors
+from ipcd_client import aio, errors
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
-from ipcd_client.primitives import naming
-from ipcd_client.primitives.command_run import Run
+from ipcd_client.primitives import command_run, naming
 from ipcd_client.primitives.errors import BadRequest, Full, NoSuchName, PrimitiveError, TimedOut
 from ipcd_client.primitives.offer import KIND, Offer
 from ipcd_client.primitives.wardens import Warden
@@ -96,7 +94,7 @@ class Servicer(command_pb2_grpc.CommandServicer):
         self.warden = Warden()
         self._started = 0
         self._ending: set[asyncio.Task[None]] = set()
-        self._runs: set[Run] = set()
+        self._runs: set[command_run.Run] = set()
 
     async def Run(self, _requests: Any, context: Any) -> None:
         """One run."""
@@ -146,7 +144,7 @@ class Servicer(command_pb2_grpc.CommandServicer):
         self.offer.check(start.args, start.env, detach=start.detach)
         await self.places.take(start.wait if start.HasField("wait") else None)
         freed = _Once(self.places.give)
-        run = Run(self.offer, start)
+        run = command_run.Run(self.offer, start)
         try:
             await run.begin(self.warden)
         except BaseException:
@@ -160,7 +158,7 @@ class Servicer(command_pb2_grpc.CommandServicer):
             # A task of its own: this one is cancelled when the caller is gone.
             self._later(run.end(freed), run)
 
-    def _later(self, coroutine: Coroutine[Any, Any, None], run: Run) -> None:
+    def _later(self, coroutine: Coroutine[Any, Any, None], run: command_run.Run) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._ending.add(task)
 

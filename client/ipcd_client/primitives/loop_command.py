@@ -75,7 +75,7 @@ class LoopCommand:
         args: Sequence[str] = (),
         *,
         input: bytes | None = None,  # noqa: A002  subprocess.run's
-        timeout: float | None = None,  # noqa: ASYNC109  subprocess.run's
+        timeout: float | None = None,
         check: bool = False,
         **keywords: Any,
     ) -> subprocess.CompletedProcess[bytes]:
@@ -93,7 +93,7 @@ class LoopCommand:
         done = subprocess.CompletedProcess(process.args, await process.wait(), out, err)
         if check:
             done.check_returncode()
-        return done  # type: ignore[return-value]
+        return done
 
     async def describe(self) -> pb.CommandInfo:
         """What is offered, and how many run. Errors are those of `command.Command.describe`."""

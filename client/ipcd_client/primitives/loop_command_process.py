@@ -16,6 +16,7 @@ from grpc.aio import EOF
 from ipcd_client.errors import IpcdError
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
+from ipcd_client.primitives.command_pipes import settled
 from ipcd_client.primitives.command_place import descriptor_of, write_all
 from ipcd_client.primitives.command_state import CHUNK, STDERR, STDOUT, Called
 from ipcd_client.primitives.errors import Lost, from_status
@@ -111,7 +112,8 @@ class _Pausing(asyncio.ReadTransport):
 
     def resume_reading(self) -> None:
         self.paused = False
-        self._feed()
+        # The reader is about to wait for news, and would not hear of what came before that.
+        asyncio.get_running_loop().call_soon(self._feed)
 
     def is_closing(self) -> bool:
         return False
@@ -387,7 +389,7 @@ async def _readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     try:
-        loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(fd, settled, ready)
     except PermissionError:
         return
     try:

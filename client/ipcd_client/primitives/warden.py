@@ -93,7 +93,7 @@ class _Warden:
     def _start(self, message: dict[str, Any], fds: list[int]) -> None:
         number = message["start"]
         try:
-            process = subprocess.Popen(  # noqa: S603  the offerer's own
+            process = subprocess.Popen(
                 message["argv"],
                 stdin=fds[0],
                 stdout=fds[1],

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipcd_client.primitives import warden
+from ipcd_client.primitives.command_pipes import settled
 from ipcd_client.primitives.errors import CannotStart, Lost
 
 _SCRIPT: Final = str(Path(warden.__file__))
@@ -137,7 +138,7 @@ class Warden:
                 except BlockingIOError:
                     room = loop.create_future()
                     sock = self._sock
-                    loop.add_writer(sock, lambda: room.done() or room.set_result(None))
+                    loop.add_writer(sock, settled, room)
                     try:
                         await room
                     finally:
