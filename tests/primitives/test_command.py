@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -499,6 +500,29 @@ def test_more_than_was_granted_is_refused(road: Road, offer: Offers) -> None:
         hold.set()
         if "channel" not in road.keywords:
             channel.close()
+
+
+def test_a_caller_that_reads_nothing_keeps_no_place(road: Road, offer: Offers) -> None:
+    name = offer("yes", "yes", seconds=0.2)
+    target = f"ipcd:///{name.partition('@')[0]}"
+    channel = road.keywords.get("channel") or ipcd_client.channel(target, node=road.front.socket)
+    with ipcd_client.command(name, **road.keywords) as command:
+        call = command_pb2_grpc.CommandStub(channel).Run(iter([pb.RunRequest(name=name, start=pb.RunStart())]))
+        try:
+            eventually(lambda: command.describe().started == 1, "it is started")
+            eventually(lambda: command.describe().running == 0, "its place is free")
+        finally:
+            call.cancel()
+            if "channel" not in road.keywords:
+                channel.close()
+
+
+def test_streams_that_are_none(road: Road, offer: Offers) -> None:
+    with ipcd_client.command(offer("cat", "cat"), **road.keywords) as command:
+        for keywords in ({"stdin": io.BytesIO()}, {"stdout": object()}, {"stdout": STDOUT}):
+            with pytest.raises(BadRequest):
+                command.popen(**keywords)
+        eventually(lambda: not command.describe().running, "nothing runs")
 
 
 def test_a_server_of_another_name(cluster: Any) -> None:

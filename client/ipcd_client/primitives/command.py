@@ -112,7 +112,13 @@ class Command:
         channel = self._road.hold()
         call = RunCall(channel, request, self._road.release)
         call.start(None if wait is None else max(0.0, wait) + START)
-        return Popen(call, [self.name, *args], stdin, stdout, stderr, text=text, encoding=encoding, errors=errors)
+        given = [self.name, *args]
+        try:
+            return Popen(call, given, stdin, stdout, stderr, text=text, encoding=encoding, errors=errors)
+        except BaseException:
+            # Such as of a file without a descriptor.
+            call.cancel()
+            raise
 
     def run(
         self,

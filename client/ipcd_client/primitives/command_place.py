@@ -55,7 +55,10 @@ def descriptor_of(value: Any, default: int | None) -> int | None:
         return value if value >= 0 else None
     if hasattr(value, "flush") and getattr(value, "writable", bool)():
         value.flush()
-    return int(value.fileno())
+    try:
+        return int(value.fileno())
+    except (AttributeError, OSError) as error:
+        raise BadRequest(f"{value!r} has no descriptor: streams are PIPE, DEVNULL, files or descriptors") from error
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -11,12 +11,15 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import IO, Any, Self
+from typing import IO, Any, Final, Self
 
 from ipcd_client.errors import IpcdError
 from ipcd_client.primitives.command_call import RunCall
 from ipcd_client.primitives.command_place import descriptor_of, write_all
 from ipcd_client.primitives.command_state import CHUNK, STDERR, STDOUT, Called
+
+# Seconds for which `close` waits for what is still to be written to files.
+_PATIENCE: Final = 1.0
 
 
 class _Input(io.RawIOBase):
@@ -103,10 +106,10 @@ class Popen:
         errors: str | None,
     ) -> None:
         self.args = list(args)
+        self._lock = threading.Lock()
         self._call = call
         self._copies: list[threading.Thread] = []
-        self._stop, self._stopping = -1, -1
-        self._lock = threading.Lock()
+        self._stop, self._stopping = -1, -1  # the ends of a pipe: the thread's, and ours, whose end ends the thread
         self._collected: dict[int, list[bytes]] = {}
         self._given: memoryview | None = None
         self._text = text or encoding is not None or errors is not None
@@ -266,7 +269,9 @@ class Popen:
     def close(self) -> None:
         """Ends the run, where it has not ended, unless it was started with `detach`: that one goes on."""
         self._call.cancel()
-        self._end_copies(None, None)
+        with suppress(subprocess.TimeoutExpired):
+            # One may hang in a write to a file that nobody reads, for as long as that lasts.
+            self._end_copies(monotonic() + _PATIENCE, None)
         for file in (self.stdin, self.stdout, self.stderr):
             if file is not None:
                 with suppress(OSError, IpcdError):
@@ -292,6 +297,7 @@ class Popen:
         call: RunCall | None = getattr(self, "_call", None)
         if call is not None:
             call.abandon()
+            self._end_input()
 
     # -- copying ----------------------------------------------------------------------------------
 
@@ -317,6 +323,8 @@ class Popen:
                     data = data[call.until(lambda called: called.write(view)) :]  # noqa: B023  used at once
         except (OSError, IpcdError):
             pass
+        finally:
+            os.close(stop)
         with suppress(OSError, IpcdError):
             call.act(Called.end_stdin)
 
@@ -328,18 +336,18 @@ class Popen:
         except (OSError, IpcdError):
             call.act(lambda called: called.close_output(number))
 
+    def _end_input(self) -> None:
+        with self._lock:
+            stopping, self._stopping = self._stopping, -1
+        if stopping >= 0:
+            os.close(stopping)
+
     def _end_copies(self, limit: float | None, timeout: float | None) -> None:
-        if self._stopping >= 0:
-            with self._lock:
-                os.close(self._stopping)
-                self._stopping = -1
+        self._end_input()
         for thread in self._copies:
             thread.join(_left(limit))
             if thread.is_alive():
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
-        if self._stop >= 0:
-            os.close(self._stop)
-            self._stop = -1
 
 
 def _left(limit: float | None) -> float | None:

@@ -15,7 +15,7 @@ from grpc.aio import EOF
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.primitives.command_pipes import PipeEnd
 from ipcd_client.primitives.command_state import CHUNK, STDERR, STDOUT, WINDOW
-from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.primitives.errors import BadRequest, CannotStart
 from ipcd_client.primitives.offer import Offer
 from ipcd_client.primitives.wardens import Program, Warden
 
@@ -98,6 +98,9 @@ class Run:
             argv = [*self._offer.command, *start.args]
             fds = (stdin, ends[STDOUT], ends[STDERR])
             self._program = await warden.run(argv, start.env, self._offer.cwd, fds)
+        except OSError as error:
+            self.close()
+            raise CannotStart(f"no pipes for it: {error.strerror or error}") from error
         except BaseException:
             self.close()
             raise
@@ -118,16 +121,16 @@ class Run:
                 pumps = [group.create_task(self._pump(context, number)) for number in self._outputs]
                 code = await asyncio.shield(program.ended)
                 how = {"signal": -code} if code < 0 else {"code": code}
-                await self._reply(context, pb.RunReply(exit=pb.RunExit(reason=self._why, **how)))
-                if pumps:
-                    # What it has started may write for a while yet.
-                    await asyncio.wait(pumps, timeout=self._offer.grace)
+                # A task, like the outputs: a caller that reads nothing keeps the call, and not the place.
+                last = pb.RunReply(exit=pb.RunExit(reason=self._why, **how))
+                pumps.append(group.create_task(self._reply(context, last)))
+                # What it has started may write for a while yet.
+                await asyncio.wait(pumps, timeout=self._offer.grace)
                 await program.forget()
                 freed()
                 for output in self._outputs.values():
                     output.finish()
-                if pumps:
-                    await asyncio.wait(pumps)
+                await asyncio.wait(pumps)
                 for helper in helpers:
                     helper.cancel()
         except BaseExceptionGroup as failures:
