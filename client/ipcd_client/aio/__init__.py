@@ -19,6 +19,7 @@ from ipcd_client.aio.channel import Channel
 from ipcd_client.aio.server import Server
 
 if TYPE_CHECKING:
+    from ipcd_client.primitives.loop_command import command as command
     from ipcd_client.primitives.loop_lock import lock as lock
     from ipcd_client.primitives.loop_pipe import pipe as pipe
     from ipcd_client.primitives.loop_pipe_end import pipe_end as pipe_end
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 # Each is loaded when it is first used: programs that only call services are spared it.
 _PRIMITIVES: Final[frozenset[str]] = frozenset(
-    {"lock", "pipe", "pipe_end", "queue", "semaphore", "topic", "unnamed_pipe", "value"}
+    {"command", "lock", "pipe", "pipe_end", "queue", "semaphore", "topic", "unnamed_pipe", "value"}
 )
 
 __all__ = ["Channel", "Server", "channel", "server"]

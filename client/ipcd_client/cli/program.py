@@ -17,6 +17,7 @@ from ipcd_client.cli import failures
 from ipcd_client.cli.call import call
 from ipcd_client.cli.catalog import ls, nodes
 from ipcd_client.cli.cert import cert
+from ipcd_client.cli.command import command
 from ipcd_client.cli.completion import completion
 from ipcd_client.cli.doctor import doctor
 from ipcd_client.cli.explain import explain
@@ -106,6 +107,7 @@ _COMMANDS: Final = (
     queue,
     topic,
     pipe,
+    command,
     cert,
     completion,
 )

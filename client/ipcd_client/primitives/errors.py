@@ -15,6 +15,7 @@
     ├── TimedOut (TimeoutError)   DEADLINE_EXCEEDED timeout: the time that the caller gave is over
     ├── Deadlock                  ABORTED deadlock: to wait would be to wait for oneself
     ├── Lost                      ABORTED lost: what was held is not held any more
+    ├── CannotStart               FAILED_PRECONDITION cannot-start: of a command: its program cannot be started
     └── BadRequest (ValueError)   INVALID_ARGUMENT bad-request: it makes no sense, in words
 
 Any other failure of a call is a `CallFailed`, which has the code.
@@ -130,6 +131,13 @@ class Lost(PrimitiveError):
 
     code = grpc.StatusCode.ABORTED
     reason = "lost"
+
+
+class CannotStart(PrimitiveError):
+    """The program of a command cannot be started, and why."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "cannot-start"
 
 
 class BadRequest(PrimitiveError, ValueError):
