@@ -48,6 +48,12 @@ NAME: Final = 255
 # names as long as they may be they have room beside CATALOG in the one message that tells of all.
 NAMES: Final = 4096
 NAMES_EACH: Final[Each] = {"process": 1024, "uid": 3072}
+# Of signals, in all and of one owner: those who listen at this node for a flag, and watches of processes' ends, each of
+# which has a descriptor.
+LISTENERS: Final = 4096
+LISTENERS_EACH: Final[Each] = {"process": 512, "uid": 3072, "node": 2048}
+EXITS: Final = 256
+EXITS_EACH: Final[Each] = {"process": 64, "uid": 192, "node": 128}
 # Calls of Open that wait for a server: in all, of one owner, and of one connection.
 WAITING: Final = 4096
 WAITING_EACH: Final[Each] = {"process": 512, "uid": 3072}
@@ -123,6 +129,9 @@ REGISTER: Final = 10.0
 TOKEN: Final = 10.0
 INTRODUCE: Final = 5.0
 CLAIM: Final = 1.0
+# For another node to raise a flag; and, where nobody knows yet how a process has ended, for its parent to say so.
+RAISE: Final = 1.0
+EXIT_TOLD: Final = 0.04
 # A daemon that took the place of another waits for servers to register again, before it says that there are none.
 SETTLE: Final = 2.0
 

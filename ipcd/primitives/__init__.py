@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from ipcd.primitives.host import Adds
+    from ipcd_client.aio.dispatch import Server as Dispatcher
+
+    from ipcd.primitives.host import Adds, Keeper
+
+
+def _signal(keeper: Keeper, server: Dispatcher) -> Any:
+    from ipcd.primitives.signal import add
+
+    return add(keeper, server)
+
 
 # Each adds its servicer to the daemon's server.
-ALL: Final[tuple[Adds, ...]] = ()
+ALL: Final[tuple[Adds, ...]] = (_signal,)

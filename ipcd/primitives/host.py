@@ -7,7 +7,7 @@ all of them: who calls, what the rules say, and where a name is kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +47,11 @@ class Keeper:
         self.state_dir = state_dir
         self._broker = broker
 
+    @property
+    def broker(self) -> Broker:
+        """Of this node: its catalog, its links, its rules."""
+        return self._broker
+
     @staticmethod
     def caller(context: CalledContext) -> node_pb2.Process:
         """The process that calls; for a client of the gateway, the daemon whose gateway it is."""
@@ -66,21 +71,28 @@ class Keeper:
         Raises:
             NotAllowed: it may not.
         """
+        self.check_each(self.identities(context), verb, kind, name)
+
+    def check_each(self, identities: Iterable[str], verb: str, kind: str, name: str) -> None:
+        """The same of identities, each of which has to be let."""
         what = f"{kind}:{name.partition('@')[0]}"
-        identities = {context.peer_identity.grant.identity}
-        # Whoever says for whom it calls may do no more by that: both have to be allowed.
-        identities.update(str(value) for key, value in context.invocation_metadata() if key == FOR)
         for identity in identities:
             decision = self._broker.access.rules.decide(identity, verb, what)
             if not decision.allowed:
                 raise self._broker.access.refusal(decision)
 
+    @staticmethod
+    def identities(context: CalledContext) -> set[str]:
+        """The caller's, and of whom it says that it calls for them."""
+        identities = {context.peer_identity.grant.identity}
+        # Whoever says for whom it calls may do no more by that: both have to be allowed.
+        identities.update(str(value) for key, value in context.invocation_metadata() if key == FOR)
+        return identities
+
     def may(self, context: CalledContext, verb: str, kind: str, name: str) -> bool:
         """The same as an answer, for lists: nothing is logged."""
-        identities = {context.peer_identity.grant.identity}
-        identities.update(str(value) for key, value in context.invocation_metadata() if key == FOR)
         access = self._broker.access.rules
-        return all(access.decide(identity, verb, f"{kind}:{name}").allowed for identity in identities)
+        return all(access.decide(identity, verb, f"{kind}:{name}").allowed for identity in self.identities(context))
 
     async def take(self, context: CalledContext, kind: str, text: str) -> str:
         """Makes a name one that is kept here, for the caller; the name without its node.
