@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
@@ -18,8 +18,12 @@ from ipcd_client._version import __version__
 from ipcd_client.facade.channel import Channel
 from ipcd_client.facade.server import Server
 
+if TYPE_CHECKING:
+    from ipcd_client.primitives.signal import signal as signal
+    from ipcd_client.primitives.watch_exit import watch_exit as watch_exit
+
 # Each is loaded when it is first used: programs that only call services are spared it.
-_PRIMITIVES: Final[frozenset[str]] = frozenset()
+_PRIMITIVES: Final[frozenset[str]] = frozenset({"signal", "watch_exit"})
 
 __all__ = ["Channel", "Server", "__version__", "channel", "server"]
 

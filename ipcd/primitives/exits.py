@@ -1,9 +1,9 @@
 """The end of a process of this machine, as the kernel tells it: that it has ended, at once, by its pidfd; and how, as
 far as it says so to anybody but the parent.
 
-It does so in two ways: by the pidfd, of a process that its parent has reaped (Linux 6.15, PIDFD_INFO_EXIT); and until then
-in /proc/PID/stat, to whoever might trace the process (proc(5)). A parent that has reaped on an older kernel has taken
-the status with it.
+It does so in two ways: by the pidfd, of a process that its parent has reaped (Linux 6.15, PIDFD_INFO_EXIT); and until
+then in /proc/PID/stat, to whoever might trace the process (proc(5)). A parent that has reaped on an older kernel has
+taken the status with it.
 """
 
 from __future__ import annotations

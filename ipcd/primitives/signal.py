@@ -1,10 +1,11 @@
 """`ipcd.v1.Signal`: flags that are raised at those who listen, and the ends of processes."""
 
-# ruff: noqa: N802 - the methods are named as in the .proto
+# ruff: noqa: N802, ARG002 - the methods are named as in the .proto
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -35,6 +36,7 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
         self._keeper = keeper
         self._listeners = Listeners()
         self._news: dict[Listener, asyncio.Event] = {}
+        self._by_token: dict[str, Listener] = {}
         self._exits: set[Exit] = set()
         self._watches = Shares("watches of processes' ends", limits.EXITS, limits.EXITS_EACH)
 
@@ -105,17 +107,26 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
         owner = self._keeper.owner(context)
         listener = self._listeners.listen(name, _group(request.group), self._process(context), owner)
         news = self._news[listener] = asyncio.Event()
+        token = secrets.token_hex(8)
+        self._by_token[token] = listener
         try:
-            yield signal_pb2.ListenReply(listening=signal_pb2.Listening(node=self._keeper.node))
+            yield signal_pb2.ListenReply(listening=signal_pb2.Listening(node=self._keeper.node, listener=token))
             while True:
                 await news.wait()
                 news.clear()
-                flag = self._listeners.take(listener)
-                if flag is not None:
-                    yield signal_pb2.ListenReply(raised=flag)
+                if listener.flag is not None:
+                    yield signal_pb2.ListenReply(raised=listener.flag)
         finally:
             self._listeners.leave(listener)
-            del self._news[listener]
+            del self._news[listener], self._by_token[token]
+
+    async def Take(self, request: signal_pb2.TakeRequest, context: CalledContext) -> signal_pb2.TakeReply:
+        """Takes a listener's flag. Who knows its name, which was told to it alone, may do so."""
+        name, _ = self._named(request.name, every=False)
+        listener = self._by_token.get(request.listener)
+        if listener is None or listener.name != name:
+            raise NoSuchName(f"nobody of this name listens for the signal {name} at node {self._keeper.node}")
+        return signal_pb2.TakeReply(raised=self._listeners.take(listener))
 
     async def ListListeners(
         self, request: signal_pb2.ListListenersRequest, context: CalledContext

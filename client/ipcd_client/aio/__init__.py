@@ -11,15 +11,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
 from ipcd_client.aio.channel import Channel
 from ipcd_client.aio.server import Server
 
+if TYPE_CHECKING:
+    from ipcd_client.primitives.loop_signal import signal as signal
+    from ipcd_client.primitives.loop_watch_exit import watch_exit as watch_exit
+
 # Each is loaded when it is first used: programs that only call services are spared it.
-_PRIMITIVES: Final[frozenset[str]] = frozenset()
+_PRIMITIVES: Final[frozenset[str]] = frozenset({"signal", "watch_exit"})
 
 __all__ = ["Channel", "Server", "channel", "server"]
 

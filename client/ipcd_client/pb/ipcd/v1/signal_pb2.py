@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ipcd_client.pb.ipcd.v1 import node_pb2 as ipcd_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ipcd/v1/signal.proto\x12\x07ipcd.v1\x1a\x12ipcd/v1/node.proto\"J\n\x0cRaiseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x10\n\x08pid_node\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\"*\n\nRaiseReply\x12\x1c\n\x05nodes\x18\x01 \x03(\x0b\x32\r.ipcd.v1.Told\"6\n\x04Told\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x11\n\tlisteners\x18\x02 \x01(\r\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"I\n\x04\x46lag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x07process\x18\x02 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x10\n\x08identity\x18\x03 \x01(\t\",\n\rListenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"`\n\x0bListenReply\x12\'\n\tlistening\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.ListeningH\x00\x12\x1f\n\x06raised\x18\x02 \x01(\x0b\x32\r.ipcd.v1.FlagH\x00\x42\x07\n\x05\x65vent\"\x19\n\tListening\x12\x0c\n\x04node\x18\x01 \x01(\t\"$\n\x14ListListenersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12ListListenersReply\x12$\n\tlisteners\x18\x01 \x03(\x0b\x32\x11.ipcd.v1.Listener\"{\n\x08Listener\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12!\n\x07process\x18\x03 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0e\n\x06raised\x18\x05 \x01(\x04\x12\x11\n\tcoalesced\x18\x06 \x01(\x04\"\x8d\x01\n\x10WatchExitRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x02\x62y\x18\x02 \x01(\x0e\x32\x1c.ipcd.v1.WatchExitRequest.By\x12\x10\n\x08pidfd_id\x18\x03 \x01(\x04\"/\n\x02\x42y\x12\n\n\x06\x42Y_PID\x10\x00\x12\x0e\n\nBY_SERVICE\x10\x01\x12\r\n\tBY_SERVER\x10\x02\"b\n\x0eWatchExitReply\x12$\n\x08watching\x18\x01 \x01(\x0b\x32\x10.ipcd.v1.ProcessH\x00\x12!\n\x06\x65xited\x18\x02 \x01(\x0b\x32\x0f.ipcd.v1.ExitedH\x00\x42\x07\n\x05\x65vent\"\x9b\x01\n\x06\x45xited\x12!\n\x07process\x18\x01 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\r\n\x05\x65nded\x18\x02 \x01(\x01\x12\x11\n\x04\x63ode\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x0b\x63ore_dumped\x18\x05 \x01(\x08\x12\x0e\n\x06source\x18\x06 \x01(\tB\x07\n\x05_codeB\t\n\x07_signal\"4\n\x0fTellExitRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bwait_status\x18\x02 \x01(\x05\" \n\rTellExitReply\x12\x0f\n\x07watches\x18\x01 \x01(\r2\xc5\x02\n\x06Signal\x12\x33\n\x05Raise\x12\x15.ipcd.v1.RaiseRequest\x1a\x13.ipcd.v1.RaiseReply\x12\x38\n\x06Listen\x12\x16.ipcd.v1.ListenRequest\x1a\x14.ipcd.v1.ListenReply0\x01\x12K\n\rListListeners\x12\x1d.ipcd.v1.ListListenersRequest\x1a\x1b.ipcd.v1.ListListenersReply\x12\x41\n\tWatchExit\x12\x19.ipcd.v1.WatchExitRequest\x1a\x17.ipcd.v1.WatchExitReply0\x01\x12<\n\x08TellExit\x12\x18.ipcd.v1.TellExitRequest\x1a\x16.ipcd.v1.TellExitReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ipcd/v1/signal.proto\x12\x07ipcd.v1\x1a\x12ipcd/v1/node.proto\"J\n\x0cRaiseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x10\n\x08pid_node\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\"*\n\nRaiseReply\x12\x1c\n\x05nodes\x18\x01 \x03(\x0b\x32\r.ipcd.v1.Told\"6\n\x04Told\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x11\n\tlisteners\x18\x02 \x01(\r\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"I\n\x04\x46lag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x07process\x18\x02 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x10\n\x08identity\x18\x03 \x01(\t\",\n\rListenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"`\n\x0bListenReply\x12\'\n\tlistening\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.ListeningH\x00\x12\x1f\n\x06raised\x18\x02 \x01(\x0b\x32\r.ipcd.v1.FlagH\x00\x42\x07\n\x05\x65vent\"+\n\tListening\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08listener\x18\x02 \x01(\t\"-\n\x0bTakeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08listener\x18\x02 \x01(\t\"*\n\tTakeReply\x12\x1d\n\x06raised\x18\x01 \x01(\x0b\x32\r.ipcd.v1.Flag\"$\n\x14ListListenersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x12ListListenersReply\x12$\n\tlisteners\x18\x01 \x03(\x0b\x32\x11.ipcd.v1.Listener\"{\n\x08Listener\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12!\n\x07process\x18\x03 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0e\n\x06raised\x18\x05 \x01(\x04\x12\x11\n\tcoalesced\x18\x06 \x01(\x04\"\x8d\x01\n\x10WatchExitRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x02\x62y\x18\x02 \x01(\x0e\x32\x1c.ipcd.v1.WatchExitRequest.By\x12\x10\n\x08pidfd_id\x18\x03 \x01(\x04\"/\n\x02\x42y\x12\n\n\x06\x42Y_PID\x10\x00\x12\x0e\n\nBY_SERVICE\x10\x01\x12\r\n\tBY_SERVER\x10\x02\"b\n\x0eWatchExitReply\x12$\n\x08watching\x18\x01 \x01(\x0b\x32\x10.ipcd.v1.ProcessH\x00\x12!\n\x06\x65xited\x18\x02 \x01(\x0b\x32\x0f.ipcd.v1.ExitedH\x00\x42\x07\n\x05\x65vent\"\x9b\x01\n\x06\x45xited\x12!\n\x07process\x18\x01 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\r\n\x05\x65nded\x18\x02 \x01(\x01\x12\x11\n\x04\x63ode\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x0b\x63ore_dumped\x18\x05 \x01(\x08\x12\x0e\n\x06source\x18\x06 \x01(\tB\x07\n\x05_codeB\t\n\x07_signal\"4\n\x0fTellExitRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bwait_status\x18\x02 \x01(\x05\" \n\rTellExitReply\x12\x0f\n\x07watches\x18\x01 \x01(\r2\xf7\x02\n\x06Signal\x12\x33\n\x05Raise\x12\x15.ipcd.v1.RaiseRequest\x1a\x13.ipcd.v1.RaiseReply\x12\x38\n\x06Listen\x12\x16.ipcd.v1.ListenRequest\x1a\x14.ipcd.v1.ListenReply0\x01\x12\x30\n\x04Take\x12\x14.ipcd.v1.TakeRequest\x1a\x12.ipcd.v1.TakeReply\x12K\n\rListListeners\x12\x1d.ipcd.v1.ListListenersRequest\x1a\x1b.ipcd.v1.ListListenersReply\x12\x41\n\tWatchExit\x12\x19.ipcd.v1.WatchExitRequest\x1a\x17.ipcd.v1.WatchExitReply0\x01\x12<\n\x08TellExit\x12\x18.ipcd.v1.TellExitRequest\x1a\x16.ipcd.v1.TellExitReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,25 +45,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTENREPLY']._serialized_start=350
   _globals['_LISTENREPLY']._serialized_end=446
   _globals['_LISTENING']._serialized_start=448
-  _globals['_LISTENING']._serialized_end=473
-  _globals['_LISTLISTENERSREQUEST']._serialized_start=475
-  _globals['_LISTLISTENERSREQUEST']._serialized_end=511
-  _globals['_LISTLISTENERSREPLY']._serialized_start=513
-  _globals['_LISTLISTENERSREPLY']._serialized_end=571
-  _globals['_LISTENER']._serialized_start=573
-  _globals['_LISTENER']._serialized_end=696
-  _globals['_WATCHEXITREQUEST']._serialized_start=699
-  _globals['_WATCHEXITREQUEST']._serialized_end=840
-  _globals['_WATCHEXITREQUEST_BY']._serialized_start=793
-  _globals['_WATCHEXITREQUEST_BY']._serialized_end=840
-  _globals['_WATCHEXITREPLY']._serialized_start=842
-  _globals['_WATCHEXITREPLY']._serialized_end=940
-  _globals['_EXITED']._serialized_start=943
-  _globals['_EXITED']._serialized_end=1098
-  _globals['_TELLEXITREQUEST']._serialized_start=1100
-  _globals['_TELLEXITREQUEST']._serialized_end=1152
-  _globals['_TELLEXITREPLY']._serialized_start=1154
-  _globals['_TELLEXITREPLY']._serialized_end=1186
-  _globals['_SIGNAL']._serialized_start=1189
-  _globals['_SIGNAL']._serialized_end=1514
+  _globals['_LISTENING']._serialized_end=491
+  _globals['_TAKEREQUEST']._serialized_start=493
+  _globals['_TAKEREQUEST']._serialized_end=538
+  _globals['_TAKEREPLY']._serialized_start=540
+  _globals['_TAKEREPLY']._serialized_end=582
+  _globals['_LISTLISTENERSREQUEST']._serialized_start=584
+  _globals['_LISTLISTENERSREQUEST']._serialized_end=620
+  _globals['_LISTLISTENERSREPLY']._serialized_start=622
+  _globals['_LISTLISTENERSREPLY']._serialized_end=680
+  _globals['_LISTENER']._serialized_start=682
+  _globals['_LISTENER']._serialized_end=805
+  _globals['_WATCHEXITREQUEST']._serialized_start=808
+  _globals['_WATCHEXITREQUEST']._serialized_end=949
+  _globals['_WATCHEXITREQUEST_BY']._serialized_start=902
+  _globals['_WATCHEXITREQUEST_BY']._serialized_end=949
+  _globals['_WATCHEXITREPLY']._serialized_start=951
+  _globals['_WATCHEXITREPLY']._serialized_end=1049
+  _globals['_EXITED']._serialized_start=1052
+  _globals['_EXITED']._serialized_end=1207
+  _globals['_TELLEXITREQUEST']._serialized_start=1209
+  _globals['_TELLEXITREQUEST']._serialized_end=1261
+  _globals['_TELLEXITREPLY']._serialized_start=1263
+  _globals['_TELLEXITREPLY']._serialized_end=1295
+  _globals['_SIGNAL']._serialized_start=1298
+  _globals['_SIGNAL']._serialized_end=1673
 # @@protoc_insertion_point(module_scope)

@@ -63,10 +63,26 @@ class ListenReply(_message.Message):
     def __init__(self, listening: _Optional[_Union[Listening, _Mapping]] = ..., raised: _Optional[_Union[Flag, _Mapping]] = ...) -> None: ...
 
 class Listening(_message.Message):
-    __slots__ = ("node",)
+    __slots__ = ("node", "listener")
     NODE_FIELD_NUMBER: _ClassVar[int]
+    LISTENER_FIELD_NUMBER: _ClassVar[int]
     node: str
-    def __init__(self, node: _Optional[str] = ...) -> None: ...
+    listener: str
+    def __init__(self, node: _Optional[str] = ..., listener: _Optional[str] = ...) -> None: ...
+
+class TakeRequest(_message.Message):
+    __slots__ = ("name", "listener")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LISTENER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    listener: str
+    def __init__(self, name: _Optional[str] = ..., listener: _Optional[str] = ...) -> None: ...
+
+class TakeReply(_message.Message):
+    __slots__ = ("raised",)
+    RAISED_FIELD_NUMBER: _ClassVar[int]
+    raised: Flag
+    def __init__(self, raised: _Optional[_Union[Flag, _Mapping]] = ...) -> None: ...
 
 class ListListenersRequest(_message.Message):
     __slots__ = ("name",)

@@ -46,6 +46,11 @@ class SignalStub(object):
                 request_serializer=ipcd_dot_v1_dot_signal__pb2.ListenRequest.SerializeToString,
                 response_deserializer=ipcd_dot_v1_dot_signal__pb2.ListenReply.FromString,
                 _registered_method=True)
+        self.Take = channel.unary_unary(
+                '/ipcd.v1.Signal/Take',
+                request_serializer=ipcd_dot_v1_dot_signal__pb2.TakeRequest.SerializeToString,
+                response_deserializer=ipcd_dot_v1_dot_signal__pb2.TakeReply.FromString,
+                _registered_method=True)
         self.ListListeners = channel.unary_unary(
                 '/ipcd.v1.Signal/ListListeners',
                 request_serializer=ipcd_dot_v1_dot_signal__pb2.ListListenersRequest.SerializeToString,
@@ -76,8 +81,15 @@ class SignalServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Listen(self, request, context):
-        """Listens for a flag, for as long as the call lasts. The first answer comes when it listens, then one for each time the
-        flag is found raised: one that is raised again before it was sent is one.
+        """Listens for a flag, for as long as the call lasts. The first answer comes when it listens, then one when the flag is
+        raised, and no other until it was taken: what is raised again before that is one with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Take(self, request, context):
+        """Takes the flag of a listener: from then on it is not raised.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +128,11 @@ def add_SignalServicer_to_server(servicer, server):
                     servicer.Listen,
                     request_deserializer=ipcd_dot_v1_dot_signal__pb2.ListenRequest.FromString,
                     response_serializer=ipcd_dot_v1_dot_signal__pb2.ListenReply.SerializeToString,
+            ),
+            'Take': grpc.unary_unary_rpc_method_handler(
+                    servicer.Take,
+                    request_deserializer=ipcd_dot_v1_dot_signal__pb2.TakeRequest.FromString,
+                    response_serializer=ipcd_dot_v1_dot_signal__pb2.TakeReply.SerializeToString,
             ),
             'ListListeners': grpc.unary_unary_rpc_method_handler(
                     servicer.ListListeners,
@@ -189,6 +206,33 @@ class Signal(object):
             '/ipcd.v1.Signal/Listen',
             ipcd_dot_v1_dot_signal__pb2.ListenRequest.SerializeToString,
             ipcd_dot_v1_dot_signal__pb2.ListenReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Take(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipcd.v1.Signal/Take',
+            ipcd_dot_v1_dot_signal__pb2.TakeRequest.SerializeToString,
+            ipcd_dot_v1_dot_signal__pb2.TakeReply.FromString,
             options,
             channel_credentials,
             insecure,
