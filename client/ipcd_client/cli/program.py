@@ -27,6 +27,7 @@ from ipcd_client.cli.output import Format, Output
 from ipcd_client.cli.ping import ping
 from ipcd_client.cli.rules import rules
 from ipcd_client.cli.session import common
+from ipcd_client.cli.signal import signal
 
 NAME = "ipcctl"
 
@@ -85,7 +86,7 @@ def root(ctx: click.Context) -> None:
         ctx.exit(failures.USAGE)
 
 
-for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, cert, completion):
+for _command in (ls, nodes, explain, call, ping, doctor, rules, expose, signal, cert, completion):
     root.add_command(_command)
 
 

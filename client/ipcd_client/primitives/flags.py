@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal as os_signals
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -168,6 +169,13 @@ def exited(reply: signal_pb2.Exited) -> Exit:
     )
 
 
+def wait_status(si_code: int, si_status: int) -> int:
+    """What waitid(2) tells, as wait(2) has it."""
+    if si_code == os.CLD_EXITED:
+        return si_status << 8
+    return si_status | (0x80 if si_code == os.CLD_DUMPED else 0)
+
+
 def lasting(error: IpcdError) -> bool:
     """Whether to try again would be of no use."""
     passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -185,10 +193,11 @@ def delays() -> Iterator[float]:
 class Inbox:
     """Where what comes waits to be taken: of several there is the last one."""
 
-    __slots__ = ("_flag", "error", "gaps")
+    __slots__ = ("_flag", "error", "gaps", "orphaned")
 
     def __init__(self) -> None:
         self.gaps = 0  # how often nobody could be heard
+        self.orphaned = False  # the daemon that told of the flag is gone
         self.error: IpcdError | None = None
         self._flag: Raised | None = None
 
@@ -201,6 +210,16 @@ class Inbox:
     def settled(self) -> bool:
         """There is, or there will be nothing any more."""
         return self._flag is not None or self.error is not None
+
+    def broke(self) -> None:
+        """The daemon cannot be heard."""
+        self.gaps += 1
+        self.orphaned = self._flag is not None
+
+    def adopted(self) -> bool:
+        """Whether what was taken just now was told by a daemon that is gone: nobody else has it."""
+        orphaned, self.orphaned = self.orphaned, False
+        return orphaned
 
     def put(self, flag: Raised) -> bool:
         """It came. False if there was one."""

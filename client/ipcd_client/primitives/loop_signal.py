@@ -140,6 +140,8 @@ class LoopListener:
             reply: signal_pb2.TakeReply = await stub.Take(self._take, timeout=MARGIN)
             return reply
 
+        if self._inbox.adopted():
+            return told
         try:
             reply = await self._place.run(signal_pb2_grpc.SignalStub, call)
         except IpcdError:
@@ -196,7 +198,7 @@ class LoopListener:
 
     def broken(self) -> None:
         """Nobody can be heard."""
-        self._inbox.gaps += 1
+        self._inbox.broke()
 
     def failed(self, error: IpcdError) -> None:
         """Nobody will be."""

@@ -203,6 +203,8 @@ class _Stream:
 
     def taken(self, told: Raised) -> Raised | None:
         """The flag, taken at the daemon, which has told of it."""
+        if self.inbox.adopted():
+            return told
         try:
             reply = self.place.run(signal_pb2_grpc.SignalStub, lambda stub: stub.Take(self._take, timeout=MARGIN))
         except IpcdError:
@@ -230,7 +232,8 @@ class _Stream:
             self._handler(flag)
 
     def broken(self) -> None:
-        self.inbox.gaps += 1
+        with self.news:
+            self.inbox.broke()
 
     def failed(self, error: IpcdError) -> None:
         with self.news:

@@ -16,7 +16,7 @@ from ipcd_client.primitives import flags
 from ipcd_client.primitives.errors import Elsewhere, TimedOut
 from ipcd_client.primitives.flags import Exit, Watched
 from ipcd_client.primitives.following import Follower
-from ipcd_client.primitives.place import Place
+from ipcd_client.primitives.place import MARGIN, Place
 
 
 def watch_exit(
@@ -43,6 +43,27 @@ def watch_exit(
         NotAllowed, LimitReached, CallFailed: it cannot be watched.
     """
     return ExitWatch(flags.watching(pid, service, name), node, channel)
+
+
+def tell_exit(pid: int, *, node: str | None = None) -> int:
+    """Waits until a child of this process has ended, and tells the node's daemon how, for those who watch it: which the
+    daemon may have no right to know otherwise. The child is still to be waited for (`Popen.wait`), after this.
+
+    Returns: how many watches were told.
+
+    Raises:
+        ChildProcessError: it is no child, or was waited for.
+        NotAllowed, CallFailed: the daemon could not be told.
+    """
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    request = signal_pb2.TellExitRequest(name=str(pid), wait_status=flags.wait_status(ended.si_code, ended.si_status))
+    place = Place(flags.KIND, str(pid), node)
+    try:
+        reply = place.run(signal_pb2_grpc.SignalStub, lambda stub: stub.TellExit(request, timeout=MARGIN))
+    finally:
+        place.close()
+    return int(reply.watches)
 
 
 class ExitWatch:
