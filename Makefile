@@ -25,6 +25,7 @@ protos: $(VENV)/.tox ## generate the protobuf code anew
 
 bench: $(VENV)/.bench ## measure ipcd beside other ways of calling, into docs/: ten minutes on an idle machine
 	$(BIN)/python -m benchmarks --out docs $(BENCH)
+	$(BIN)/python -m benchmarks.named --out docs
 
 clean: ## what make and tox have made
 	rm -rf $(VENV) .tox build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

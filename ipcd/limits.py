@@ -80,6 +80,12 @@ PACE: Final = {
     "node": (5000.0, 20000.0),
     "host": (20000.0, 80000.0),
 }
+# The same of connections for named things, where each frame is work that was asked for and little of it.
+PACE_OF_THINGS: Final = {
+    "process": (40000.0, 20000.0),
+    "uid": (80000.0, 80000.0),
+    "node": (80000.0, 80000.0),
+}
 COST_BYTES: Final = 2048  # so many count as one frame
 COST_OPEN: Final = 3
 COST_REGISTER: Final = 10

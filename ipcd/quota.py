@@ -35,6 +35,7 @@ class Quotas:
         self.queued = Shares("bytes that wait", limits.QUEUED, limits.QUEUED_EACH)
         self.unread = Shares("descriptors that were not read", limits.UNREAD, limits.UNREAD_EACH)
         self.pace = Rate("frames", limits.PACE)
+        self.pace_of_things = Rate("frames for named things", limits.PACE_OF_THINGS)
         self._connections = Shares("connections", 1 << 30, {})  # each is a descriptor
         self._guards: dict[Key, set[Guard]] = {}
         self._looked: dict[Key, float] = {}
@@ -52,9 +53,10 @@ class Quotas:
         if left <= spare and (left <= spare // 2 or self._connections.is_largest(owner)):
             raise limits.LimitReached(f"the limit of {self.descriptors - spare} descriptors is reached")
 
-    def guard(self, owner: Owner, unread: Callable[[], int] = int) -> Guard:
-        """Of a new connection, to be closed with it. `unread`: counts the descriptors that its peer has not read."""
-        guard = Guard(self, owner, unread)
+    def guard(self, owner: Owner, unread: Callable[[], int] = int, pace: Rate | None = None) -> Guard:
+        """Of a new connection, to be closed with it. `unread`: counts the descriptors that its peer has not read.
+        `pace`: how fast it may go on; by default as at the daemon's own API."""
+        guard = Guard(self, owner, unread, pace or self.pace)
         self._connections.take(owner)
         for key in owner[:1]:
             self._guards.setdefault(key, set()).add(guard)
@@ -93,8 +95,9 @@ class Guard:
 
     turn = limits.TURN
 
-    def __init__(self, quotas: Quotas, owner: Owner, unread: Callable[[], int]) -> None:
+    def __init__(self, quotas: Quotas, owner: Owner, unread: Callable[[], int], pace: Rate) -> None:
         self.owner = owner
+        self._pace = pace
         self._quotas = quotas
         self._queued = Part(quotas.queued, owner)
         self._unread = Part(quotas.unread, owner)
@@ -103,11 +106,11 @@ class Guard:
 
     def took(self, frames: int, size: int) -> float:
         """(loop.life.Guard)"""
-        return self._quotas.pace.wait(self.owner, self._quotas.clock(), frames + size / limits.COST_BYTES)
+        return self._pace.wait(self.owner, self._quotas.clock(), frames + size / limits.COST_BYTES)
 
     def charge(self, cost: int) -> None:
         """What was asked costs as much as so many frames: the peer waits for it with its next ones."""
-        self._quotas.pace.wait(self.owner, self._quotas.clock(), cost)
+        self._pace.wait(self.owner, self._quotas.clock(), cost)
 
     def holds(self, size: int) -> IpcdError | None:
         """(loop.life.Guard)"""

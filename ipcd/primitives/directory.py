@@ -35,6 +35,7 @@ class Directory:
         self._wall = wall
         self._owners: dict[Key, Owner | None] = {}
         self._taking: dict[Key, asyncio.Future[None]] = {}
+        self._yielded: dict[Key, str] = {}  # of those that are being taken: to whom
         registry.on_claim = self.claimed
 
     # -- finding ----------------------------------------------------------------------------------
@@ -129,11 +130,12 @@ class Directory:
         try:
             request = peer_pb2.ClaimRequest(kind=kind, name=name)
             answers = await asyncio.gather(*(self._ask(node, request) for node in nodes))
-            holders = sorted({answer for answer in answers if answer})
+            holders = sorted({answer for answer in (*answers, self._yielded.get(key, "")) if answer})
             if holders:
                 raise Elsewhere(holders[0])
         finally:
             del self._taking[key]
+            self._yielded.pop(key, None)
             taking.set_result(None)
 
     async def _ask(self, node: str, request: peer_pb2.ClaimRequest) -> str:
@@ -148,6 +150,11 @@ class Directory:
     def claimed(self, by: str, request: peer_pb2.ClaimRequest) -> str:
         """Another node wants to make a thing: who has something against it, or ""."""
         key = (request.kind, request.name)
-        if self._names.has(key) or (key in self._taking and self.node < by):
+        if self._names.has(key):
             return self.node
+        if key in self._taking:
+            if self.node < by:
+                return self.node
+            # It may have been asked before it wanted to, so that only this end knows of both.
+            self._yielded[key] = min(by, self._yielded.get(key, by))
         return ""

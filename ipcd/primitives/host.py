@@ -7,22 +7,27 @@ all of them: who calls, what the rules say, and where a name is kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ipcd_client.access import rules
+from ipcd_client.access.rules import Decision
 from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext, Registered, Serving
+from ipcd_client.facade.peer import Peer
 from ipcd_client.node.registering import OnGrant, wire_to
 from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd_client.rpc.options import Options
+from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
 
+from ipcd import limits
 from ipcd.broker import Broker
 from ipcd.log import Log
 from ipcd.primitives.directory import Directory
-from ipcd.servicer import status_of
+from ipcd.quota import Guard
+from ipcd.servicer import CallQuota, status_of
 from ipcd.state import quota
 from ipcd.state.primitives import FOR, NAME, described
 
@@ -32,6 +37,14 @@ READ: Final = "read"
 # Calls that one connection may have open, and bytes of one message.
 STREAMS: Final = 4096
 MESSAGE: Final = 4 << 20
+
+
+class Asker(NamedTuple):
+    """Whom the rules are asked about: a process of `node`, and the identities of those for whom it calls."""
+
+    node: str
+    identity: str
+    others: tuple[str, ...] = ()
 
 
 class Keeper:
@@ -59,10 +72,7 @@ class Keeper:
 
     def owner(self, context: CalledContext) -> quota.Owner:
         """Whose quota counts."""
-        caller = self.caller(context)
-        if caller.node == self.node:
-            return quota.local(caller.uid, caller.pid, caller.pidfd_id)
-        return (quota.Key("node", caller.node),)
+        return _owner(self.node, self.caller(context))
 
     def check(self, context: CalledContext, verb: str, kind: str, name: str) -> None:
         """Whether the caller may do this with a name: MAKE (and remove), PUBLISH (put something in, or change it) or
@@ -71,28 +81,34 @@ class Keeper:
         Raises:
             NotAllowed: it may not.
         """
-        self.check_each(self.identities(context), verb, kind, name)
+        self.check_asker(self.asker(context), verb, kind, name)
 
-    def check_each(self, identities: Iterable[str], verb: str, kind: str, name: str) -> None:
-        """The same of identities, each of which has to be let."""
-        what = f"{kind}:{name.partition('@')[0]}"
-        for identity in identities:
-            decision = self._broker.access.rules.decide(identity, verb, what)
-            if not decision.allowed:
-                raise self._broker.access.refusal(decision)
+    def check_asker(self, asker: Asker, verb: str, kind: str, name: str) -> None:
+        """The same of one who is asked for over a link."""
+        for decision in self._decisions(asker, verb, kind, name.partition("@")[0]):
+            raise self._broker.access.refusal(decision)
 
-    @staticmethod
-    def identities(context: CalledContext) -> set[str]:
-        """The caller's, and of whom it says that it calls for them."""
-        identities = {context.peer_identity.grant.identity}
-        # Whoever says for whom it calls may do no more by that: both have to be allowed.
-        identities.update(str(value) for key, value in context.invocation_metadata() if key == FOR)
-        return identities
+    def asker(self, context: CalledContext) -> Asker:
+        """Who the caller is, and for whom it says that it calls."""
+        others = tuple(str(value) for key, value in context.invocation_metadata() if key == FOR)
+        return Asker(self.caller(context).node, context.peer_identity.grant.identity, others)
 
     def may(self, context: CalledContext, verb: str, kind: str, name: str) -> bool:
         """The same as an answer, for lists: nothing is logged."""
-        access = self._broker.access.rules
-        return all(access.decide(identity, verb, f"{kind}:{name}").allowed for identity in self.identities(context))
+        return not any(True for _ in self._decisions(self.asker(context), verb, kind, name))
+
+    def _decisions(self, asker: Asker, verb: str, kind: str, name: str) -> Iterator[Decision]:
+        """Those against it."""
+        rules_ = self._broker.access.rules
+        caller = rules_.decide(asker.identity, verb, f"{kind}:{name}")
+        if not caller.allowed:
+            yield caller
+        # Whoever says for whom it calls may do no more by that: both have to be allowed. What another node's gateway
+        # lets in is that node's to allow, and ours to deny.
+        for other in asker.others:
+            decision = rules_.decide(other, verb, f"{kind}:{name}")
+            if not decision.allowed and (decision.rule is not None or asker.node == self.node):
+                yield decision
 
     async def take(self, context: CalledContext, kind: str, text: str) -> str:
         """Makes a name one that is kept here, for the caller; the name without its node.
@@ -113,12 +129,15 @@ class Host:
 
     def __init__(self, broker: Broker, keeper: Keeper, adds: tuple[Adds, ...]) -> None:
         self._broker = broker
-        dispatcher = Dispatcher(status_of=status_of, context=CalledContext)
+        self._quotas = broker.quotas
+        dispatcher = Dispatcher(
+            status_of=status_of, context=CalledContext, quota=_Calls(broker.node, CallQuota(broker.quotas.calls))
+        )
         self._servicers = [add(keeper, dispatcher) for add in adds]
         options = Options.parse(
             [("grpc.max_concurrent_streams", STREAMS), ("grpc.max_receive_message_length", MESSAGE)]
         )
-        self._serving = Serving(dispatcher, options, NAME)
+        self._serving = Serving(dispatcher, options, NAME, self._guard)
 
     async def start(self) -> None:
         """Serves."""
@@ -133,9 +152,37 @@ class Host:
         for servicer in self._servicers:
             await servicer.close()
 
+    def _guard(self, peer: Peer, _wire: Wire) -> Guard:
+        return self._quotas.guard(_owner(self._broker.node, peer.grant.caller), pace=self._quotas.pace_of_things)
+
     def _registered(self, _path: str, request: node_pb2.RegisterRequest, on_grant: OnGrant) -> Registered:
         self._broker.own = _Own(self._broker, on_grant)
         return _Registration(request)
+
+
+def _owner(node: str, caller: node_pb2.Process) -> quota.Owner:
+    """Whose quota counts for what a process does: its own and its user's, or its node's where it is another."""
+    if caller.node == node:
+        return quota.local(caller.uid, caller.pid, caller.pidfd_id)
+    return (quota.Key("node", caller.node),)
+
+
+class _Caller(NamedTuple):
+    owner: quota.Owner
+
+
+class _Calls:
+    """How many calls each caller may have open, together with those at the node's own API. (aio.dispatch.Quota)"""
+
+    def __init__(self, node: str, quota_: CallQuota) -> None:
+        self._node = node
+        self._quota = quota_
+
+    def begin(self, identity: Peer) -> str:
+        return self._quota.begin(_Caller(_owner(self._node, identity.grant.caller)))
+
+    def end(self, identity: Peer) -> None:
+        self._quota.end(_Caller(_owner(self._node, identity.grant.caller)))
 
 
 class _Registration:
@@ -160,12 +207,18 @@ class _Own:
     def __init__(self, broker: Broker, on_grant: OnGrant) -> None:
         process = node_pb2.Process(node=broker.node, pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
         self.server = described(process)
+        self._quotas = broker.quotas
         self._on_grant = on_grant
 
     def check_unread(self) -> None:
         pass
 
     def deliver(self, grant: node_pb2.Grant, fd: Fd) -> bool:
+        try:
+            self._quotas.check_descriptor(fd.fileno(), _owner(self.server.process.node, grant.caller))
+        except limits.LimitReached:
+            fd.close()
+            return False
         wire = wire_to(grant, fd)
         if wire is not None:
             self._on_grant(grant, wire)

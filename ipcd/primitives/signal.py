@@ -19,7 +19,7 @@ from ipcd_client.primitives.errors import Ambiguous, BadRequest, Elsewhere, NoSu
 
 from ipcd import limits
 from ipcd.primitives.exits import Exit, parent_of_unreaped
-from ipcd.primitives.host import PUBLISH, READ, Keeper
+from ipcd.primitives.host import PUBLISH, READ, Asker, Keeper
 from ipcd.state.primitives import FOR
 from ipcd.state.quota import Shares
 from ipcd.state.signal import ALL, Aim, Listener, Listeners
@@ -52,16 +52,18 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
     async def Raise(self, request: signal_pb2.RaiseRequest, context: CalledContext) -> signal_pb2.RaiseReply:
         """Raises a flag, here and at the other nodes."""
         name, node = self._named(request.name, every=False)
-        identities = self._keeper.identities(context)
-        self._keeper.check_each(identities, PUBLISH, KIND, name)
+        asker = self._keeper.asker(context)
+        self._keeper.check_asker(asker, PUBLISH, KIND, name)
         wanted = signal_pb2.RaiseRequest(
             name=name, pid=request.pid, pid_node=request.pid_node or self._keeper.node, group=_group(request.group)
         )
         process = self._process(context)
-        reply = signal_pb2.RaiseReply(nodes=[self._raise(wanted, process, min(identities))])
+        reply = signal_pb2.RaiseReply(nodes=[self._raise(wanted, process, asker)])
         if not node:
             links = self._keeper.broker.links
-            there = peer_pb2.PeerRaiseRequest(request=wanted, identities=sorted(identities), process=process)
+            there = peer_pb2.PeerRaiseRequest(
+                request=wanted, process=process, identity=asker.identity, others=asker.others
+            )
             told = await asyncio.gather(*(self._tell(each, there) for each in links.names()))
             untold = [
                 signal_pb2.Told(node=each, error="there is no link with it")
@@ -85,14 +87,15 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
         wanted = request.request
         name, at = naming.parse(KIND, wanted.name)
         of_node = ids.of_node(self._keeper.broker.access.rules.cluster, node)
-        others = [each for each in request.identities if not f"{each}/".startswith(f"{of_node}/")]
-        if others or not request.identities or request.process.node != node or at:
+        asker = Asker(node, request.identity, tuple(request.others))
+        own = all(each.startswith(f"{of_node}/") for each in (asker.identity, *asker.others))
+        if not own or request.process.node != node or at:
             raise NotAllowed(f"node {node} raised a flag for others than its own; the rule own-callers allows its own")
-        self._keeper.check_each(request.identities, PUBLISH, KIND, name)
-        return self._raise(wanted, request.process, min(request.identities))
+        self._keeper.check_asker(asker, PUBLISH, KIND, name)
+        return self._raise(wanted, request.process, asker)
 
-    def _raise(self, request: signal_pb2.RaiseRequest, process: node_pb2.Process, identity: str) -> signal_pb2.Told:
-        flag = signal_pb2.Flag(name=request.name, process=process, identity=identity)
+    def _raise(self, request: signal_pb2.RaiseRequest, process: node_pb2.Process, asker: Asker) -> signal_pb2.Told:
+        flag = signal_pb2.Flag(name=request.name, process=process, identity=[asker.identity, *asker.others][-1])
         raised = self._listeners.raise_flag(flag, Aim(request.pid, request.pid_node, request.group))
         for listener in raised.due:
             self._news[listener].set()

@@ -1,5 +1,5 @@
-"""Listens for a flag until it is killed: `python signal_child.py SOCKET NAME [GROUP]`. Says "listening", and for each flag
-that it takes "raised" and the number of the process that raised it."""
+"""Listens for a flag until it is killed: `python signal_child.py SOCKET NAME [GROUP]`. Says "listening", and for each
+flag that it takes "raised" and the number of the process that raised it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Forks while it listens: `python signal_fork.py SOCKET`. The child raises the flag, and finds that it cannot listen with
-what it has of its parent; the parent takes the flag."""
+"""Forks while it listens: `python signal_fork.py SOCKET`. The child raises the flag, and finds that it cannot listen
+with what it has of its parent; the parent takes the flag."""
 
 from __future__ import annotations
 

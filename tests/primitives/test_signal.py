@@ -169,10 +169,13 @@ def test_a_handler_runs_on_the_main_thread_wherever_that_is(road: Road) -> None:
             def failing(_: Raised) -> None:
                 raise ZeroDivisionError
 
-            with signal.listen(handler=failing), pytest.raises(ZeroDivisionError):
-                signal.raise_()
-                done.clear()
-                done.wait(LONG)
+            done.clear()
+            with signal.listen(handler=failing):
+                raising = threading.Timer(0.05, signal.raise_)
+                raising.start()
+                with pytest.raises(ZeroDivisionError):
+                    done.wait(LONG)
+                raising.join()
 
             raised: list[BaseException] = []
 

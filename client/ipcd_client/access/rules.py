@@ -4,7 +4,8 @@ A deny wins over every allow, wherever the two stand; without an allow that fits
 from the start, and can be denied like any other:
 
 - `same-uid`: the daemon's own user, and root, on every node, may do everything;
-- `grpc-listen`: whoever comes over the node's plain gRPC port, which its operator has opened, may call everything.
+- `grpc-listen`: whoever comes over the node's plain gRPC port, which its operator has opened, may call everything, and
+  use everything that has a name.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Rules:
         self.users = " and ".join(f"uid {one}" for one in self._uids)
         same = Rule(SAME_UID, ALLOW, tuple(f"node/*/uid/{one}" for one in self._uids), VERBS, (ANY,))
         path = f"node/{node}/grpc"
-        grpc = Rule(GRPC_LISTEN, ALLOW, (path,), (CALL,), (ANY,))
+        grpc = Rule(GRPC_LISTEN, ALLOW, (path,), VERBS, (ANY,))
         self.built_in = (same, grpc)
         # A node's name may have a * in it, which means nothing there.
         compiled = [_Compiled(rule) for rule in (*self.own, same)] + [_Compiled(grpc, [patterns.exactly(path)])]

@@ -25,6 +25,7 @@ from ipcd_client.facade import health, introspection
 from ipcd_client.facade.methods import CallDetails
 from ipcd_client.facade.peer import Peer
 from ipcd_client.loop.connection import Connection
+from ipcd_client.loop.life import Guard
 from ipcd_client.loop.turns import Turns
 from ipcd_client.node.registering import OnGrant
 from ipcd_client.pb.ipcd.v1 import node_pb2
@@ -54,6 +55,14 @@ class Registered(Protocol):
         """Ends the registration."""
 
 
+class ClosableGuard(Guard, Protocol):
+    """To be closed with its connection."""
+
+    def close(self) -> None:
+        """The connection has ended."""
+
+
+Guards = Callable[[Peer, Wire], ClosableGuard]
 # (socket path, what is registered, on_grant)
 Registrar = Callable[[str, node_pb2.RegisterRequest, OnGrant], Registered]
 
@@ -90,9 +99,10 @@ class State(enum.Enum):
 
 
 class Serving:
-    """A server from its start to its end, on the loop that starts it. `ports`: the server that listens as real gRPC."""
+    """A server from its start to its end, on the loop that starts it. `ports`: the server that listens as real gRPC.
+    `guards`: gives who watches over a caller's connection, from its wire; it is closed with that. None: nobody does."""
 
-    def __init__(self, dispatcher: Dispatcher, options: Options, name: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, options: Options, name: str, guards: Guards | None = None) -> None:
         self.dispatcher = dispatcher
         self.ports: grpc.aio.Server | None = None
         self.registration: Registered | None = None
@@ -102,6 +112,8 @@ class Serving:
         self._options = options
         self._settings = options.settings(accept_calls=True)
         self._name = name
+        self._guards = guards
+        self._watched: dict[Connection, ClosableGuard] = {}
         self._stopping = asyncio.Event()
         self._peers: dict[Connection, Peer] = {}
         self._turns = Turns()
@@ -228,7 +240,10 @@ class Serving:
             wire.abort()
             return
         peer = Peer(grant, wire)
-        connection = Connection(wire, self._settings, dialer=False)
+        guard = self._guards(peer, wire) if self._guards is not None else None
+        connection = Connection(wire, self._settings, dialer=False, guard=guard)
+        if guard is not None:
+            self._watched[connection] = guard
         self._peers[connection] = peer
         self._turns.add(peer.process, connection)
         connection.on_closed = lambda error: self._on_closed(connection, error)
@@ -238,6 +253,9 @@ class Serving:
 
     def _on_closed(self, connection: Connection, error: IpcdError) -> None:
         peer = self._peers.pop(connection, None)
+        guard = self._watched.pop(connection, None)
+        if guard is not None:
+            guard.close()
         if peer is not None:
             self._turns.remove(peer.process, connection)
             hostile = isinstance(error, (ProtocolError, WireTimeout))

@@ -142,11 +142,13 @@ class ClaimReply(_message.Message):
     def __init__(self, holder: _Optional[str] = ...) -> None: ...
 
 class PeerRaiseRequest(_message.Message):
-    __slots__ = ("request", "identities", "process")
+    __slots__ = ("request", "process", "identity", "others")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
-    IDENTITIES_FIELD_NUMBER: _ClassVar[int]
     PROCESS_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
     request: _signal_pb2.RaiseRequest
-    identities: _containers.RepeatedScalarFieldContainer[str]
     process: _node_pb2.Process
-    def __init__(self, request: _Optional[_Union[_signal_pb2.RaiseRequest, _Mapping]] = ..., identities: _Optional[_Iterable[str]] = ..., process: _Optional[_Union[_node_pb2.Process, _Mapping]] = ...) -> None: ...
+    identity: str
+    others: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request: _Optional[_Union[_signal_pb2.RaiseRequest, _Mapping]] = ..., process: _Optional[_Union[_node_pb2.Process, _Mapping]] = ..., identity: _Optional[str] = ..., others: _Optional[_Iterable[str]] = ...) -> None: ...

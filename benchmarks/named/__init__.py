@@ -1,0 +1,1 @@
+"""Named things beside what one would use otherwise: `python -m benchmarks.named`."""

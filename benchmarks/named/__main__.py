@@ -1,0 +1,5 @@
+import sys
+
+from benchmarks.named.command import main
+
+sys.exit(main())
