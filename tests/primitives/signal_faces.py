@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import ipcd_client
 import ipcd_client.aio
 from ipcd_client.primitives.flags import Exit, Raised, Told, Watched
@@ -93,8 +94,10 @@ class Face:
 
     def raise_(self, name: str, *, pid: int | str | None = None, group: str = "", **keywords: Any) -> list[Told]:
         signal = self._module.signal(name, **keywords)
-        told: list[Told] = self.run(signal.raise_(pid=pid, group=group))
-        self.run(signal.close())
+        try:
+            told: list[Told] = self.run(signal.raise_(pid=pid, group=group))
+        finally:
+            self.run(signal.close())
         return told
 
     def listen(self, name: str, group: str = "", handler: Any = None, **keywords: Any) -> Ears:
@@ -118,6 +121,20 @@ class Face:
         for keywords in self._channels.values():
             if "channel" in keywords:
                 self.run(keywords["channel"].close())
+
+
+@contextlib.contextmanager
+def poller() -> Iterator[None]:
+    """grpc.aio's lives meanwhile: else it comes and goes with each test, later than the test."""
+
+    async def call(function: Callable[[], None]) -> None:
+        function()
+
+    # On a loop that is closed afterwards: it would make one that is not.
+    with asyncio.Runner() as runner:
+        runner.run(call(grpc.aio.init_grpc_aio))
+        yield
+        runner.run(call(grpc.aio.shutdown_grpc_aio))
 
 
 @contextlib.contextmanager

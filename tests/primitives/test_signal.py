@@ -24,10 +24,16 @@ from ipcd_client.primitives.flags import Raised, Told
 from ipcd_client.primitives.place import target_of
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Cluster, Road
-from primitives.signal_faces import FACES, Face, opened
+from primitives.signal_faces import FACES, Face, opened, poller
 
 CHILD = str(Path(__file__).with_name("signal_child.py"))
 FORKS = str(Path(__file__).with_name("signal_fork.py"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _poller() -> Iterator[None]:
+    with poller():
+        yield
 
 
 @pytest.fixture(params=FACES)
@@ -113,14 +119,16 @@ def test_raised_again_before_it_is_taken_it_is_one(road: Road, face: Face) -> No
     assert sorted(shown) == [(4, 2), (4, 3)]
 
 
-def test_one_process_a_group_everybody(cluster: Cluster, road: Road, face: Face) -> None:
+def test_one_process_a_group_everybody(cluster: Cluster, road: Road) -> None:
     # The name without a node: those who listen are on both.
-    name, keywords = road.name("who").partition("@")[0], face.keywords(road)
+    name = road.name("who").partition("@")[0]
     with (
+        opened("aio" if road.kind == "there" else "sync") as face,
         child(cluster.front, name, "red") as first,
         child(cluster.back, name, "red") as second,
         child(cluster.back, name, "blue") as third,
     ):
+        keywords = face.keywords(road)
         assert counts(face.raise_(name, **keywords)) == {"a": 1, "b": 2}
         for each in (first, second, third):
             assert said(each).startswith("raised ")
@@ -321,7 +329,7 @@ def test_the_daemon_is_restarted(nodes: Daemons, end: str) -> None:
             def heard() -> bool:
                 with contextlib.suppress(TimedOut):
                     ears.wait(0.01)  # noqa: B023
-                return bool(listeners(first, "restart"))
+                return bool(listeners(first, "restart"))  # noqa: B023
 
             eventually(heard, "the listener is back")
             with contextlib.suppress(TimedOut):
@@ -331,7 +339,12 @@ def test_the_daemon_is_restarted(nodes: Daemons, end: str) -> None:
             assert ears.wait().node == "a"
 
 
-def test_both_sides_of_a_partition(nodes: Daemons, face: Face) -> None:
+def test_both_sides_of_a_partition(nodes: Daemons) -> None:
+    with opened("sync") as face:
+        partitioned(nodes, face)
+
+
+def partitioned(nodes: Daemons, face: Face) -> None:
     a, b = nodes.run("a"), nodes.run("b")
     with child(a, "cut") as at_a, child(b, "cut") as at_b:
         # They know nothing of each other.
