@@ -28,7 +28,7 @@ from ipcd import limits
 KERNEL: Final = "kernel"
 PARENT: Final = "parent"
 # <linux/pidfd.h>: struct pidfd_info as it was first, and the place of the exit status in it.
-_INFO: Final = struct.Struct("=QQ12Ii")
+_INFO: Final = struct.Struct("=QQ11Ii")
 _GET_INFO: Final = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11  # _IOWR
 _INFO_EXIT: Final = 1 << 3
 # Fields of /proc/PID/stat behind the name, as proc(5) counts them from the state on, which is the third there.
@@ -114,7 +114,7 @@ class Exit:
 
     def _reaped(self) -> int | None:
         info = bytearray(_INFO.size)
-        _INFO.pack_into(info, 0, _INFO_EXIT, *[0] * 14)
+        _INFO.pack_into(info, 0, _INFO_EXIT, *[0] * 13)
         try:
             fcntl.ioctl(self._fd, _GET_INFO, info)
         except OSError:

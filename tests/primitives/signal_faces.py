@@ -125,7 +125,7 @@ class Face:
 
 @contextlib.contextmanager
 def poller() -> Iterator[None]:
-    """grpc.aio's lives meanwhile: else it comes and goes with each test, later than the test."""
+    """grpc.aio's poller lives meanwhile: else it comes and goes with each test, later than the test."""
 
     async def call(function: Callable[[], None]) -> None:
         function()
@@ -153,3 +153,11 @@ def opened(kind: str) -> Iterator[Face]:
             yield face
         finally:
             face.close()
+            runner.run(_quiet())
+
+
+async def _quiet() -> None:
+    """grpc.aio's calls are over: what is still to come of them would find the loop closed."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=LONG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal as os_signals
@@ -203,8 +204,6 @@ def test_a_handler_runs_on_the_main_thread_wherever_that_is(road: Road) -> None:
 
 
 def test_a_coroutine_handles_one_after_another(road: Road) -> None:
-    import asyncio
-
     name = road.name("coroutine")
     told: list[dict[str, Any]] = []
 
@@ -418,4 +417,4 @@ def test_a_listener_that_is_not(cluster: Cluster) -> None:
     with ipcd_client.channel(target_of("a"), node=cluster.front.socket) as channel:
         with pytest.raises(grpc.RpcError) as caught:
             signal_pb2_grpc.SignalStub(channel).Take(signal_pb2.TakeRequest(name="x", listener="y"), timeout=LONG)
-        assert caught.value.details().startswith(NoSuchName.reason)
+        assert str(caught.value.details()).startswith(NoSuchName.reason)

@@ -68,7 +68,7 @@ def test_how_and_when(road: Road, how: int, reaped: str) -> None:
             watched.pid,
             os.getuid(),
         )
-        with pytest.raises(TimedOut, match="did not end within 0.01 s"):
+        with pytest.raises(TimedOut, match=r"did not end within 0\.01 s"):
             watch.wait(0.01)
         before = time.time()
         end(watched)
@@ -140,10 +140,10 @@ def test_by_a_service_and_by_a_server(cluster: Cluster) -> None:
                 for what in ({"service": "lab.v1.Lab"}, {"name": "canary"}, {"name": "canary@b"})
             ]
             assert {(watch.process.node, watch.process.pid) for watch in watches} == {("b", server.pid)}
-            with serving(cluster.front, "canary") as other:
-                # That the first one is watched is not changed by that.
-                with pytest.raises(Ambiguous, match=f"{other.pid}@a and {server.pid}@b; say which"):
-                    ipcd_client.watch_exit(name="canary", node=cluster.front.socket)
+            with serving(cluster.front, "canary") as other, pytest.raises(Ambiguous) as caught:
+                ipcd_client.watch_exit(name="canary", node=cluster.front.socket)
+            assert f"{other.pid}@a and {server.pid}@b; say which" in str(caught.value)
+            # That the first one is watched is not changed by that.
             assert not any(watch.exit for watch in watches)
             server.kill()
             assert {watch.wait(LONG).signal for watch in watches} == {os_signals.SIGKILL}
@@ -165,20 +165,18 @@ def test_the_daemon_is_restarted(nodes: Daemons, face: Face) -> None:
         def watching() -> bool:
             with contextlib.suppress(TimedOut):
                 watch.wait(0.02)
-            watched_there = Path(f"/proc/{again.process.pid}/fd")
-            return any(os.readlink(fd) == "anon_inode:[pidfd]" for fd in _links(watched_there))
+            return "anon_inode:[pidfd]" in _targets(Path(f"/proc/{again.process.pid}/fd"))
 
         eventually(watching, "it is watched again")
         end(watched)
         assert watch.wait().code == 4
 
 
-def _links(folder: Path) -> list[str]:
-    found = []
+def _targets(folder: Path) -> set[str]:
+    found = set()
     for each in folder.iterdir():
         with contextlib.suppress(OSError):
-            os.readlink(each)
-            found.append(str(each))
+            found.add(str(each.readlink()))
     return found
 
 
@@ -199,17 +197,16 @@ def test_whoever_watches_no_more_holds_nothing(nodes: Daemons) -> None:
             with pytest.raises(UsageError, match="is closed"):
                 watch.wait(0)
         # No more than so many.
-        with contextlib.ExitStack() as stack:
-            with ipcd_client.channel(target_of("a"), node=a.socket) as channel:
-                stub = signal_pb2_grpc.SignalStub(channel)
-                request = signal_pb2.WatchExitRequest(name=str(watched.pid))
-                for _ in range(64):
-                    stream = stub.WatchExit(request, timeout=LONG)
-                    stack.callback(stream.cancel)
-                    next(stream)
-                with pytest.raises(grpc.RpcError) as caught:
-                    next(stub.WatchExit(request, timeout=LONG))
-                assert "the limit of 64 watches of processes' ends of one process is reached" in str(caught.value)
+        with contextlib.ExitStack() as stack, ipcd_client.channel(target_of("a"), node=a.socket) as channel:
+            stub = signal_pb2_grpc.SignalStub(channel)
+            request = signal_pb2.WatchExitRequest(name=str(watched.pid))
+            for _ in range(64):
+                stream = stub.WatchExit(request, timeout=LONG)
+                stack.callback(stream.cancel)
+                next(stream)
+            with pytest.raises(grpc.RpcError) as caught:
+                next(stub.WatchExit(request, timeout=LONG))
+            assert "the limit of 64 watches of processes' ends of one process is reached" in str(caught.value)
 
 
 def test_only_a_parent_tells(cluster: Cluster) -> None:
