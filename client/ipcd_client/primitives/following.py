@@ -80,7 +80,10 @@ class Follower:
                 if not self._again():
                     return
         finally:
-            self._call.cancel()
+            # It holds its connection as long as somebody holds it.
+            with self._lock:
+                call, self._call = self._call, None
+            call.cancel()
 
     def _again(self) -> bool:
         for delay in delays():
@@ -103,7 +106,8 @@ class Follower:
         with self._lock:
             self._closing.set()
             call = self._call
-        call.cancel()
+        if call is not None:
+            call.cancel()
 
     def close(self) -> None:
         """Ends it."""

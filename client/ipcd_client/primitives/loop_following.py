@@ -52,8 +52,10 @@ class Follower:
         self._call = call
 
     def _cancel(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
+        # It holds its connection as long as somebody holds it.
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
     async def _run(self) -> None:
         try:
