@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ipcd.primitives import lock, pipe, queue, semaphore, topic, value
+from ipcd.primitives import lock, pipe, queue, semaphore, signal, topic, value
 
 if TYPE_CHECKING:
     from ipcd.primitives.host import Adds
@@ -15,6 +15,7 @@ ALL: Final[tuple[Adds, ...]] = (
     pipe.add,
     queue.add,
     semaphore.add,
+    signal.add,
     topic.add,
     value.add,
 )

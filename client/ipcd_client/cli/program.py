@@ -32,6 +32,7 @@ from ipcd_client.cli.queue import queue
 from ipcd_client.cli.rules import rules
 from ipcd_client.cli.semaphore import sem
 from ipcd_client.cli.session import common
+from ipcd_client.cli.signal import signal
 from ipcd_client.cli.topic import topic
 from ipcd_client.cli.value import value
 
@@ -108,6 +109,7 @@ _COMMANDS: Final = (
     topic,
     pipe,
     command,
+    signal,
     cert,
     completion,
 )
