@@ -20,7 +20,7 @@ from ipcd_client.cli.ping import Tally, percentile
 from ipcd_client.cli.program import root, run
 from ipcd_client.cli.session import Pins, Seconds, Session, common, pass_session, pinned
 
-COMMANDS = ["ls", "nodes", "explain", "call", "ping", "doctor", "rules", "expose", "cert", "completion"]
+COMMANDS = ["ls", "nodes", "explain", "call", "ping", "doctor", "rules", "expose", "topic", "cert", "completion"]
 # Those that ask a daemon.
 ASKING = [command for command in COMMANDS if command not in {"rules", "cert", "completion"}]
 
