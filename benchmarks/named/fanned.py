@@ -33,11 +33,11 @@ def _ipcd_subscriber(cue: Cue, node: str) -> tuple[float, float]:
 
 
 def _ipcd_publisher(cue: Cue, node: str) -> tuple[float, float]:
-    with ipcd_client.topic("bench.one", node=node) as topic, topic.publisher() as publisher:
+    with ipcd_client.topic("bench.one", node=node) as topic:
         cue.ready()
         start = time.time()
         for _ in range(MESSAGES):
-            publisher.publish(RECORD)
+            topic.publish(RECORD)
     return start, start
 
 

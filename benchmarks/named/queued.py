@@ -26,8 +26,7 @@ def pairs_a_second(once: Callable[[], object]) -> float:
 
 
 def _ipcd(cue: Cue, node: str, durable: bool) -> float:
-    with ipcd_client.queue("durable" if durable else "bench", node=node) as queue:
-        queue.create(durable=durable, exist_ok=True)
+    with ipcd_client.queue("durable" if durable else "bench", node=node, create=True, durable=durable) as queue:
 
         def once() -> None:
             queue.send(RECORD)

@@ -21,11 +21,10 @@ from ipcd_client.cli.program import root, run
 from ipcd_client.cli.session import Pins, Seconds, Session, common, pass_session, pinned
 
 COMMANDS = [
-    *("ls", "nodes", "explain", "call", "ping", "doctor", "rules", "expose", "sem", "lock", "value"),
+    *("ls", "nodes", "explain", "call", "ping", "doctor", "rules", "expose"),
+    *("pipe", "command", "queue", "sem", "lock", "signal", "value", "topic"),
     *("cert", "completion"),
 ]
-COMMANDS = ["ls", "nodes", "explain", "call", "ping", "queue", "doctor", "rules", "expose", "cert", "completion"]
-COMMANDS = ["ls", "nodes", "explain", "call", "ping", "doctor", "rules", "expose", "command", "cert", "completion"]
 # Those that ask a daemon.
 ASKING = [command for command in COMMANDS if command not in {"rules", "command", "cert", "completion"}]
 
