@@ -39,13 +39,14 @@ _nonblock = click.option("--nonblock", is_flag=True, help="Do not wait for the o
 
 
 @click.group("pipe", cls=Group)
+@common
 def pipe() -> None:
     """Bytes from those who write to those who read, on any node.
 
     \b
     Examples:
-      host1$ ls | ipcctl pipe write jobs
-      host2$ ipcctl pipe read jobs | lpr
+      ipcctl pipe read jobs | lpr      on one machine; and on another, behind "ls |":
+      ipcctl pipe write jobs
     """
 
 
