@@ -94,6 +94,23 @@ QUEUE_WAITING_EACH: Final[Each] = {"process": 512, "uid": 3072, "node": 3072}
 # Seconds: the longest lease, and the longest delay.
 QUEUE_LEASE: Final = 7 * 86400.0
 QUEUE_DELAY: Final = 366 * 86400.0
+# Of pipes: ends of one that are open (each is a process that the others have a connection with), and of all, of one
+# owner; those without names; seconds for which an end of such a one may stay unopened; and calls for which the daemon
+# carries the bytes, as of the gateway's clients.
+PIPE_ENDS_EACH: Final = 256
+PIPE_ENDS: Final = 8192
+PIPE_ENDS_OF: Final[Each] = {"process": 1024, "uid": 6144, "node": 2048}
+PIPES_UNNAMED: Final = 4096
+PIPES_UNNAMED_OF: Final[Each] = {"process": 512, "uid": 3072, "node": 1024}
+PIPE_UNOPENED: Final = 60.0
+PIPE_CARRIED: Final = 256
+PIPE_CARRIED_OF: Final[Each] = {"process": 128, "uid": 192, "node": 192}
+# Of signals, in all and of one owner: those who listen at this node for a flag, and watches of processes' ends, each of
+# which has a descriptor.
+LISTENERS: Final = 4096
+LISTENERS_EACH: Final[Each] = {"process": 512, "uid": 3072, "node": 2048}
+EXITS: Final = 256
+EXITS_EACH: Final[Each] = {"process": 64, "uid": 192, "node": 128}
 # Calls of Open that wait for a server: in all, of one owner, and of one connection.
 WAITING: Final = 4096
 WAITING_EACH: Final[Each] = {"process": 512, "uid": 3072}
@@ -220,6 +237,9 @@ CLAIM: Final = 1.0
 # From one piece of a value that is written, or copied from its home, to the next; and for its home to say what it is.
 VALUE_PIECE: Final = 30.0
 VALUE_ASK: Final = 10.0
+# For another node to raise a flag; and, where nobody knows yet how a process has ended, for its parent to say so.
+RAISE: Final = 1.0
+EXIT_TOLD: Final = 0.04
 # A daemon that took the place of another waits for servers to register again, before it says that there are none.
 SETTLE: Final = 2.0
 

@@ -20,7 +20,7 @@ from ipcd_client.errors import ConfigError, IpcdError, NodeError, NotAllowed, Wi
 from ipcd_client.frame import settings as frame_settings
 from ipcd_client.frame.settings import Settings
 from ipcd_client.loop.connection import Connection
-from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, peer_pb2_grpc
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, peer_pb2_grpc, signal_pb2
 from ipcd_client.wire.tcp import TcpWire, split_address
 
 from ipcd import limits
@@ -52,6 +52,7 @@ SETTINGS: Final = Settings(
 _INTRODUCE: Final = "/ipcd.v1.Peer/Introduce"
 _CONNECT_BACK: Final = "/ipcd.v1.Peer/ConnectBack"
 _CLAIM: Final = "/ipcd.v1.Peer/Claim"
+_RAISE: Final = "/ipcd.v1.Peer/Raise"
 
 
 class PeerLinks:
@@ -127,6 +128,23 @@ class PeerLinks:
         if holder not in {"", node}:
             raise NodeError(f"it speaks for node {holder[: limits.NAME]!r}")
         return holder
+
+    async def raise_flag(self, node: str, request: peer_pb2.PeerRaiseRequest) -> signal_pb2.Told:
+        """Asks a node to raise a flag at those who listen there.
+
+        Raises:
+            IpcdError: it cannot be asked, or refused.
+        """
+        data, _ = await self._ask(node, _RAISE, request)
+        try:
+            return signal_pb2.Told.FromString(data)
+        except DecodeError as error:
+            raise NodeError(f"its reply does not parse: {error}") from error
+
+    def unlinked(self) -> Sequence[str]:
+        """Nodes that are known, and there is no link with."""
+        known = {info.node for info in self.infos() if info.node}
+        return sorted(known - self.members.links.keys() - {self.members.node})
 
     async def _ask(self, node: str, method: str, request: Message) -> tuple[bytes, Link]:
         link = self.members.links.get(node)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.errors import NodeError
-from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, signal_pb2
 from ipcd_client.wire.fds import Fd
 
 from ipcd.quota import Guard
@@ -44,6 +44,16 @@ class Links(Protocol):
             IpcdError: it cannot be asked.
         """
 
+    async def raise_flag(self, node: str, request: peer_pb2.PeerRaiseRequest) -> signal_pb2.Told:
+        """Asks a node to raise a flag at those who listen there.
+
+        Raises:
+            IpcdError: it cannot be asked, or refused.
+        """
+
+    def unlinked(self) -> Sequence[str]:
+        """Nodes that are known, and there is no link with."""
+
     def tell(self, update: peer_pb2.CatalogUpdate) -> None:
         """Tells every node of a change of our own servers."""
 
@@ -62,6 +72,12 @@ class NoLinks:
 
     async def claim(self, node: str, request: peer_pb2.ClaimRequest) -> str:  # noqa: ARG002
         raise NodeError(f"there is no link with node {node}")
+
+    async def raise_flag(self, node: str, request: peer_pb2.PeerRaiseRequest) -> signal_pb2.Told:  # noqa: ARG002
+        raise NodeError(f"there is no link with node {node}")
+
+    def unlinked(self) -> Sequence[str]:
+        return ()
 
     def tell(self, update: peer_pb2.CatalogUpdate) -> None:
         pass

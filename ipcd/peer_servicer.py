@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.errors import NotAllowed
-from ipcd_client.pb.ipcd.v1 import peer_pb2, peer_pb2_grpc
+from ipcd_client.pb.ipcd.v1 import peer_pb2, peer_pb2_grpc, signal_pb2
 
 from ipcd.broker import Broker
 from ipcd.peer import Peer, Served, Talk
@@ -71,3 +71,13 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
         if link is None:
             raise NotAllowed(f"{peer.remote} claimed a name, which only a linked node may")
         return peer_pb2.ClaimReply(holder=self._broker.on_claim(link.node, request))
+
+    async def Raise(  # noqa: N802
+        self, request: peer_pb2.PeerRaiseRequest, context: ServicerContext
+    ) -> signal_pb2.Told:
+        """A process of the linked node raises a flag."""
+        peer: Peer = context.peer_identity
+        link = await peer.linked()
+        if link is None:
+            raise NotAllowed(f"{peer.remote} raised a flag, which only a linked node may")
+        return self._broker.on_raise(link.node, request)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.loop.waiters import Waiters
-from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, signal_pb2
 
 from ipcd import limits
 from ipcd.access import Access
@@ -46,6 +46,8 @@ class Registry:
         self.changed = Waiters()  # the catalog, or the nodes
         # What a claim of a linked node is answered (Peer.Claim), who has something against it.
         self.on_claim: Callable[[str, peer_pb2.ClaimRequest], str] = lambda _node, _request: ""
+        # What is done about a flag that a linked node's process raises (Peer.Raise).
+        self.on_raise: Callable[[str, peer_pb2.PeerRaiseRequest], signal_pb2.Told] = _deaf
         self.quotas = quotas or Quotas(clock)
         self._log = log
         self._reach = reach
@@ -231,6 +233,10 @@ class Registry:
         if self._connections.pop(server_id, 0):
             for attached in self._attached:
                 attached.granted.pop(server_id, None)
+
+
+def _deaf(_node: str, _request: peer_pb2.PeerRaiseRequest) -> signal_pb2.Told:
+    return signal_pb2.Told()
 
 
 def _described(server_id: str, process: node_pb2.Process, request: node_pb2.RegisterRequest) -> node_pb2.Server:

@@ -19,14 +19,34 @@ from ipcd_client.facade.channel import Channel
 from ipcd_client.facade.server import Server
 
 if TYPE_CHECKING:
+    from ipcd_client.primitives.command import command as command
     from ipcd_client.primitives.lock import lock as lock
+    from ipcd_client.primitives.pipe import pipe as pipe
+    from ipcd_client.primitives.pipe_end import pipe_end as pipe_end
     from ipcd_client.primitives.queue import queue as queue
     from ipcd_client.primitives.semaphore import semaphore as semaphore
+    from ipcd_client.primitives.signal import signal as signal
     from ipcd_client.primitives.topic import topic as topic
+    from ipcd_client.primitives.unnamed_pipe import unnamed_pipe as unnamed_pipe
     from ipcd_client.primitives.value import value as value
+    from ipcd_client.primitives.watch_exit import watch_exit as watch_exit
 
 # Each is loaded when it is first used: programs that only call services are spared it.
-_PRIMITIVES: Final[frozenset[str]] = frozenset({"lock", "queue", "semaphore", "topic", "value"})
+_PRIMITIVES: Final[frozenset[str]] = frozenset(
+    {
+        "command",
+        "lock",
+        "pipe",
+        "pipe_end",
+        "queue",
+        "semaphore",
+        "signal",
+        "topic",
+        "unnamed_pipe",
+        "value",
+        "watch_exit",
+    }
+)
 
 __all__ = ["Channel", "Server", "__version__", "channel", "server"]
 

@@ -6,16 +6,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
+from ipcd_client.node.target import Target
 from ipcd_client.pb.ipcd.v1 import names_pb2
+from ipcd_client.primitives import naming
 from ipcd_client.primitives.errors import BadRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """`node` gives the node for the first request, in bytes. `identity`: for whom the gateway calls."""
+    """`target` gives where a call goes, for its first request, in bytes, and for what the caller has said itself.
+    `identity`: for whom the gateway calls."""
 
-    node: Callable[[bytes], str]
+    target: Callable[[bytes, Target], Target]
     identity: str
+
+
+def offered(request: bytes, said: Target) -> Target:
+    """Of a command, which no node keeps: the server of its name.
+
+    Raises:
+        BadRequest: the request names none.
+    """
+    name, node = naming.parse("command", named(request))
+    return Target(said.node or node, said.server or name)
 
 
 def named(request: bytes) -> str:

@@ -76,8 +76,7 @@ class Relay:
             first = await requests.first()
         else:
             first = await requests.sure()
-            if not target.node:
-                target = target._replace(node=self._home.node(first))
+            target = self._home.target(first, target)
             metadata = (*metadata, (FOR, self._home.identity))
         for attempt in range(1, ATTEMPTS + 1):
             try:

@@ -30,7 +30,7 @@ from ipcd.broker import Broker
 from ipcd.config import Config
 from ipcd.gateway import health, reflection
 from ipcd.gateway.budget import Budget, owner_of
-from ipcd.gateway.home import Home, named
+from ipcd.gateway.home import Home, named, offered
 from ipcd.gateway.own import OwnServices
 from ipcd.gateway.relay import Relay, end, service_of
 from ipcd.listener import SocketFile, listen_tcp
@@ -38,7 +38,7 @@ from ipcd.log import Log
 from ipcd.primitives.directory import Directory
 from ipcd.primitives.servicer import NamesServicer
 from ipcd.servicer import NodeServicer, status_of
-from ipcd.state.primitives import KIND_OF, SERVICES
+from ipcd.state.primitives import COMMAND, KIND_OF, SERVICES
 from ipcd.state.quota import Shares
 
 _NODE: Final = node_pb2.DESCRIPTOR.services_by_name["Node"].full_name
@@ -185,10 +185,18 @@ class Gateway:
 
     def _homes(self, service: str, identity: str) -> Home | None:
         """Of the primitives: the node of the thing that a request names, which every such request does first."""
+        if service == COMMAND:
+            return Home(offered, identity)
         kind = KIND_OF.get(service)
         if kind is None:
             return None
-        return Home(lambda request: self._directory.find(kind, named(request)) or self._broker.node, identity)
+
+        def kept(request: bytes, said: Target) -> Target:
+            if said.node:
+                return said
+            return said._replace(node=self._directory.find(kind, named(request)) or self._broker.node)
+
+        return Home(kept, identity)
 
     async def _find(self, identity: str, service: str, target: Target, tried: set[str]) -> Backend:
         if service in _OWN:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from ipcd.primitives import lock, queue, semaphore, value
+from ipcd.primitives import lock, pipe, queue, semaphore, signal, topic, value
 
 if TYPE_CHECKING:
-    from ipcd_client.aio.dispatch import Server as Dispatcher
-
-    from ipcd.primitives.host import Adds, Keeper
-
-
-def _topic(keeper: Keeper, server: Dispatcher) -> Any:
-    from ipcd.primitives.topic import add
-
-    return add(keeper, server)
-
+    from ipcd.primitives.host import Adds
 
 # Each adds its servicer to the daemon's server.
 ALL: Final[tuple[Adds, ...]] = (
     lock.add,
+    pipe.add,
     queue.add,
     semaphore.add,
+    signal.add,
+    topic.add,
     value.add,
 )

@@ -15,6 +15,8 @@ SERVICE_OF: Final = {
 }
 SERVICES: Final = frozenset(SERVICE_OF.values())
 KIND_OF: Final = {service: kind for kind, service in SERVICE_OF.items()}
+# Of commands, which no daemon keeps: who offers one is an ordinary server of this, whose name is the command's.
+COMMAND: Final = "ipcd.v1.Command"
 # Metadata with which a gateway says for whom it calls.
 FOR: Final = "ipcd-for"
 # The daemon's name, as a server.

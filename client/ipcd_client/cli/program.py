@@ -17,6 +17,7 @@ from ipcd_client.cli import failures
 from ipcd_client.cli.call import call
 from ipcd_client.cli.catalog import ls, nodes
 from ipcd_client.cli.cert import cert
+from ipcd_client.cli.command import command
 from ipcd_client.cli.completion import completion
 from ipcd_client.cli.doctor import doctor
 from ipcd_client.cli.explain import explain
@@ -26,10 +27,12 @@ from ipcd_client.cli.group import Group
 from ipcd_client.cli.lock import lock
 from ipcd_client.cli.output import Format, Output
 from ipcd_client.cli.ping import ping
+from ipcd_client.cli.pipe import pipe
 from ipcd_client.cli.queue import queue
 from ipcd_client.cli.rules import rules
 from ipcd_client.cli.semaphore import sem
 from ipcd_client.cli.session import common
+from ipcd_client.cli.signal import signal
 from ipcd_client.cli.topic import topic
 from ipcd_client.cli.value import value
 
@@ -104,6 +107,9 @@ _COMMANDS: Final = (
     value,
     queue,
     topic,
+    pipe,
+    command,
+    signal,
     cert,
     completion,
 )

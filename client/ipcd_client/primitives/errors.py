@@ -10,9 +10,12 @@
     ├── Elsewhere                 ABORTED elsewhere: another node keeps it; `node` is its name
     ├── Full                      RESOURCE_EXHAUSTED full: it takes no more, and the caller did not want to wait
     ├── Empty                     RESOURCE_EXHAUSTED empty: there is nothing, and the caller did not want to wait
+    ├── NoReader (OSError)        FAILED_PRECONDITION no-reader: nobody reads a pipe, and the caller did not wait
+    ├── Broken (BrokenPipeError)  FAILED_PRECONDITION broken-pipe: nobody reads the pipe any more
     ├── TimedOut (TimeoutError)   DEADLINE_EXCEEDED timeout: the time that the caller gave is over
     ├── Deadlock                  ABORTED deadlock: to wait would be to wait for oneself
     ├── Lost                      ABORTED lost: what was held is not held any more
+    ├── CannotStart               FAILED_PRECONDITION cannot-start: of a command: its program cannot be started
     └── BadRequest (ValueError)   INVALID_ARGUMENT bad-request: it makes no sense, in words
 
 Any other failure of a call is a `CallFailed`, which has the code.
@@ -20,6 +23,7 @@ Any other failure of a call is a `CallFailed`, which has the code.
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 import grpc
@@ -92,6 +96,22 @@ class Empty(PrimitiveError):
     reason = "empty"
 
 
+class NoReader(PrimitiveError, OSError):
+    """Nobody reads the pipe now. `errno` is ENXIO, as for a FIFO."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "no-reader"
+    errno = errno.ENXIO
+
+
+class Broken(PrimitiveError, BrokenPipeError):
+    """Nobody reads the pipe any more: what was written and not read is lost."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "broken-pipe"
+    errno = errno.EPIPE
+
+
 class TimedOut(PrimitiveError, TimeoutError):
     """The time that the caller gave is over."""
 
@@ -111,6 +131,13 @@ class Lost(PrimitiveError):
 
     code = grpc.StatusCode.ABORTED
     reason = "lost"
+
+
+class CannotStart(PrimitiveError):
+    """The program of a command cannot be started, and why."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "cannot-start"
 
 
 class BadRequest(PrimitiveError, ValueError):

@@ -9,6 +9,8 @@ from ipcd_client.primitives.errors import BadRequest
 # Bytes of a name without its node.
 MOST: Final = 128
 _NODE_MOST: Final = 255
+# How the names of things without a name begin: only who was told one can use it.
+UNNAMED: Final = "unnamed."
 
 
 def parse(kind: str, text: str) -> tuple[str, str]:
@@ -26,3 +28,8 @@ def parse(kind: str, text: str) -> tuple[str, str]:
         if not part.isprintable() or any(c in part for c in " /@"):
             raise BadRequest(f"the name of a {kind} has a space, a slash or an unprintable character: {text!r}")
     return name, node
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether a name, without its node, is that of a thing without a name: no list shows it, and no node claims it."""
+    return name.startswith(UNNAMED)

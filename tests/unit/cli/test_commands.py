@@ -25,8 +25,9 @@ COMMANDS = [
     *("cert", "completion"),
 ]
 COMMANDS = ["ls", "nodes", "explain", "call", "ping", "queue", "doctor", "rules", "expose", "cert", "completion"]
+COMMANDS = ["ls", "nodes", "explain", "call", "ping", "doctor", "rules", "expose", "command", "cert", "completion"]
 # Those that ask a daemon.
-ASKING = [command for command in COMMANDS if command not in {"rules", "cert", "completion"}]
+ASKING = [command for command in COMMANDS if command not in {"rules", "command", "cert", "completion"}]
 
 
 @pytest.fixture(autouse=True)

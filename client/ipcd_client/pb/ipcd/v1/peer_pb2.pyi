@@ -1,5 +1,6 @@
 from ipcd_client.pb.ipcd.v1 import names_pb2 as _names_pb2
 from ipcd_client.pb.ipcd.v1 import node_pb2 as _node_pb2
+from ipcd_client.pb.ipcd.v1 import signal_pb2 as _signal_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -139,3 +140,15 @@ class ClaimReply(_message.Message):
     HOLDER_FIELD_NUMBER: _ClassVar[int]
     holder: str
     def __init__(self, holder: _Optional[str] = ...) -> None: ...
+
+class PeerRaiseRequest(_message.Message):
+    __slots__ = ("request", "process", "identity", "others")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    request: _signal_pb2.RaiseRequest
+    process: _node_pb2.Process
+    identity: str
+    others: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request: _Optional[_Union[_signal_pb2.RaiseRequest, _Mapping]] = ..., process: _Optional[_Union[_node_pb2.Process, _Mapping]] = ..., identity: _Optional[str] = ..., others: _Optional[_Iterable[str]] = ...) -> None: ...

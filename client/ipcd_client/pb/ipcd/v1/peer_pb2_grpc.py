@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from ipcd_client.pb.ipcd.v1 import peer_pb2 as ipcd_dot_v1_dot_peer__pb2
+from ipcd_client.pb.ipcd.v1 import signal_pb2 as ipcd_dot_v1_dot_signal__pb2
 
 GRPC_GENERATED_VERSION = '1.72.1'
 GRPC_VERSION = grpc.__version__
@@ -54,6 +55,11 @@ class PeerStub(object):
                 request_serializer=ipcd_dot_v1_dot_peer__pb2.ClaimRequest.SerializeToString,
                 response_deserializer=ipcd_dot_v1_dot_peer__pb2.ClaimReply.FromString,
                 _registered_method=True)
+        self.Raise = channel.unary_unary(
+                '/ipcd.v1.Peer/Raise',
+                request_serializer=ipcd_dot_v1_dot_peer__pb2.PeerRaiseRequest.SerializeToString,
+                response_deserializer=ipcd_dot_v1_dot_signal__pb2.Told.FromString,
+                _registered_method=True)
 
 
 class PeerServicer(object):
@@ -88,6 +94,13 @@ class PeerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Raise(self, request, context):
+        """Raises a flag at those who listen for it at the node's daemon.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +123,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.Claim,
                     request_deserializer=ipcd_dot_v1_dot_peer__pb2.ClaimRequest.FromString,
                     response_serializer=ipcd_dot_v1_dot_peer__pb2.ClaimReply.SerializeToString,
+            ),
+            'Raise': grpc.unary_unary_rpc_method_handler(
+                    servicer.Raise,
+                    request_deserializer=ipcd_dot_v1_dot_peer__pb2.PeerRaiseRequest.FromString,
+                    response_serializer=ipcd_dot_v1_dot_signal__pb2.Told.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +238,33 @@ class Peer(object):
             '/ipcd.v1.Peer/Claim',
             ipcd_dot_v1_dot_peer__pb2.ClaimRequest.SerializeToString,
             ipcd_dot_v1_dot_peer__pb2.ClaimReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Raise(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipcd.v1.Peer/Raise',
+            ipcd_dot_v1_dot_peer__pb2.PeerRaiseRequest.SerializeToString,
+            ipcd_dot_v1_dot_signal__pb2.Told.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,206 @@
+"""`ipcd_client.aio.signal`: signal.py, with coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Self
+
+import grpc
+
+from ipcd_client.errors import IpcdError, UsageError
+from ipcd_client.pb.ipcd.v1 import signal_pb2, signal_pb2_grpc
+from ipcd_client.primitives import flags
+from ipcd_client.primitives.errors import TimedOut
+from ipcd_client.primitives.flags import Inbox, Raised, Told
+from ipcd_client.primitives.loop_following import Follower, Opened
+from ipcd_client.primitives.loop_place import LoopPlace
+from ipcd_client.primitives.place import MARGIN
+
+Handler = Callable[[Raised], Awaitable[object]]
+
+
+def signal(name: str, *, node: str | None = None, channel: grpc.aio.Channel | None = None) -> LoopSignal:
+    """A flag of this name, for the loop that first uses it. The arguments are those of `ipcd_client.signal`.
+
+    Raises:
+        BadRequest: it is no name.
+    """
+    return LoopSignal(name, node, channel)
+
+
+class LoopSignal:
+    """One flag. (signal.Signal)"""
+
+    def __init__(self, name: str, node: str | None, channel: grpc.aio.Channel | None) -> None:
+        self.name = name
+        self._node = node
+        self._given = channel
+        self._place = LoopPlace(flags.KIND, name, node, channel)
+
+    async def raise_(self, *, pid: int | str | None = None, group: str = "") -> list[Told]:
+        """As `Signal.raise_`."""
+        request = flags.raising(self._place.text, pid, group)
+
+        async def call(stub: Any) -> signal_pb2.RaiseReply:
+            reply: signal_pb2.RaiseReply = await stub.Raise(request, timeout=MARGIN)
+            return reply
+
+        return flags.told(await self._place.run(signal_pb2_grpc.SignalStub, call))
+
+    def listen(self, *, group: str = "", handler: Handler | None = None) -> LoopListener:
+        """A listener, which listens once it was awaited or entered. `handler` is called each time that the flag is
+        found raised, and takes it; the next call waits until the last one has returned.
+        """
+        return LoopListener(LoopPlace(flags.KIND, self.name, self._node, self._given), group, handler)
+
+    async def wait(self, timeout: float | None = None, *, group: str = "") -> Raised:
+        """As `Signal.wait`."""
+        async with self.listen(group=group) as listener:
+            return await listener.wait(timeout)
+
+    async def close(self) -> None:
+        """Lets go of the connection. Listeners go on."""
+        await self._place.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class LoopListener:
+    """Listens for one flag: `async with signal.listen() as listener`, or `listener = await signal.listen()`.
+    (signal.Listener)"""
+
+    def __init__(self, place: LoopPlace, group: str, handler: Handler | None) -> None:
+        self.node = ""
+        self._place = place
+        self._inbox = Inbox()
+        self._request = signal_pb2.ListenRequest(name=place.text, group=group)
+        self._take = signal_pb2.TakeRequest(name=place.text)
+        self._handler = handler
+        self._handling: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        self._follower = Follower(self)
+
+    async def start(self) -> Self:
+        """Listens, from when this returns.
+
+        Raises:
+            BadRequest, NotAllowed, LimitReached, CallFailed: it cannot.
+        """
+        try:
+            await self._follower.start()
+        except BaseException:
+            await self._place.close()
+            raise
+        if self._handler is not None:
+            self._handling = asyncio.get_running_loop().create_task(self._handle(self._handler))
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.start().__await__()
+
+    @property
+    def gaps(self) -> int:
+        """How often it could not listen for a while."""
+        return self._inbox.gaps
+
+    @property
+    def is_raised(self) -> bool:
+        """Whether the flag is raised, and was not taken."""
+        return self._inbox.raised
+
+    async def take(self) -> Raised | None:
+        """As `Listener.take`."""
+        flag = self._inbox.take()
+        if self._inbox.error is None:
+            self._settled.clear()
+        return None if flag is None else await self._taken(flag)
+
+    async def wait(self, timeout: float | None = None) -> Raised:
+        """As `Listener.wait`."""
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        while True:
+            # What was taken must not be lost as the time is over.
+            flag = await self.take()
+            if flag is not None:
+                return flag
+            try:
+                async with asyncio.timeout_at(end):
+                    await self._settled.wait()
+            except TimeoutError:
+                raise TimedOut(f"the signal {self._place.text} was not raised within {timeout:g} s") from None
+
+    async def _taken(self, told: Raised) -> Raised | None:
+        async def call(stub: Any) -> signal_pb2.TakeReply:
+            reply: signal_pb2.TakeReply = await stub.Take(self._take, timeout=MARGIN)
+            return reply
+
+        if self._inbox.adopted():
+            return told
+        try:
+            reply = await self._place.run(signal_pb2_grpc.SignalStub, call)
+        except IpcdError:
+            return told  # the daemon that has told of it is gone, and the flag with it
+        return flags.raised(reply.raised) if reply.HasField("raised") else None
+
+    async def close(self) -> None:
+        """Listens no more. Who waits is woken, with an error."""
+        self.failed(UsageError("the listener is closed"))
+        await self._follower.close()
+        if self._handling is not None and self._handling is not asyncio.current_task():
+            self._handling.cancel()
+            await asyncio.wait({self._handling})
+        await self._place.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _handle(self, handler: Handler) -> None:
+        while True:
+            try:
+                flag = await self.wait()
+            except IpcdError:
+                return
+            try:
+                await handler(flag)
+            except Exception as error:  # noqa: BLE001  the loop's to tell, as of callbacks
+                loop = asyncio.get_running_loop()
+                message = f"the handler of the signal {self._place.text} failed"
+                loop.call_exception_handler({"message": message, "exception": error})
+
+    # -- what is followed (loop_following.Followed) -----------------------------------------------
+
+    async def open(self, opened: Opened) -> None:
+        """Listens."""
+
+        async def begin(stub: Any) -> str:
+            call = stub.Listen(self._request)
+            opened(call)
+            reply = await anext(aiter(call))
+            self._take.listener = reply.listening.listener
+            return str(reply.listening.node)
+
+        self.node = await self._place.run(signal_pb2_grpc.SignalStub, begin)
+
+    def come(self, reply: signal_pb2.ListenReply) -> bool:
+        """The flag was raised."""
+        self._inbox.put(flags.raised(reply.raised))
+        self._settled.set()
+        return True
+
+    def broken(self) -> None:
+        """Nobody can be heard."""
+        self._inbox.broke()
+
+    def failed(self, error: IpcdError) -> None:
+        """Nobody will be."""
+        self._inbox.error = self._inbox.error or error
+        self._settled.set()
