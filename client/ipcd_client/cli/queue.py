@@ -26,6 +26,7 @@ _FULL: Final = ("block", "fail", "drop-oldest", "drop-newest")
 
 
 @click.group("queue", cls=Group)
+@common
 def queue() -> None:
     """Queues: messages with priorities and types, from any process to any other.
 
