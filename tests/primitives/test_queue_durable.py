@@ -54,7 +54,8 @@ class Consumer:
                     if text in self.acknowledged:
                         self.again.append(text)
                     if at_once:
-                        self.acknowledged.add(text)
+                        if message.acknowledged:
+                            self.acknowledged.add(text)
                         continue
                     try:
                         message.ack()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from queue import SimpleQueue
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
@@ -201,6 +200,7 @@ def run(
     """
     import subprocess
 
+    from ipcd_client.errors import IpcdError
     from ipcd_client.primitives.command import command as handle
 
     variables = {}
@@ -215,55 +215,88 @@ def run(
         path = node.path
     sys.stdout.flush()
     offered = handle(name, node=path)
-    process = offered.popen(
-        args,
-        stdin=subprocess.DEVNULL if null else 0,
-        stdout=1,
-        stderr=2,
-        env=variables,
-        detach=detach,
-        wait=wait or 0.0,
-    )
-    try:
-        with _forwarded(process):
+    with offered, _Forwarding() as forwarding:
+        process = offered.popen(
+            args,
+            stdin=subprocess.DEVNULL if null else 0,
+            stdout=1,
+            stderr=2,
+            env=variables,
+            detach=detach,
+            wait=wait or 0.0,
+            on_start=forwarding.started,
+        )
+        try:
             code = process.wait()
-    finally:
-        process.close()
-        offered.close()
+        except IpcdError:
+            if forwarding.given_up:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            process.close()
     if process.reason:
         session.output.note({"reason": process.reason}, f"ipcctl: {name} was ended: {process.reason}")
     return code if code >= 0 else _SIGNALLED - code
 
 
-@contextmanager
-def _forwarded(process: Popen) -> Iterator[None]:
-    """Passes signals on meanwhile; from a thread, as a handler may come in the midst of anything."""
-    came: SimpleQueue[int] = SimpleQueue()
-    interrupts = 0
+class _Forwarding:
+    """Passes signals on to what was started. Until then they do to this program what they always do.
 
-    def on_signal(number: int, _: FrameType | None) -> None:
-        nonlocal interrupts
-        interrupts += number == signal.SIGINT
-        if interrupts >= _IMPATIENT:
-            raise KeyboardInterrupt
-        came.put(number)
+    The interpreter runs a handler in the main thread, which does not hear of a signal that comes just before it waits
+    for a lock. So a thread passes them on, which gets their numbers from the C handler itself, through a pipe.
+    """
 
-    def forward() -> None:
-        while number := came.get():
-            process.send_signal(number)
+    def __init__(self) -> None:
+        self._process: Popen | None = None
+        self._ready = threading.Event()
+        self._before: dict[int, Any] = {}
+        self._thread = threading.Thread(target=self._forward, name="ipcctl-signals", daemon=True)
+        self.given_up = False
 
-    before: dict[int, Any] = {}
-    thread = threading.Thread(target=forward, name="ipcctl-signals", daemon=True)
-    thread.start()
-    try:
+    def started(self, process: Popen) -> None:
+        """From now on."""
+        self._process = process
+        self._ready.set()
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self._process is None:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
+
+    def _forward(self) -> None:
+        self._ready.wait()
+        interrupts = 0
+        while (data := os.read(self._reading, 1)) != b"\0":
+            process, number = self._process, data[0]
+            if process is None:
+                continue
+            interrupts += number == signal.SIGINT
+            if interrupts < _IMPATIENT:
+                process.send_signal(number)
+            elif not self.given_up:
+                self.given_up = True
+                process.close()
+
+    def __enter__(self) -> Self:
+        self._reading, self._writing = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._writing, False)
+        self._thread.start()
         for number in _FORWARDED:
-            before[number] = signal.signal(number, on_signal)
-        yield
-    finally:
-        for number, handler in before.items():
+            self._before[number] = signal.getsignal(number)
+            signal.signal(number, self._on_signal)
+        self._fd_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        signal.set_wakeup_fd(self._fd_before)
+        for number, handler in self._before.items():
             signal.signal(number, handler)
-        came.put(0)
-        thread.join()
+        self._ready.set()
+        os.set_blocking(self._writing, True)
+        os.write(self._writing, b"\0")
+        self._thread.join()
+        os.close(self._reading)
+        os.close(self._writing)
 
 
 @command.command("ls")

@@ -80,6 +80,7 @@ class Command:
         errors: str | None = None,
         detach: bool = False,
         wait: float | None = 0.0,
+        on_start: Callable[[Popen], None] | None = None,
     ) -> Popen:
         """Runs it; returns once it is started.
 
@@ -92,6 +93,7 @@ class Command:
             text, encoding, errors: the streams are of text, as of `subprocess.Popen`.
             detach: it goes on when this process, its host or the handle goes away.
             wait: seconds to wait for its turn where as many run as may. None: however long it takes.
+            on_start: gets what this returns, before anything of its output is written to a file.
 
         Raises:
             BadRequest: the offerer does not allow that.
@@ -114,7 +116,11 @@ class Command:
         call.start(None if wait is None else max(0.0, wait) + START)
         given = [self.name, *args]
         try:
-            return Popen(call, given, stdin, stdout, stderr, text=text, encoding=encoding, errors=errors)
+            process = Popen(call, given, stdin, stdout, stderr, text=text, encoding=encoding, errors=errors)
+            if on_start is not None:
+                on_start(process)
+            process.begin()
+            return process
         except BaseException:
             # Such as of a file without a descriptor.
             call.cancel()

@@ -304,8 +304,12 @@ class Popen:
     def _copy(self, copy: Callable[..., None], *args: int) -> None:
         # Without a reference to this: it would never be collected.
         thread = threading.Thread(target=copy, args=(self._call, self._stop, *args), name="ipcd-command", daemon=True)
-        thread.start()
         self._copies.append(thread)
+
+    def begin(self) -> None:
+        """Copies to and from files, from now on."""
+        for thread in self._copies:
+            thread.start()
 
     @staticmethod
     def _copy_in(call: RunCall, stop: int, fd: int) -> None:
@@ -344,7 +348,7 @@ class Popen:
 
     def _end_copies(self, limit: float | None, timeout: float | None) -> None:
         self._end_input()
-        for thread in self._copies:
+        for thread in filter(threading.Thread.is_alive, self._copies):
             thread.join(_left(limit))
             if thread.is_alive():
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)

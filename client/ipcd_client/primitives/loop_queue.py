@@ -137,11 +137,12 @@ class Queue:
         while True:
             request = parts.receiving(self.name, type, most, wait, ack, lease, self._create)
             reply = await self._call("Receive", request, wait)
-            messages = [self._message(message) for message in reply.messages]
             if not ack or not reply.held:
-                return messages
-            lost = await self._confirm(messages)
-            messages = [message for message in messages if message.id not in lost]
+                return [self._message(message, acknowledged=ack) for message in reply.messages]
+            lost, sure = await self._confirm(reply.messages)
+            messages = [
+                self._message(message, acknowledged=sure) for message in reply.messages if message.id not in lost
+            ]
             if messages:
                 return messages
             wait = until.left()
@@ -189,27 +190,27 @@ class Queue:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _message(self, message: pb.QueueMessage) -> Message:
-        return Message(**parts.fields_of(message), settle=self._settle)
+    def _message(self, message: pb.QueueMessage, *, acknowledged: bool = False) -> Message:
+        return Message(**parts.fields_of(message, acknowledged=acknowledged), settle=self._settle)
 
     async def _settle(self, message: parts.Received, how: pb.QueueSettleRequest.How, seconds: float) -> None:
         request = parts.settling(self.name, [message.receipt], how, seconds, again=False)
         parts.check_settled(await self._call("Settle", request, 0.0), self.name)
 
-    async def _confirm(self, messages: Sequence[parts.Received]) -> set[int]:
+    async def _confirm(self, messages: Sequence[pb.QueueMessage]) -> tuple[set[int], bool]:
         end = time.monotonic() + parts.CONFIRM
         again = False
+        receipts = parts.receipts_of(messages)
         while True:
-            receipts = [message.receipt for message in messages]
             request = parts.settling(self.name, receipts, pb.QueueSettleRequest.ACK, 0.0, again=again)
             try:
-                return set((await self._call("Settle", request, 0.0)).lost)
+                return set((await self._call("Settle", request, 0.0)).lost), True
             except CallFailed as error:
                 if error.code is not grpc.StatusCode.UNAVAILABLE:
                     raise
                 if time.monotonic() > end:
                     # Rather twice than never.
-                    return set()
+                    return set(), False
             again = True
             await asyncio.sleep(parts.CONFIRM_PAUSE)
 

@@ -248,7 +248,8 @@ def none_left(name: str) -> TimedOut:
 @dataclass(frozen=True, slots=True)
 class Received:
     """A message. `sent`: seconds since the epoch, by the clock of the queue's node. `deliveries`: how often it was
-    received, this time included; 0 of one that was only looked at."""
+    received, this time included; 0 of one that was only looked at. `acknowledged`: the queue's node has said so, and it
+    will not come again."""
 
     data: bytes
     priority: int
@@ -257,6 +258,7 @@ class Received:
     deliveries: int
     sent: float
     tag: int
+    acknowledged: bool
 
     def __bytes__(self) -> bytes:
         return self.data
@@ -267,7 +269,12 @@ class Received:
         return pb.QueueReceipt(id=self.id, tag=self.tag)
 
 
-def fields_of(message: pb.QueueMessage) -> dict[str, Any]:
+def receipts_of(messages: Iterable[pb.QueueMessage]) -> list[pb.QueueReceipt]:
+    """For who settles them."""
+    return [pb.QueueReceipt(id=message.id, tag=message.tag) for message in messages]
+
+
+def fields_of(message: pb.QueueMessage, *, acknowledged: bool = False) -> dict[str, Any]:
     """Of a `Received`."""
     return {
         "data": message.data,
@@ -277,4 +284,5 @@ def fields_of(message: pb.QueueMessage) -> dict[str, Any]:
         "deliveries": message.deliveries,
         "sent": message.sent,
         "tag": message.tag,
+        "acknowledged": acknowledged,
     }
