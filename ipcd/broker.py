@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import secrets
 import socket
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
-from ipcd_client.aio.context import ServicerContext
 from ipcd_client.errors import IpcdError, NodeError, NotAllowed
 from ipcd_client.frame import preamble
 from ipcd_client.loop.waiters import Waiters
@@ -23,120 +19,23 @@ from ipcd_client.wire.fds import Fd
 from ipcd import limits
 from ipcd.access import Access
 from ipcd.log import Log
-from ipcd.quota import Guard, Quotas
-from ipcd.state import choice, quota
-from ipcd.state.catalog import ID_MOST, Catalog, checked
-from ipcd.state.reach import AUTO, Reach
+from ipcd.parties import Attached, Introduction
+from ipcd.quota import Quotas
+from ipcd.registry import Registry
+from ipcd.state import choice
+from ipcd.state.catalog import ID_MOST, Catalog
+from ipcd.state.reach import AUTO
 from ipcd.state.tokens import Tokens
 from ipcd.ways import Ways
 
 if TYPE_CHECKING:
     from ipcd.security import Security
 
-_INSTANCE = re.compile("[0-9a-f]{16,64}")
 # Seconds until servers that could not take a caller are asked again.
 _RETRY = 0.05
 
 
-class Links(Protocol):
-    """The other nodes, as the broker needs them."""
-
-    def names(self) -> Sequence[str]:
-        """Nodes there is a link with."""
-
-    async def introduce(self, node: str, request: peer_pb2.IntroduceRequest) -> tuple[peer_pb2.IntroduceReply, str]:
-        """Asks a node for an introduction: its answer, and the HOST:PORT at which its token is good.
-
-        Raises:
-            IpcdError: it cannot be asked, or refused.
-        """
-
-    async def connect_back(self, node: str, request: peer_pb2.ConnectBackRequest) -> None:
-        """Asks a node to dial this one.
-
-        Raises:
-            IpcdError: it cannot be asked, or could not.
-        """
-
-    def tell(self, update: peer_pb2.CatalogUpdate) -> None:
-        """Tells every node of a change of our own servers."""
-
-
-class NoLinks:
-    """A node alone. (Links)"""
-
-    def names(self) -> Sequence[str]:
-        return ()
-
-    async def introduce(self, node: str, request: peer_pb2.IntroduceRequest) -> tuple[peer_pb2.IntroduceReply, str]:
-        raise NodeError(f"there is no link with node {node}, asked for {request.target.service}")
-
-    async def connect_back(self, node: str, request: peer_pb2.ConnectBackRequest) -> None:  # noqa: ARG002
-        raise NodeError(f"there is no link with node {node}")
-
-    def tell(self, update: peer_pb2.CatalogUpdate) -> None:
-        pass
-
-
-@dataclass(eq=False, slots=True)
-class Attached:
-    """A process on the other end of a connection to our socket."""
-
-    process: node_pb2.Process
-    # Connections granted to it, by the server's id: what a caller that is gone had is over.
-    granted: Counter[str] = field(default_factory=Counter)
-    registered: int = 0
-    waiting: int = 0
-    watches: int = 0
-    # Services that it was introduced for: of whose servers it wants to hear.
-    opened: set[str] = field(default_factory=set)
-    reach: Reach = field(default_factory=Reach)
-    guard: Guard | None = None  # of its connection
-    owner: quota.Owner = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.owner = quota.local(self.process.uid, self.process.pid, self.process.pidfd_id)
-
-    def charge(self, cost: int) -> None:
-        """What it asked for costs more than a frame."""
-        if self.guard is not None:
-            self.guard.charge(cost)
-
-    def check_unread(self) -> None:
-        """It is to get a descriptor.
-
-        Raises:
-            LimitReached: it does not read those that it has got.
-        """
-        if self.guard is not None:
-            self.guard.check_unread()
-
-
-@dataclass(eq=False, slots=True)
-class Registration:
-    """A server of this node, for as long as its call of Register lasts."""
-
-    server: node_pb2.Server
-    attached: Attached
-    context: ServicerContext
-    size: int = 0  # of its description, in bytes
-
-    def deliver(self, grant: node_pb2.Grant, fd: Fd) -> bool:
-        """Hands the server its end of a connection. False, with the descriptor closed, if it is gone or does not
-        read."""
-        return self.context.write_now(node_pb2.RegisterReply(grant=grant), [fd])
-
-
-@dataclass(frozen=True, slots=True)
-class Introduction:
-    """What a token stands for: who may come, and to whom."""
-
-    server_id: str
-    service: str
-    caller: node_pb2.Process
-
-
-class Broker:
+class Broker(Registry):
     """`address`: HOST:PORT of our own listener, for callers on this node that ask for TCP. `trusted`: uids whose
     processes share memory with one another. `reach`: one of state.reach.POLICIES. `access`: who may do what; default:
     only the rules that are always there. `security`: the node's certificate, with which calls between nodes are
@@ -155,146 +54,16 @@ class Broker:
         quotas: Quotas | None = None,
     ) -> None:
         self.node = node
-        self.access = access or Access("default", node, log)
+        super().__init__(node, catalog, log, clock, reach, access, quotas)
         self.security = security
-        self.catalog = catalog
-        self.links: Links = NoLinks()
         self.address = ""
-        self.changed = Waiters()  # the catalog, or the nodes
         self.patient_until = 0.0  # of the clock; until then every introduction waits for a server
-        self._log = log
-        self._clock = clock
-        self._trusted = trusted
-        self._reach = reach
         self.ways = Ways(node, log, clock)
-        self._registrations: dict[str, Registration] = {}
-        self._tokens: Tokens[Introduction] = Tokens()
-        self._attached: set[Attached] = set()
-        self._connections: Counter[str] = Counter()
-        self._turns: dict[str, int] = {}
-        self._turn = 0
-        self.quotas = quotas or Quotas(clock)
         self.opening = 0  # introductions under way
         self.settled = Waiters()  # one less is
-
-    # -- processes --------------------------------------------------------------------------------
-
-    @property
-    def attached(self) -> int:
-        """Processes attached at present."""
-        return len(self._attached)
-
-    def attach(self, process: node_pb2.Process) -> Attached:
-        """A process has come."""
-        # What one connection of a process has found out of the ways from there holds for all. A process that the kernel
-        # does not show us here has the pid 0.
-        known = (one.reach for one in self._attached if one.process.pid == process.pid != 0)
-        attached = Attached(process, reach=next(known, None) or Reach(self._reach))
-        self._attached.add(attached)
-        return attached
-
-    def detach(self, attached: Attached) -> None:
-        """It has gone. Its registrations go with its calls."""
-        self._attached.discard(attached)
-        self._connections -= attached.granted
-
-    # -- servers ----------------------------------------------------------------------------------
-
-    def register(self, attached: Attached, request: node_pb2.RegisterRequest, context: ServicerContext) -> Registration:
-        """A server has come.
-
-        Raises:
-            LimitReached, InvalidRequest: what is wrong with its names, or that there are too many.
-            NotAllowed: the process may not register one of them.
-        """
-        server = _described(self._id(request.instance), attached.process, request)
-        self.access.check_register(attached.process, server.services)
-        limits.check("servers of one connection", attached.registered + 1, limits.SERVERS_PER_CONNECTION)
-        self.quotas.servers.check(attached.owner)
-        size = server.ByteSize()
-        self.quotas.catalog.check(attached.owner, size)
-        update = self.catalog.put(server)
-        self.quotas.servers.take(attached.owner)
-        self.quotas.catalog.take(attached.owner, size)
-        self._publish(update)
-        attached.registered += 1
-        attached.charge(limits.COST_REGISTER)
-        registration = self._registrations[server.id] = Registration(server, attached, context, size)
-        self._log.info(
-            "server registered",
-            server=server.name,
-            id=server.id,
-            pid=attached.process.pid,
-            services=len(server.services),
-        )
-        return registration
-
-    def _id(self, instance: str) -> str:
-        """As the server wants it to be known, if nobody else has that."""
-        if instance and not _INSTANCE.fullmatch(instance):
-            raise limits.InvalidRequest(f"a server's instance is 16 to 64 hexadecimal digits, not {instance[:80]!r}")
-        server_id = f"{self.node}.{instance}"
-        if not instance or server_id in self._registrations:
-            return f"{self.node}.{secrets.token_hex(8)}"
-        return server_id
-
-    def update(self, registration: Registration, request: node_pb2.RegisterRequest) -> None:
-        """A server serves something else now.
-
-        Raises:
-            LimitReached, InvalidRequest, NotAllowed: as `register`.
-        """
-        old, owner = registration.server, registration.attached.owner
-        server = _described(old.id, old.process, request)
-        self.access.check_register(old.process, server.services)
-        size = server.ByteSize()
-        if size > registration.size:
-            self.quotas.catalog.take(owner, size - registration.size)
-        else:
-            self.quotas.catalog.give(owner, registration.size - size)
-        registration.server, registration.size = server, size
-        registration.attached.charge(limits.COST_REGISTER)
-        self._publish(self.catalog.put(server))
-
-    def unregister(self, registration: Registration, why: str) -> None:
-        """A server has gone."""
-        server = registration.server
-        if self._registrations.pop(server.id, None) is None:
-            return
-        registration.attached.registered -= 1
-        self.quotas.servers.give(registration.attached.owner)
-        self.quotas.catalog.give(registration.attached.owner, registration.size)
-        self._forget_turns(server.id)
-        update = self.catalog.remove(server.id)
-        if update is not None:
-            self._publish(update)
-        self._log.info("server gone", server=server.name, id=server.id, pid=server.process.pid, reason=why)
-
-    def _publish(self, update: peer_pb2.CatalogUpdate) -> None:
-        self.links.tell(update)
-        self.changed.progressed()
-
-    def _forget_turns(self, server_id: str) -> None:
-        self._turns.pop(server_id, None)
-        if self._connections.pop(server_id, 0):
-            for attached in self._attached:
-                attached.granted.pop(server_id, None)
-
-    def forget_node(self, node: str) -> None:
-        """The link with a node is gone, and with it what it serves."""
-        for server in self.catalog.servers():
-            if server.process.node == node:
-                self._forget_turns(server.id)
-        self.catalog.forget(node)
-        self.changed.progressed()
-
-    def standing(self, services: Collection[str]) -> list[node_pb2.Server]:
-        """The servers of these services. One that has changed is another object, also if it has changed back since."""
-        return [
-            server
-            for service in sorted(services)
-            for server in (self.catalog.servers(service) if service else self._unnamed())
-        ]
+        self._clock = clock
+        self._trusted = trusted
+        self._tokens: Tokens[Introduction] = Tokens()
 
     # -- callers ----------------------------------------------------------------------------------
 
@@ -324,10 +93,10 @@ class Broker:
         refusal = "" if decision.allowed else str(decision)
         candidates = choice.rank(
             target,
-            self.catalog.servers(target.service) if target.service else self._unnamed(),
+            self.serving(target.service),
             self.node,
-            lambda server_id: self._connections[server_id],
-            lambda server_id: self._turns.get(server_id, 0),
+            self.connections,
+            self.last_turn,
             lambda server: choice.unshared(caller, server, self._trusted),
             lambda server: refusal if everywhere or server.node == self.node else "",
         )
@@ -354,9 +123,6 @@ class Broker:
         if not allowed:
             raise self.access.refusal(self.access.may_call(identity, target.service))
         return allowed
-
-    def _unnamed(self) -> list[node_pb2.Server]:
-        return [server for server in self.catalog.servers() if "" in server.services]
 
     async def open(
         self, attached: Attached, target: node_pb2.ResolveRequest, wait: bool
@@ -466,7 +232,7 @@ class Broker:
             except IpcdError as error:
                 raise NodeError(f"node {node}: {error}") from error
         chosen = reply.choice
-        self._count(attached, chosen.server.id)
+        self.granted(attached, chosen.server.id)
         self._log.debug(
             "introduced",
             service=target.service,
@@ -487,7 +253,7 @@ class Broker:
             reply.address = self.address
             reply.token = self._issue(server_id, target.service, attached.process)
             return reply, []
-        registration = self._registrations.get(server_id)
+        registration = self.registration(server_id)
         if registration is not None:
             try:
                 registration.attached.check_unread()
@@ -547,24 +313,7 @@ class Broker:
             LimitReached, InvalidRequest: what is wrong with the node's name.
         """
         self.ways.undialed(attached.reach, said)
-        if attached.granted[said.server_id] > 0:
-            attached.granted[said.server_id] -= 1
-            self._connections[said.server_id] -= 1
-
-    def _took_turn(self, server_id: str) -> None:
-        self._turn += 1
-        # The last one at the end. Another node may name servers that nobody hears of again: whose turn was longest ago
-        # is forgotten, which is the same as being the first to have the next.
-        self._turns.pop(server_id, None)
-        self._turns[server_id] = self._turn
-        if len(self._turns) > limits.TURNS:
-            del self._turns[next(iter(self._turns))]
-
-    def _count(self, attached: Attached, server_id: str) -> None:
-        self._took_turn(server_id)
-        if attached in self._attached:
-            attached.granted[server_id] += 1
-            self._connections[server_id] += 1
+        self.returned(attached, said.server_id)
 
     # -- callers from elsewhere -------------------------------------------------------------------
 
@@ -583,7 +332,7 @@ class Broker:
             server_id=target.server_id,
         )
         server = self.eligible(own, None, self.access.of(request.caller))[0].server
-        self._took_turn(server.id)
+        self.took_turn(server.id)
         return peer_pb2.IntroduceReply(server=server, token=self._issue(server.id, target.service, request.caller))
 
     def _issue(self, server_id: str, service: str, caller: node_pb2.Process) -> bytes:
@@ -606,7 +355,7 @@ class Broker:
         introduction = self._tokens.redeem(token, self._clock())
         if introduction is None:
             return "bad-token: it was never issued, was used before, or is too old"
-        registration = self._registrations.get(introduction.server_id)
+        registration = self.registration(introduction.server_id)
         if registration is None:
             return "no-server: the server has gone"
         grant = node_pb2.Grant(
@@ -634,17 +383,6 @@ class Broker:
             return "no-server: the server does not take callers"
         sock.close()
         return ""
-
-
-def _described(server_id: str, process: node_pb2.Process, request: node_pb2.RegisterRequest) -> node_pb2.Server:
-    return node_pb2.Server(
-        id=server_id,
-        name=request.name,
-        process=process,
-        services=checked(request.name, request.services),
-        weight=request.weight if request.HasField("weight") else 1,
-        spillover=request.spillover,
-    )
 
 
 def _owned(sock: socket.socket) -> Fd:

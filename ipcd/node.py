@@ -29,11 +29,12 @@ from ipcd_client.wire.unix import Credentials, UnixWire, credentials
 from ipcd import limits
 from ipcd.access import Access
 from ipcd.activation import Passed
-from ipcd.broker import Attached, Broker
+from ipcd.broker import Broker
 from ipcd.config import Config, check_passed
 from ipcd.links import PeerLinks
 from ipcd.listener import Acceptor, SocketFile, TcpDoor, address_of, listen_tcp, refuse
 from ipcd.log import Log, set_level
+from ipcd.parties import Attached
 from ipcd.quota import Quotas
 from ipcd.servicer import CallQuota, NodeServicer, status_of
 from ipcd.state import members, quota

@@ -21,7 +21,8 @@ from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import node_pb2, node_pb2_grpc
 
 from ipcd import limits
-from ipcd.broker import Attached, Broker
+from ipcd.broker import Broker
+from ipcd.parties import Attached
 from ipcd.state.quota import Shares
 
 # Seconds for which changes of the catalog are gathered before watchers are told.

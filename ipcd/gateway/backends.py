@@ -16,8 +16,9 @@ from ipcd_client.node import introduction
 from ipcd_client.pb.ipcd.v1 import node_pb2
 
 from ipcd import limits
-from ipcd.broker import Attached, Broker
+from ipcd.broker import Broker
 from ipcd.log import Log
+from ipcd.parties import Attached
 from ipcd.state.reach import NODE, Reach
 
 SETTINGS: Final = Settings(

@@ -23,8 +23,9 @@ from support.everybody import EVERYBODY
 
 from ipcd import limits
 from ipcd.access import Access
-from ipcd.broker import Attached, Broker, NoLinks
+from ipcd.broker import Broker
 from ipcd.log import Log
+from ipcd.parties import Attached, NoLinks
 from ipcd.peer import hello_of, reachable
 from ipcd.servicer import NodeServicer
 from ipcd.state import members as state
@@ -57,7 +58,7 @@ class _Peer:
 
 
 class _World:
-    """What a node keeps of others, fed as `links` feeds it."""
+    """What a node keeps of others, fed as `links` and `link_keeper` feed it."""
 
     def __init__(self) -> None:
         self.now = 100.0

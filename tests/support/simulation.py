@@ -21,7 +21,7 @@ from typing import Final
 from ipcd_client.errors import IpcdError, WireClosed, WireTimeout
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 
-from ipcd import links
+from ipcd import dialing, link_keeper, links
 from ipcd.state import members as state
 from ipcd.state.catalog import Catalog
 from ipcd.state.exchange import Exchange, Outbox
@@ -194,7 +194,7 @@ class Flow:
         if not flows:
             if self.since is None:
                 # The last that came was a heartbeat, or its answer.
-                earlier = world.random.random() * links.HEARTBEAT
+                earlier = world.random.random() * link_keeper.HEARTBEAT
                 self.since = receiver.clock() - earlier
                 for bound in (state.SUSPECT, state.DEAD):
                     receiver.after(bound - earlier + 1e-6, self._receiver.watch)
@@ -249,7 +249,7 @@ class End:
         self.out = other.into = Flow(self, other)
         for one in (self, other):
             one.node.wires[one] = None
-            one.node.after(links.HELLO, one._late)
+            one.node.after(dialing.HELLO, one._late)
         for one in (self, other):
             one.out.look()
         self.out.send(self.node.hello)
@@ -316,7 +316,7 @@ class End:
                 node.catalog.forget(self.link.node)
             old = node.ends[replaced]
             node.after(links.LINGER, lambda: old.close(WireClosed("the link was replaced"), How.LOST))
-        node.after(links.RETELL, self._retell)
+        node.after(link_keeper.RETELL, self._retell)
         if entry is None:
             node.find(address, state.LEARNED, hello.node, hello.incarnation)
         else:
@@ -340,7 +340,7 @@ class End:
     def _retell(self) -> None:
         if self.link is not None and not self.closed:
             self.node.exchange.retell(self.link, self.node.world.random.random())
-            self.node.after(links.RETELL, self._retell)
+            self.node.after(link_keeper.RETELL, self._retell)
 
     def _late(self) -> None:
         if self.link is None:
@@ -423,7 +423,7 @@ class World:
         for end in self._dark.pop(place, []):
             # The machine knows nothing of that connection, and says so when something comes.
             if self.is_open(place, end.node.place) and self.is_open(end.node.place, place):
-                end.node.after(self.random.random() * links.HEARTBEAT, partial(end.close, _RESET, How.HEARD))
+                end.node.after(self.random.random() * link_keeper.HEARTBEAT, partial(end.close, _RESET, How.HEARD))
         told = self._seeds.get(place, ())
         if told:
             node.members.configured(tuple(f"{seed}:1" for seed in told), node.clock())
@@ -472,7 +472,7 @@ class World:
         """A node dials."""
         place = entry.address.rpartition(":")[0]
         if place in self._dark or not (self.is_open(node.place, place) and self.is_open(place, node.place)):
-            node.after(links.DIAL, lambda: node.dialed(entry, WireTimeout(f"{entry.address}: timed out")))
+            node.after(dialing.DIAL, lambda: node.dialed(entry, WireTimeout(f"{entry.address}: timed out")))
             return
 
         def arrive() -> None:

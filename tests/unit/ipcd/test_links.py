@@ -13,11 +13,11 @@ from ipcd_client.errors import NotAllowed, WireClosed
 from ipcd_client.loop.connection import Connection
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 
-from ipcd import links
+from ipcd import link_keeper, links
 from ipcd.config import Config
-from ipcd.links import PeerServicer
 from ipcd.node import Node
 from ipcd.peer import Peer
+from ipcd.peer_servicer import PeerServicer
 
 LONG = 20.0  # seconds: far more than anything here takes
 
@@ -68,7 +68,7 @@ def test_who_was_dialed_is_refused_where_there_is_no_link() -> None:
 
 
 def test_a_node_that_was_given_up_is_told_of_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "RETELL", 0.5)
+    monkeypatch.setattr(link_keeper, "RETELL", 0.5)
 
     async def story() -> None:
         seed = Node(Config("seed", str(tmp_path / "seed"), discovery=False))

@@ -10,9 +10,10 @@ from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 from support.everybody import EVERYBODY
 
 from ipcd.access import Access
-from ipcd.broker import Broker, Registration
+from ipcd.broker import Broker
 from ipcd.limits import InvalidRequest
 from ipcd.log import Log
+from ipcd.parties import Registration
 from ipcd.state.catalog import Catalog
 
 INSTANCE = "0123456789abcdef"

@@ -13,8 +13,9 @@ from ipcd_client.wire.fds import Fd, close_all
 from support.everybody import EVERYBODY
 
 from ipcd.access import Access
-from ipcd.broker import Attached, Broker, NoLinks
+from ipcd.broker import Broker
 from ipcd.log import Log
+from ipcd.parties import Attached, NoLinks
 from ipcd.state import choice
 from ipcd.state.catalog import Catalog
 

@@ -1,0 +1,63 @@
+"""Answers what a linked node asks for over the link's connection."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ipcd_client.aio.context import ServicerContext
+from ipcd_client.errors import NotAllowed
+from ipcd_client.pb.ipcd.v1 import peer_pb2, peer_pb2_grpc
+
+from ipcd.broker import Broker
+from ipcd.peer import Peer, Served, Talk
+from ipcd.ways import dial_back
+
+
+class Links(Protocol):
+    """This node's links, as the servicer needs them."""
+
+    async def accepted_link(self, peer: Peer, talk: Talk) -> None:
+        """The dialing end has opened the link's call: holds it until its end.
+
+        Raises:
+            IpcdError: the link is refused.
+        """
+
+
+class PeerServicer(peer_pb2_grpc.PeerServicer):
+    """`ipcd.v1.Peer`, for nodes that are linked."""
+
+    def __init__(self, links: Links, broker: Broker) -> None:
+        self._links = links
+        self._broker = broker
+
+    async def Link(self, requests: object, context: ServicerContext) -> None:  # noqa: N802, ARG002
+        """Holds the link."""
+        peer: Peer = context.peer_identity
+        if peer.dialed or peer.link is not None:
+            raise NotAllowed(f"{peer.remote} opened Link, which only the dialing end does, and once")
+        await self._links.accepted_link(peer, Served(context))
+
+    async def Introduce(  # noqa: N802
+        self, request: peer_pb2.IntroduceRequest, context: ServicerContext
+    ) -> peer_pb2.IntroduceReply:
+        """Introduces a caller of the linked node to a server of this one."""
+        peer: Peer = context.peer_identity
+        link = await peer.linked()
+        if link is None or request.caller.node != link.node:
+            who = link.node if link is not None else peer.remote
+            raise NotAllowed(
+                f"node {who} asked for a caller of node {request.caller.node!r}; the rule own-callers allows its own"
+            )
+        return self._broker.introduce(request)
+
+    async def ConnectBack(  # noqa: N802
+        self, request: peer_pb2.ConnectBackRequest, context: ServicerContext
+    ) -> peer_pb2.ConnectBackReply:
+        """Dials the linked node, at no other address than its own, for a caller there that was introduced before."""
+        peer: Peer = context.peer_identity
+        link = await peer.linked()
+        if link is None:
+            raise NotAllowed(f"{peer.remote} asked to be dialed, which only a linked node may")
+        await dial_back(link.address, request, self._broker.arrived)
+        return peer_pb2.ConnectBackReply()
