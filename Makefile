@@ -14,8 +14,10 @@ help: ## this list
 demo: $(VENV)/.installed ## two nodes on this machine, one service, the same calls over every transport
 	$(BIN)/ipcd demo
 
+# The tests of the other interpreters in pairs: two CPUs are enough for that. What one prints is shown when it is over.
 test: $(VENV)/.tox ## everything that is checked: the whole of tox
-	$(BIN)/tox run
+	$(BIN)/tox run -e ruff,mypy,layers,protos,py311
+	$(BIN)/tox run-parallel --parallel 2 --parallel-no-spinner -e py312,py313,oldest,wheel
 
 lint: $(VENV)/.tox ## only what needs no running program
 	$(BIN)/tox run -e ruff,mypy,layers,protos

@@ -204,8 +204,8 @@ def roads_slow(world: World, dice: random.Random) -> Injecting:
 @fault("bits flip on links", lasts=1.0)
 def links_corrupt(world: World, dice: random.Random) -> Injecting:
     with world.roads.under(Weather(flip_links=0.3)):
-        # A token may be among what was changed.
-        denied = Allowed(["PERMISSION_DENIED"], lanes=NEW, says="bad-token")
+        # A token may be among what was changed, or the caller's node, which is not believed then.
+        denied = Allowed(["PERMISSION_DENIED"], lanes=NEW, says="bad-token|asked for a caller of node ''")
         yield [Allowed([UNAVAILABLE, LATE, "INTERNAL"], lanes=NEW), denied]
     # What was changed and makes sense nevertheless is believed until the link is made anew: only TLS would show it.
     world.roads.reset(links_alone=True)
