@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -15,10 +15,12 @@ from ipcd_client.primitives.errors import BadRequest
 @dataclass(frozen=True, slots=True)
 class Home:
     """`target` gives where a call goes, for its first request, in bytes, and for what the caller has said itself.
-    `identity`: for whom the gateway calls."""
+    `identity`: for whom the gateway calls. `withheld` gives what this node's rules do not let that do with the thing
+    that the request names: another node, which keeps it, has rules of its own, and is told."""
 
     target: Callable[[bytes, Target], Target]
     identity: str
+    withheld: Callable[[bytes], Sequence[str]] = lambda _request: ()
 
 
 def offered(request: bytes, said: Target) -> Target:

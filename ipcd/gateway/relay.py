@@ -25,7 +25,7 @@ from ipcd.gateway.home import Home
 from ipcd.gateway.metadata import inbound, outbound
 from ipcd.gateway.requests import Requests
 from ipcd.servicer import status_of
-from ipcd.state.primitives import FOR
+from ipcd.state.primitives import FOR, WITHHELD
 
 # Gives the connection for a service and a target. `tried` gets the id of the server; those in it are the last choice.
 Find = Callable[[str, Target, set[str]], Awaitable[Backend]]
@@ -77,7 +77,8 @@ class Relay:
         else:
             first = await requests.sure()
             target = self._home.target(first, target)
-            metadata = (*metadata, (FOR, self._home.identity))
+            withheld = [(WITHHELD, verb) for verb in self._home.withheld(first)]
+            metadata = (*metadata, (FOR, self._home.identity), *withheld)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 backend = await self._find(service, target, tried)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import grpc
 from grpc import aio
+from ipcd_client.access.rules import OF_THINGS
 from ipcd_client.aio.dispatch import Server
 from ipcd_client.errors import ConfigError, IpcdError, NodeError, NotAllowed
 from ipcd_client.facade import introspection
@@ -196,7 +197,12 @@ class Gateway:
                 return said
             return said._replace(node=self._directory.find(kind, named(request)) or self._broker.node)
 
-        return Home(kept, identity)
+        def withheld(request: bytes) -> list[str]:
+            what = f"{kind}:{named(request).partition('@')[0]}"
+            rules = self._broker.access.rules
+            return [verb for verb in OF_THINGS if not rules.decide(identity, verb, what).allowed]
+
+        return Home(kept, identity, withheld)
 
     async def _find(self, identity: str, service: str, target: Target, tried: set[str]) -> Backend:
         if service in _OWN:

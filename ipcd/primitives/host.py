@@ -32,22 +32,24 @@ from ipcd.primitives.nodes import Nodes
 from ipcd.quota import Guard
 from ipcd.servicer import CallQuota, status_of
 from ipcd.state import quota
-from ipcd.state.primitives import FOR, NAME, described
+from ipcd.state.primitives import FOR, NAME, WITHHELD, described
 
 MAKE: Final = rules.REGISTER
-PUBLISH: Final = "publish"
-READ: Final = "read"
+PUBLISH: Final = rules.PUBLISH
+READ: Final = rules.READ
 # Calls that one connection may have open, and bytes of one message.
 STREAMS: Final = 4096
 MESSAGE: Final = 4 << 20
 
 
 class Who(NamedTuple):
-    """For whom something is done: the caller, those for whom it says that it calls, and the node that lets these in."""
+    """For whom something is done: the caller, those for whom it says that it calls, and the node that lets these in,
+    with what that one's rules keep them from."""
 
     identity: str
     called_for: tuple[str, ...]
     node: str
+    withheld: tuple[str, ...] = ()
 
 
 class Keeper:
@@ -141,8 +143,9 @@ class Keeper:
 
     def who(self, context: CalledContext) -> Who:
         """For whom a call is."""
-        called_for = tuple(str(value) for key, value in context.invocation_metadata() if key == FOR)
-        return Who(context.peer_identity.grant.identity, called_for, self.caller(context).node)
+        told = context.invocation_metadata()
+        called_for, withheld = (tuple(str(value) for key, value in told if key == each) for each in (FOR, WITHHELD))
+        return Who(context.peer_identity.grant.identity, called_for, self.caller(context).node, withheld)
 
     def _decisions(self, who: Who, verb: str, kind: str, name: str) -> Iterator[Decision]:
         """Those against it."""
@@ -157,6 +160,8 @@ class Keeper:
             decision = rules_.decide(identity, verb, f"{kind}:{name}")
             if not decision.allowed and (decision.rule is not None or identity != let_in):
                 yield decision
+            elif verb in who.withheld:
+                yield Decision(False, None, identity, verb, f"{kind}:{name}", who.node, rules_.users)
 
     async def take(self, context: CalledContext, kind: str, text: str) -> str:
         """Makes a name one that is kept here, for the caller; the name without its node.

@@ -19,6 +19,8 @@ KIND_OF: Final = {service: kind for kind, service in SERVICE_OF.items()}
 COMMAND: Final = "ipcd.v1.Command"
 # Metadata with which a gateway says for whom it calls.
 FOR: Final = "ipcd-for"
+# And what its node's rules do not let that do with the thing that the call is about.
+WITHHELD: Final = "ipcd-withheld"
 # The daemon's name, as a server.
 NAME: Final = "ipcd"
 

@@ -24,7 +24,11 @@ ALLOW: Final = "allow"
 DENY: Final = "deny"
 REGISTER: Final = "register"
 CALL: Final = "call"
-VERBS: Final = (REGISTER, CALL, "publish", "read")
+PUBLISH: Final = "publish"
+READ: Final = "read"
+VERBS: Final = (REGISTER, CALL, PUBLISH, READ)
+# What there is to do with what has a name.
+OF_THINGS: Final = (REGISTER, PUBLISH, READ)
 SAME_UID: Final = "same-uid"
 GRPC_LISTEN: Final = "grpc-listen"
 BUILT_IN: Final = (SAME_UID, GRPC_LISTEN)

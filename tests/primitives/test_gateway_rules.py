@@ -1,0 +1,55 @@
+"""Clients of a gateway, and the rules: those of the gateway's node, and those of the node that keeps a thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import ipcd_client
+import pytest
+from integration.daemons import Daemons
+from integration.gateway import LISTEN, address_of
+from ipcd_client.errors import NotAllowed
+from ipcd_client.primitives.errors import Empty
+
+
+def _denies(cluster: Daemons, node: str, **rules: str) -> tuple[str, ...]:
+    """Arguments of a node that denies the clients of node a's gateway to do this with these queues."""
+    file = cluster.folder / f"{node}.toml"
+    file.write_text(
+        "".join(
+            f'[[rules]]\neffect = "deny"\nwho = "node/a/grpc"\nmay = "{verb}"\nwhat = "queue:{name}"\n'
+            for verb, name in rules.items()
+        )
+    )
+    return ("--config", str(file))
+
+
+@pytest.fixture
+def channel(nodes: Daemons) -> Iterator[grpc.Channel]:
+    """To the gateway of a node with rules, linked with one that has others."""
+    back = nodes.run("b", *_denies(nodes, "b", read="theirs", register="never"))
+    front = nodes.run("a", *LISTEN, "--peer", back.listen, *_denies(nodes, "a", publish="ours"))
+    front.logged("node linked", "b")
+    with grpc.insecure_channel(address_of(front)) as channel:
+        yield channel
+
+
+def test_both_have_to_allow_it(channel: grpc.Channel) -> None:
+    for node in "ab":
+        with ipcd_client.queue(f"free@{node}", channel=channel, create=True) as queue:
+            queue.send(b"x", timeout=0)
+            assert queue.receive(timeout=0).data == b"x"
+        with ipcd_client.queue(f"ours@{node}", channel=channel, create=True) as queue:
+            with pytest.raises(NotAllowed, match="may not publish queue:ours on node a"):
+                queue.send(b"x", timeout=0)
+            queue.create()
+            with pytest.raises(Empty):
+                queue.receive(timeout=0)
+    with ipcd_client.queue("theirs@b", channel=channel, create=True) as queue:
+        queue.send(b"x", timeout=0)
+        with pytest.raises(NotAllowed, match="may not read queue:theirs on node b"):
+            queue.receive(timeout=0)
+    never = ipcd_client.queue("never@b", channel=channel, create=True)
+    with never, pytest.raises(NotAllowed, match="may not register queue:never on node b"):
+        never.create()
