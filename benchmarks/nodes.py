@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ipcd_client.certs.authority import Authority
@@ -19,10 +20,17 @@ def cluster() -> str:
     return f"bench-{os.getpid()}"
 
 
-def start(children: Children, directory: Path, name: str, *peers: Node, authority: Authority | None = None) -> Node:
+def start(
+    children: Children,
+    directory: Path,
+    name: str,
+    *peers: Node,
+    authority: Authority | None = None,
+    more: Sequence[str] = (),
+) -> Node:
     """A node that answers and is linked with `peers`; raises StageError where it does not come to that. `authority`:
-    makes its certificate; None for no certificate."""
-    told = [word for peer in peers for word in ("--peer", peer.listen)]
+    makes its certificate; None for no certificate. `more`: options."""
+    told = [*more, *(word for peer in peers for word in ("--peer", peer.listen))]
     if authority is not None:
         file = directory / f"{name}.pem"
         os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))

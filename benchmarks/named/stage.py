@@ -63,8 +63,8 @@ def stage() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="ipcd-n-") as text, contextlib.ExitStack() as stack:
         folder = Path(text)
         children = stack.enter_context(Children(folder))
-        a = nodes.start(children, folder, "a")
-        b = nodes.start(children, folder, "b", a)
+        a = nodes.start(children, folder, "a", more=["--state-dir", f"{text}/state-a"])
+        b = nodes.start(children, folder, "b", a, more=["--state-dir", f"{text}/state-b"])
         redis = _server(stack, "redis-server", f"--port {{}} --bind 127.0.0.1 --save '' --dir {text}")
         nats = _server(stack, "nats-server", f"-a 127.0.0.1 -p {{}} -js -sd {text}/nats")
         yield Stage(folder, str(a.socket), str(b.socket), redis, nats)

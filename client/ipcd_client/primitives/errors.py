@@ -16,6 +16,7 @@
     ├── Deadlock                  ABORTED deadlock: to wait would be to wait for oneself
     ├── Lost                      ABORTED lost: what was held is not held any more
     ├── CannotStart               FAILED_PRECONDITION cannot-start: of a command: its program cannot be started
+    ├── BadMemory                 INTERNAL bad-memory: shared memory or bytes that are not what was said
     └── BadRequest (ValueError)   INVALID_ARGUMENT bad-request: it makes no sense, in words
 
 Any other failure of a call is a `CallFailed`, which has the code.
@@ -138,6 +139,13 @@ class CannotStart(PrimitiveError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "cannot-start"
+
+
+class BadMemory(PrimitiveError):
+    """What came as a value's bytes is not sealed memory of the size that was said, or not all of them."""
+
+    code = grpc.StatusCode.INTERNAL
+    reason = "bad-memory"
 
 
 class BadRequest(PrimitiveError, ValueError):

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from ipcd_client.errors import ProtocolError
 from ipcd_client.node import loop_attach
 from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
 from ipcd_client.primitives import values
-from ipcd_client.primitives.errors import Lost, TimedOut, from_status
+from ipcd_client.primitives.errors import BadMemory, Lost, TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.place import deadline_of
 from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Snapshot
@@ -153,7 +152,7 @@ class Value:
             return reply.FromString(message), fds
         except DecodeError as error:
             close_all(fds)
-            raise ProtocolError("bad-memory", f"the daemon's answer does not parse: {error}") from error
+            raise BadMemory(f"the daemon's answer does not parse: {error}") from error
 
     async def _read(self, info: value_pb2.ValueInfo) -> Snapshot:
         async def read(stub: Any) -> Snapshot:

@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from typing import Final
 
-from ipcd_client.errors import ProtocolError
+from ipcd_client.primitives.errors import BadMemory
 from ipcd_client.wire.fds import Fd
 
 SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -62,19 +62,19 @@ def mapped(memory: Fd, size: int) -> memoryview:
     """Its bytes, read-only, without a copy. The descriptor may be closed; the mapping lasts as long as any view of it.
 
     Raises:
-        ProtocolError: `bad-memory`: it is not sealed, or of another size.
+        BadMemory: it is not sealed, or of another size.
         OSError: it cannot be mapped.
     """
     try:
         seals = fcntl.fcntl(memory.fileno(), fcntl.F_GET_SEALS)
     except OSError:
-        raise ProtocolError("bad-memory", "the value's memory is no memfd") from None
+        raise BadMemory("the value's memory is no memfd") from None
     if seals & SEALS != SEALS:
-        raise ProtocolError("bad-memory", f"the memory's seals are {seals:#x}, {SEALS:#x} are needed")
+        raise BadMemory(f"the memory's seals are {seals:#x}, {SEALS:#x} are needed")
     # Only now, as it cannot change any more.
     found = os.fstat(memory.fileno()).st_size
     if found != size:
-        raise ProtocolError("bad-memory", f"the memory has {found} bytes, {size} were said")
+        raise BadMemory(f"the memory has {found} bytes, {size} were said")
     # Private, as Linux before 6.7 refuses a shared mapping of what is sealed against writing. The pages are the same.
     mapping = mmap.mmap(memory.fileno(), size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     with suppress(OSError):

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from ipcd_client.errors import ProtocolError, WireError
+from ipcd_client.errors import WireError
 from ipcd_client.pb.ipcd.v1 import value_pb2
 from ipcd_client.primitives import sealed
-from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.primitives.errors import BadMemory, BadRequest
 from ipcd_client.wire.fds import Fd, close_all
 
 KIND: Final = "value"
@@ -94,13 +94,13 @@ def mapped(reply: value_pb2.ValueReply, fds: Sequence[Fd]) -> Snapshot:
     """Of the daemon's answer to Map, with the descriptors that came with it.
 
     Raises:
-        ProtocolError: the memory is not what it has to be.
+        BadMemory: the memory is not what it has to be.
     """
     try:
         if not reply.more:
             return inline(reply)
         if len(fds) != 1:
-            raise ProtocolError("bad-memory", f"{len(fds)} descriptors came with a value, and not one")
+            raise BadMemory(f"{len(fds)} descriptors came with a value, and not one")
         return Snapshot(reply.info, sealed.mapped(fds[0], reply.info.size))
     finally:
         close_all(fds)
@@ -123,7 +123,7 @@ class Gathered:
             return
         end = self._count + len(reply.data)
         if end > len(self._data):
-            raise ProtocolError("bad-memory", "a value has more bytes than were said")
+            raise BadMemory("a value has more bytes than were said")
         self._data[self._count : end] = reply.data
         self._count = end
 
@@ -131,10 +131,10 @@ class Gathered:
         """All of it.
 
         Raises:
-            ProtocolError: it is not.
+            BadMemory: it is not.
         """
         if self._first is None or self._count != len(self._data):
-            raise ProtocolError("bad-memory", f"a value ended after {self._count} of {len(self._data)} bytes")
+            raise BadMemory(f"a value ended after {self._count} of {len(self._data)} bytes")
         if not self._first.more:
             return inline(self._first)
         return Snapshot(self._first.info, memoryview(self._data).toreadonly())

@@ -8,10 +8,9 @@ import mmap
 import os
 
 import pytest
-from ipcd_client.errors import ProtocolError
 from ipcd_client.pb.ipcd.v1 import value_pb2
 from ipcd_client.primitives import sealed, values
-from ipcd_client.primitives.errors import BadRequest, Lost
+from ipcd_client.primitives.errors import BadMemory, BadRequest, Lost
 from ipcd_client.primitives.values import INLINE
 from ipcd_client.wire.fds import Fd
 
@@ -49,19 +48,19 @@ def test_sealed_memory_is_mapped_and_cannot_change() -> None:
 
 @pytest.mark.parametrize("seal", [fcntl.F_SEAL_WRITE, fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_GROW, fcntl.F_SEAL_SEAL])
 def test_memory_that_lacks_a_seal_is_not_mapped(seal: int) -> None:
-    with made(bytes(SIZE), sealed.SEALS & ~seal) as memory, pytest.raises(ProtocolError, match="bad-memory"):
+    with made(bytes(SIZE), sealed.SEALS & ~seal) as memory, pytest.raises(BadMemory):
         sealed.mapped(memory, SIZE)
 
 
 def test_what_is_no_such_memory_is_not_mapped() -> None:
-    with made(bytes(SIZE)) as memory, pytest.raises(ProtocolError, match=f"{SIZE} bytes, {SIZE + 1} were said"):
+    with made(bytes(SIZE)) as memory, pytest.raises(BadMemory, match=f"{SIZE} bytes, {SIZE + 1} were said"):
         sealed.mapped(memory, SIZE + 1)
     reader, writer = os.pipe()
     os.close(writer)
-    with Fd(reader) as pipe, pytest.raises(ProtocolError, match="no memfd"):
+    with Fd(reader) as pipe, pytest.raises(BadMemory, match="no memfd"):
         sealed.mapped(pipe, SIZE)
     reply = value_pb2.ValueReply(more=True)
-    with pytest.raises(ProtocolError, match="0 descriptors"):
+    with pytest.raises(BadMemory, match="0 descriptors"):
         values.mapped(reply, [])
 
 
@@ -70,9 +69,9 @@ def test_replies_that_do_not_add_up() -> None:
     for pieces in ([b"abc"], [b"abc", b"de"]):
         gathered = values.Gathered()
         gathered.take(value_pb2.ValueReply(info=info, more=True))
-        with pytest.raises(ProtocolError, match="bad-memory"):
+        with pytest.raises(BadMemory):
             _all(gathered, pieces)
-    with pytest.raises(ProtocolError):
+    with pytest.raises(BadMemory):
         values.Gathered().done()
 
 
