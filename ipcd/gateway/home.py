@@ -16,11 +16,13 @@ from ipcd_client.primitives.errors import BadRequest
 class Home:
     """`target` gives where a call goes, for its first request, in bytes, and for what the caller has said itself.
     `identity`: for whom the gateway calls. `withheld` gives what this node's rules do not let that do with the thing
-    that the request names: another node, which keeps it, has rules of its own, and is told."""
+    that the request names: another node, which keeps it, has rules of its own, and is told. `about` gives its name,
+    where this node's rules do not treat all names the same; empty where they do."""
 
     target: Callable[[bytes, Target], Target]
     identity: str
     withheld: Callable[[bytes], Sequence[str]] = lambda _request: ()
+    about: Callable[[bytes], str] = lambda _request: ""
 
 
 def offered(request: bytes, said: Target) -> Target:

@@ -25,7 +25,7 @@ from ipcd.gateway.home import Home
 from ipcd.gateway.metadata import inbound, outbound
 from ipcd.gateway.requests import Requests
 from ipcd.servicer import status_of
-from ipcd.state.primitives import FOR, WITHHELD
+from ipcd.state.primitives import ABOUT, FOR, WITHHELD
 
 # Gives the connection for a service and a target. `tried` gets the id of the server; those in it are the last choice.
 Find = Callable[[str, Target, set[str]], Awaitable[Backend]]
@@ -78,7 +78,10 @@ class Relay:
             first = await requests.sure()
             target = self._home.target(first, target)
             withheld = [(WITHHELD, verb) for verb in self._home.withheld(first)]
+            about = self._home.about(first)
             metadata = (*metadata, (FOR, self._home.identity), *withheld)
+            if about:
+                metadata = (*metadata, (ABOUT, about.encode()))
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 backend = await self._find(service, target, tried)

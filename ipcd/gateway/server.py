@@ -197,12 +197,16 @@ class Gateway:
                 return said
             return said._replace(node=self._directory.find(kind, named(request)) or self._broker.node)
 
+        rules = self._broker.access.rules
+
+        def about(request: bytes) -> str:
+            return named(request).partition("@")[0] if rules.differ_for(identity) else ""
+
         def withheld(request: bytes) -> list[str]:
             what = f"{kind}:{named(request).partition('@')[0]}"
-            rules = self._broker.access.rules
             return [verb for verb in OF_THINGS if not rules.decide(identity, verb, what).allowed]
 
-        return Home(kept, identity, withheld)
+        return Home(kept, identity, withheld, about)
 
     async def _find(self, identity: str, service: str, target: Target, tried: set[str]) -> Backend:
         if service in _OWN:

@@ -32,7 +32,7 @@ from ipcd.primitives.nodes import Nodes
 from ipcd.quota import Guard
 from ipcd.servicer import CallQuota, status_of
 from ipcd.state import quota
-from ipcd.state.primitives import FOR, NAME, WITHHELD, described
+from ipcd.state.primitives import ABOUT, FOR, NAME, WITHHELD, described
 
 MAKE: Final = rules.REGISTER
 PUBLISH: Final = rules.PUBLISH
@@ -50,6 +50,7 @@ class Who(NamedTuple):
     called_for: tuple[str, ...]
     node: str
     withheld: tuple[str, ...] = ()
+    about: str = ""  # what those rules were asked of; empty where they say the same of all names
 
 
 class Keeper:
@@ -145,7 +146,14 @@ class Keeper:
         """For whom a call is."""
         told = context.invocation_metadata()
         called_for, withheld = (tuple(str(value) for key, value in told if key == each) for each in (FOR, WITHHELD))
-        return Who(context.peer_identity.grant.identity, called_for, self.caller(context).node, withheld)
+        about = b"".join(value for key, value in told if key == ABOUT and isinstance(value, bytes))
+        return Who(
+            context.peer_identity.grant.identity,
+            called_for,
+            self.caller(context).node,
+            withheld,
+            about.decode("utf-8", "replace"),
+        )
 
     def _decisions(self, who: Who, verb: str, kind: str, name: str) -> Iterator[Decision]:
         """Those against it."""
@@ -160,7 +168,7 @@ class Keeper:
             decision = rules_.decide(identity, verb, f"{kind}:{name}")
             if not decision.allowed and (decision.rule is not None or identity != let_in):
                 yield decision
-            elif verb in who.withheld:
+            elif verb in who.withheld or (who.about not in {"", name} and not decision.allowed):
                 yield Decision(False, None, identity, verb, f"{kind}:{name}", who.node, rules_.users)
 
     async def take(self, context: CalledContext, kind: str, text: str) -> str:

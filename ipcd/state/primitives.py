@@ -21,6 +21,8 @@ COMMAND: Final = "ipcd.v1.Command"
 FOR: Final = "ipcd-for"
 # And what its node's rules do not let that do with the thing that the call is about.
 WITHHELD: Final = "ipcd-withheld"
+# The name of that thing, in UTF-8, where its node's rules may say otherwise of others: of those nothing was asked.
+ABOUT: Final = "ipcd-about-bin"
 # The daemon's name, as a server.
 NAME: Final = "ipcd"
 

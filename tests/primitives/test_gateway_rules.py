@@ -35,6 +35,19 @@ def channel(nodes: Daemons) -> Iterator[grpc.Channel]:
         yield channel
 
 
+def test_nothing_else_is_reached_through_a_name_that_is_allowed(channel: grpc.Channel) -> None:
+    """The gateway's node knows of the name that a call begins with, and answers for no other."""
+    queue = ipcd_client.queue("free@b", channel=channel, create=True, deliveries=1, dead_letters="ours")
+    with queue, pytest.raises(NotAllowed, match="may not publish queue:ours on node a"):
+        queue.create()
+    with ipcd_client.semaphore("free@b", 1, channel=channel) as free:
+        ipcd_client.semaphore("other@b", 1, channel=channel).make()
+        free.make()
+        with pytest.raises(NotAllowed, match="may not read semaphore:other"):
+            free.operate([("free@b", -1), ("other@b", -1)])
+        free.operate([("free@b", -1)])
+
+
 def test_both_have_to_allow_it(channel: grpc.Channel) -> None:
     for node in "ab":
         with ipcd_client.queue(f"free@{node}", channel=channel, create=True) as queue:

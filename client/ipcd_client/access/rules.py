@@ -134,6 +134,10 @@ class Rules:
                 return Decision(True, each.rule, identity, verb, name, self.node)
         return Decision(False, None, identity, verb, name, self.node, self.users)
 
+    def differ_for(self, identity: str) -> bool:
+        """Whether one name may be decided otherwise than another: a rule of the file is about it."""
+        return any(each.rule not in self.built_in for rules in self._of(identity) for each in rules)
+
     def admits(self, identity: str) -> bool:
         """Whether there is anything that it may do, so that it is worth while to let it ask: a rule allows it something
         of some names, and none denies it the same of all."""
