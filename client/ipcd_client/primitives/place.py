@@ -6,10 +6,11 @@ and nothing else of the same name is taken for it. The calls of all handles of a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -107,6 +108,7 @@ class Place:
         self.path = node or default_socket()
         self._given = channel
         self._channel: Channel | None = None
+        self._target = ""
         self._end: weakref.finalize[Any, Any] | None = None
         self._lock = threading.Lock()
         self._made: tuple[grpc.Channel, Any, Any] | None = None  # the last stub, for which channel, by what
@@ -134,13 +136,33 @@ class Place:
         """To its home's daemon."""
         if self._given is not None:
             return self._given
+        # Not under the lock, which a child of a fork would find taken for good.
+        home = self.home()
         with self._lock:
             if self._channel is None:
-                target = target_of(self.home())
-                self._channel = _hold(self.path, target)
-                self._end = weakref.finalize(self, _release, self.path, target)
+                self._target = target_of(home)
+                self._channel = _hold(self.path, self._target)
+                self._end = weakref.finalize(self, _release, self.path, self._target)
                 self._end.atexit = False
             return self._channel
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[grpc.Channel]:
+        """The channel, for one call: another thread may find meanwhile that the thing is elsewhere."""
+        while True:
+            channel = self.channel()
+            with self._lock:
+                held = self._given is not None or channel is self._channel
+                target = self._target
+                if held and self._given is None:
+                    _hold(self.path, target)
+            if held:
+                break
+        try:
+            yield channel
+        finally:
+            if self._given is None:
+                _release(self.path, target)
 
     def run(self, stub: Callable[[grpc.Channel], S], act: Callable[[S], R]) -> R:
         """What `act` makes of a stub for its home. Where another node turns out to be that, once more there; `act` has
@@ -152,7 +174,8 @@ class Place:
         moves = 0
         while True:
             try:
-                return act(self._stub(stub, self.channel()))
+                with self._in_use() as channel:
+                    return act(self._stub(stub, channel))
             except grpc.RpcError as error:
                 failure = _failure(error)
                 moves += 1
