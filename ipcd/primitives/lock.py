@@ -52,7 +52,7 @@ class LockServicer(lock_pb2_grpc.LockServicer):
     def __init__(self, keeper: Keeper, clock: Callable[[], float] = time.monotonic) -> None:
         self._keeper = keeper
         self._clock = clock
-        self._tokens = Tokens(keeper.state_dir)
+        self._tokens = Tokens(keeper.state_dir, keeper.log)
         self._locks = Locks()
         self._makers: dict[str, Owner] = {}
         self._calls: dict[Session, _Call] = {}

@@ -9,6 +9,7 @@ import pytest
 from ipcd_client.primitives.errors import BadRequest, Deadlock, InUse, Lost, NoSuchName, TimedOut
 
 from ipcd import limits
+from ipcd.log import Log
 from ipcd.primitives.tokens import Tokens
 from ipcd.state import lock as state
 from ipcd.state import quota
@@ -147,15 +148,30 @@ def test_an_id_is_used_once_at_a_time() -> None:
 
 def test_tokens_begin_beyond_those_of_before(tmp_path: Path) -> None:
     now = [1000.0]
-    tokens = Tokens(tmp_path, wall=lambda: now[0])
+    tokens = Tokens(tmp_path, Log("a"), wall=lambda: now[0])
     first = tokens.first()
     assert first == 1000 * 10**6
     tokens.reserve(first + 5)
     now[0] = 900.0
-    again = Tokens(tmp_path, wall=lambda: now[0]).first()
+    again = Tokens(tmp_path, Log("a"), wall=lambda: now[0]).first()
     assert again > first + 5
-    tokens = Tokens(tmp_path, wall=lambda: now[0])
+    tokens = Tokens(tmp_path, Log("a"), wall=lambda: now[0])
     last = tokens.first() + (1 << 20)
     tokens.reserve(last)
-    assert Tokens(tmp_path, wall=lambda: now[0]).first() > last
-    assert Tokens(None, wall=lambda: now[0]).first() == 900 * 10**6
+    assert Tokens(tmp_path, Log("a"), wall=lambda: now[0]).first() > last
+    assert Tokens(None, Log("a"), wall=lambda: now[0]).first() == 900 * 10**6
+
+
+def test_tokens_go_on_without_a_disk(tmp_path: Path) -> None:
+    now = [1000.0]
+    (tmp_path / "lock.token").write_text("no number")
+    tokens = Tokens(tmp_path, Log("a"), wall=lambda: now[0])
+    assert tokens.first() == 1000 * 10**6
+    (tmp_path / "lock.token").unlink()
+    # A directory where the file is written first: as good as a full disk.
+    (tmp_path / "lock.new").mkdir()
+    tokens.reserve(tokens.first())
+    assert not (tmp_path / "lock.token").exists()
+    (tmp_path / "lock.new").rmdir()
+    tokens.reserve(tokens.first() + (1 << 20))
+    assert int((tmp_path / "lock.token").read_text()) > 1000 * 10**6 + (1 << 20)
