@@ -28,7 +28,7 @@ from ipcd.state.queue_order import Message
 from ipcd.state.quota import Owner, Shares
 
 if TYPE_CHECKING:
-    from ipcd.primitives.queue_store import Store
+    from ipcd.primitives.queue_store import Row, Store
 
 KIND: Final = "queue"
 _NO_STORE: Final = "durable queues need a disk: start the node with --state-dir"
@@ -61,6 +61,7 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         self._waiting = Shares("calls that wait at queues", limits.QUEUE_WAITING, limits.QUEUE_WAITING_EACH)
         self._store: Store | None = None
         self._why_no_store = _NO_STORE
+        self._opening = asyncio.Lock()
         self._offset = 0.0
 
     async def start(self) -> None:
@@ -69,17 +70,40 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         self._offset = time.time() - asyncio.get_running_loop().time()
         if self._keeper.state_dir is None:
             return
-        from ipcd.primitives.queue_store import Store, StoreFailed  # SQLite, which not every node needs
+        from ipcd.primitives.queue_store import FILE, StoreFailed  # SQLite, which not every node needs
 
-        store = Store(self._keeper.state_dir, self._keeper.log)
-        try:
-            rows = await store.open()
-        except StoreFailed as error:
-            await store.close()
-            self._why_no_store = str(error)
-            self._keeper.log.error("there are no durable queues", reason=error)
-            return
-        self._store = store
+        self._why_no_store = ""
+        if (self._keeper.state_dir / FILE).exists():
+            try:
+                self._restore(await self._open_store())
+            except StoreFailed as error:
+                self._why_no_store = str(error)
+                self._keeper.log.error("there are no durable queues", reason=error)
+
+    async def _open_store(self) -> list[Row]:
+        """The file, made if it is not there: a node without durable queues has none. What was in it.
+
+        Raises:
+            StoreFailed: it cannot be read or written.
+            BadRequest: the node keeps nothing on disk.
+        """
+        from ipcd.primitives.queue_store import Store, StoreFailed
+
+        async with self._opening:
+            if self._store is not None:
+                return []
+            if self._why_no_store or self._keeper.state_dir is None:
+                raise BadRequest(self._why_no_store)
+            store = Store(self._keeper.state_dir, self._keeper.log)
+            try:
+                rows = await store.open()
+            except StoreFailed:
+                await store.close()
+                raise
+            self._store = store
+            return rows
+
+    def _restore(self, rows: list[Row]) -> None:
         now = self._now()
         for row in rows:
             self._boxes[row.name] = _Box(self._made(row.name, row.options))
@@ -275,6 +299,8 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
             if "create" not in request.DESCRIPTOR.fields_by_name or not request.HasField("create"):
                 raise NoSuchName(f"there is no queue {request.name} on node {self._keeper.node}")
             box, _ = await self._make(context, request.name, request.create)
+            # Whatever becomes of the request, that the queue is there has been seen.
+            await self._commit(box)
         return box
 
     async def _make(self, context: CalledContext, text: str, asked: pb.QueueOptions) -> tuple[_Box, bool]:
@@ -282,7 +308,8 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         options = state.completed(asked)
         if options.durable:
             if self._store is None:
-                raise BadRequest(self._why_no_store)
+                await self._open_store()
+            assert self._store is not None
             self._store.check()
         if options.dead_letters:
             await self._make_dead_letters(context, text, options)
@@ -321,7 +348,8 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
             return False
         copy = Message(message.priority, message.type, message.data, message.owner, message.sent)
         try:
-            box.queue.send([copy], now, wait=False)
+            if box.queue.send([copy], now, wait=False) == [0]:
+                return False  # thrown away, as that queue does where it is full
         except (PrimitiveError, limits.LimitReached):
             return False
         self._after(box)

@@ -86,9 +86,12 @@ class Store:
         self._thread.start()
         try:
             return await opened
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except (sqlite3.Error, OSError) as error:
             self._closing = True
             raise StoreFailed(f"{self.path}: {error}") from error
+        except StoreFailed:
+            self._closing = True
+            raise
 
     async def close(self) -> None:
         """Writes what is left."""
@@ -144,18 +147,17 @@ class Store:
     def mark(self, queue: str, message: Message) -> None:  # noqa: ARG002  # of all queues the ids are different
         """(Kept) Nobody waits for that: a little later, with others."""
         self._add(_MARK, (message.until, int(message.held), message.deliveries, message.tag, message.id))
-        if self._later is None:
-            self._later = self._loop.call_later(_LATER, self._write_now)
 
     def delete(self, queue: str, message: Message) -> None:  # noqa: ARG002
         """(Kept)"""
         self._add(_DELETE, (message.id,))
-        if self._later is None:
-            self._later = self._loop.call_later(_LATER, self._write_now)
 
     def _add(self, statement: str, values: Sequence[Any]) -> None:
         with self._condition:
             self._operations.append((statement, values))
+        # Also where nobody waits for it.
+        if self._later is None:
+            self._later = self._loop.call_later(_LATER, self._write_now)
 
     def _write_now(self) -> None:
         self._later = None
@@ -175,8 +177,8 @@ class Store:
         with contextlib.closing(connection):
             try:
                 rows = _read(connection)
-            except (sqlite3.Error, ValueError) as error:
-                self._tell(opened.set_exception, error)
+            except Exception as error:  # noqa: BLE001  whatever is in a file, somebody waits for what becomes of it
+                self._tell(opened.set_exception, StoreFailed(f"{self.path}: {error!r}"))
                 return
             self._tell(opened.set_result, rows)
             while self._written(connection):

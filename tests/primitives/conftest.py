@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import ipcd_client
 import pytest
 from integration.daemons import Daemons, daemons
 from primitives.roads import ROADS, Cluster, Road
@@ -21,6 +22,14 @@ def cluster() -> Iterator[Cluster]:
         front = both.run("a", "--grpc-listen", "127.0.0.1:0", "--peer", back.listen, *state[0])
         front.logged("node linked", "b")
         back.logged("node linked", "a")
+        for node in (front, back):
+            # The files that a node makes when it first needs them are no test's.
+            with ipcd_client.queue("first", node=node.socket, create=True, durable=True) as queue:
+                queue.create()
+                queue.remove()
+            with ipcd_client.lock("first", node=node.socket) as lock:
+                lock.check()
+            ipcd_client.lock("first", node=node.socket).remove()
         yield Cluster(front, back)
 
 

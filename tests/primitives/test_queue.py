@@ -198,6 +198,18 @@ def test_a_lease_is_over(face: Face) -> None:
     assert queue.stat().ready == 0
 
 
+def test_a_full_queue_of_dead_letters_takes_no_more(face: Face) -> None:
+    """Also one that throws away what has no room: the message stays where it is."""
+    dead = face.queue("d", create=True, max_messages=1, when_full="drop-newest")
+    dead.create()
+    queue = face.queue("q", create=True, deliveries=1, dead_letters=face.road.name("d").partition("@")[0])
+    for data in (b"1", b"2"):
+        queue.send(data)
+        queue.receive(ack=False, timeout=LONG).nack()
+    assert (dead.stat().ready, queue.stat().dead) == (1, 1)
+    assert queue.receive(timeout=LONG).data == b"2"
+
+
 def test_delayed(face: Face) -> None:
     queue = face.queue("q", create=True)
     queue.send(b"later", 31, delay=100)

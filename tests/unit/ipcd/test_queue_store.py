@@ -126,3 +126,36 @@ def test_what_an_owner_has_sent_is_bounded_also_while_it_waits() -> None:
     assert shares.used == each
     assert queue.clear() == 1
     assert shares.used == 0
+
+
+def test_what_nobody_waits_for_is_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        loop, written = asyncio.get_running_loop(), asyncio.Event()
+
+        def write(connection: sqlite3.Connection, operations: list[tuple[str, Any]]) -> None:
+            plain(connection, operations)
+            if operations:
+                loop.call_soon_threadsafe(written.set)
+
+        plain = queue_store._write
+        monkeypatch.setattr(queue_store, "_write", write)
+        store = Store(tmp_path, Log("a"))
+        await store.open()
+        store.make("q", 7, 1.5, pb.QueueOptions())
+        store.put("q", message(1))
+        async with asyncio.timeout(20):
+            await written.wait()
+        await store.close()
+
+    asyncio.run(main())
+    (row,) = read(tmp_path)
+    assert [one.id for one in row.messages] == [1]
+
+
+def test_a_file_with_nonsense_in_it_is_refused(tmp_path: Path) -> None:
+    assert read(tmp_path) == []
+    with sqlite3.connect(tmp_path / "queues.db") as connection:
+        connection.execute("INSERT INTO queues VALUES ('q', 0, 0, x'ffff')")
+    connection.close()
+    with pytest.raises(StoreFailed, match=r"queues\.db"):
+        read(tmp_path)
