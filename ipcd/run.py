@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import contextlib
 import os
 import resource
@@ -66,6 +67,10 @@ async def _serve(config: Config, reload: Callable[[], Config], sockets: Passed) 
         loop.add_signal_handler(number, on_signal, number)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     await node.start()
+    # What is here now stays for as long as the daemon: the collector, which stops everything while it looks through old
+    # objects, has only those to look through that come from now on.
+    gc.collect()
+    gc.freeze()
     notify("READY=1")
     watchdog.start()
     await stop.wait()
