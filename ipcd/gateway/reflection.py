@@ -16,7 +16,7 @@ from ipcd_client.aio.context import ServicerContext
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.grpc import health_pb2, reflection_pb2
 from ipcd_client.pb.ipcd.grpc.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
-from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.pb.ipcd.v1 import names_pb2, node_pb2
 
 # The same messages under two names: many tools still ask for the older one.
 SERVICES: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -198,6 +198,7 @@ def _own_files() -> list[bytes]:
     info = ("ServerReflectionInfo", True, True)
     return [
         node_pb2.DESCRIPTOR.serialized_pb,
+        names_pb2.DESCRIPTOR.serialized_pb,
         _renamed(health_pb2.DESCRIPTOR, "grpc/health/v1/health.proto", "Health", "HealthCheck", check, watch),
         *(
             _renamed(
