@@ -16,7 +16,17 @@ from ipcd_client.aio.context import ServicerContext
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.grpc import health_pb2, reflection_pb2
 from ipcd_client.pb.ipcd.grpc.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
-from ipcd_client.pb.ipcd.v1 import names_pb2, node_pb2
+from ipcd_client.pb.ipcd.v1 import (
+    lock_pb2,
+    names_pb2,
+    node_pb2,
+    pipe_pb2,
+    queue_pb2,
+    semaphore_pb2,
+    signal_pb2,
+    topic_pb2,
+    value_pb2,
+)
 
 # The same messages under two names: many tools still ask for the older one.
 SERVICES: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -197,8 +207,13 @@ def _own_files() -> list[bytes]:
     check, watch = (("Check", False, False), ("Watch", False, True))
     info = ("ServerReflectionInfo", True, True)
     return [
-        node_pb2.DESCRIPTOR.serialized_pb,
-        names_pb2.DESCRIPTOR.serialized_pb,
+        *(
+            each.DESCRIPTOR.serialized_pb
+            for each in (
+                *(node_pb2, names_pb2, lock_pb2, pipe_pb2, queue_pb2),
+                *(semaphore_pb2, signal_pb2, topic_pb2, value_pb2),
+            )
+        ),
         _renamed(health_pb2.DESCRIPTOR, "grpc/health/v1/health.proto", "Health", "HealthCheck", check, watch),
         *(
             _renamed(
