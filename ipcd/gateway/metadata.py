@@ -10,6 +10,8 @@ from ipcd_client.frame.codec import Metadata
 from ipcd_client.node.target import Target, parse
 from ipcd_client.rpc.metadata import travels
 
+from ipcd.state.primitives import ABOUT, FOR, WITHHELD
+
 # Pins a call as a channel's target does. Not passed on.
 TARGET: Final = "ipcd-target"
 
@@ -30,7 +32,8 @@ def inbound(entries: Iterable[tuple[str, str | bytes]]) -> tuple[Metadata, Targe
             if target is not None:
                 raise ConfigError(f"{TARGET} is given more than once")
             target = parse(str(value))
-        elif travels(key):
+        # What the gateway says itself, nobody else says through it.
+        elif travels(key) and key not in {FOR, WITHHELD, ABOUT}:
             kept.append((key, value))
     return tuple(kept), target or _ANY
 

@@ -226,7 +226,8 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         if request.holder:
             # What somebody may hold, it may let go.
             name = self._found(context, PUBLISH, request.name)
-            self._release(request.holder)
+            if self._values.is_held(name, request.holder):
+                self._release(request.holder)
             return value_pb2.ValueSetReply(info=self._info(name))
         name = self._found(context, MAKE, request.name)
         expected = self._expected(name, request.version if request.HasField("version") else None, request.epoch)
@@ -334,7 +335,8 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         self._holds.take(owner)
         holder = 0
         try:
-            holder = self._values.hold(name)
+            # Not to be guessed: whoever has it may end what is tied to it.
+            holder = self._values.hold(name, secrets.randbits(62) or 1)
             over = self._holding[holder] = Waiters()
             yield value_pb2.ValueHoldReply(holder=holder, epoch=self._epoch, node=self._keeper.node)
             if holder in self._holding:

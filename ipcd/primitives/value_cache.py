@@ -167,12 +167,13 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                 first = await anext(pieces)
             if not first.more:
                 return
-            size = first.info.size
-            limits.check("bytes of one value", size, limits.VALUE)
+            wanted = first.info.size
+            limits.check("bytes of one value", wanted, limits.VALUE)
             old = copy.content.size if copy.content is not None else 0
             copy.drop()
             self._bytes -= old
-            self._make_room(size)
+            self._make_room(wanted)
+            size = wanted
             self._bytes += size
             with Writing(size) as writing:
                 while writing.missing:

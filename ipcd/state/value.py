@@ -203,16 +203,21 @@ class Values(Generic[C]):
 
     # -- ends -------------------------------------------------------------------------------------
 
-    def hold(self, name: str) -> int:
-        """Something that this name's value can be tied to.
+    def hold(self, name: str, number: int = 0) -> int:
+        """Something that this name's value can be tied to: its number, which is `number` unless that is 0. Whoever has
+        the number may end it.
 
         Raises:
             LimitReached: there are too many.
         """
         limits.check("holds of values on one node", len(self._holds) + 1, self._holds_most)
-        self._last_hold += 1
+        self._last_hold = number or self._last_hold + 1
         self._holds[self._last_hold] = (name, set())
         return self._last_hold
+
+    def is_held(self, name: str, number: int) -> bool:
+        """Whether this is the number of something that the name's value can be tied to."""
+        return self._holds.get(number, ("",))[0] == name
 
     def release(self, holder: int) -> list[Gone[C]]:
         """A hold is over, perhaps again: what ends with it."""

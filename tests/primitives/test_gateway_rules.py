@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import grpc
 import ipcd_client
 import pytest
-from integration.daemons import Daemons
+from integration.daemons import LONG, Daemons
 from integration.gateway import LISTEN, address_of
 from ipcd_client.errors import NotAllowed
+from ipcd_client.pb.ipcd.v1 import queue_pb2, queue_pb2_grpc
 from ipcd_client.primitives.errors import Empty
 
 
@@ -66,3 +67,15 @@ def test_both_have_to_allow_it(channel: grpc.Channel) -> None:
     never = ipcd_client.queue("never@b", channel=channel, create=True)
     with never, pytest.raises(NotAllowed, match="may not register queue:never on node b"):
         never.create()
+
+
+def test_nobody_says_for_whom_the_gateway_calls(channel: grpc.Channel) -> None:
+    """What the gateway tells the node that keeps a thing, its clients cannot tell in its place."""
+    with ipcd_client.queue("theirs@b", channel=channel, create=True) as queue:
+        queue.create()
+    stub = queue_pb2_grpc.QueueStub(channel)
+    told = [("ipcd-for", "spiffe://default/node/a/uid/0"), ("ipcd-about-bin", b"theirs")]
+    for metadata in ([], told):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Receive(queue_pb2.QueueReceiveRequest(name="theirs@b", wait=0), metadata=metadata, timeout=LONG)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
