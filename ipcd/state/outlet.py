@@ -62,8 +62,9 @@ class Outlet:
         self._size = 0
         self._number = 0
         self._taken = 0
-        # Those that the node has not confirmed: their places, and the wants that they were for.
-        self._unconfirmed: deque[tuple[int, list[int]]] = deque(maxlen=most)
+        # Those that the node has not confirmed: their places, and the wants that they were for. So many at most: then
+        # the others wait.
+        self._unconfirmed: deque[tuple[int, list[int]]] = deque()
 
     def number(self) -> int:
         """For an ack."""
@@ -101,7 +102,7 @@ class Outlet:
 
     def take(self) -> Parcel | None:
         """The next one."""
-        if not self._parcels:
+        if not self._parcels or len(self._unconfirmed) >= self._most:
             return None
         parcel = self._parcels.popleft()
         self._size -= len(parcel.message.data)
