@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 
-import ipcd_client
 import pytest
-from integration.daemons import Daemons, daemons
+from integration.daemons import LONG, Daemons, daemons
 from primitives.roads import ROADS, Cluster, Road
 
 _numbers = itertools.count()
+_FIRST = """
+import sys, ipcd_client
+for node in sys.argv[1:]:
+    with ipcd_client.queue("first", node=node, create=True, durable=True) as queue:
+        queue.create()
+        queue.remove()
+    with ipcd_client.lock("first", node=node):
+        pass
+    ipcd_client.lock("first", node=node).remove()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +33,8 @@ def cluster() -> Iterator[Cluster]:
         front = both.run("a", "--grpc-listen", "127.0.0.1:0", "--peer", back.listen, *state[0])
         front.logged("node linked", "b")
         back.logged("node linked", "a")
-        for node in (front, back):
-            # The files that a node makes when it first needs them are no test's.
-            with ipcd_client.queue("first", node=node.socket, create=True, durable=True) as queue:
-                queue.create()
-                queue.remove()
-            with ipcd_client.lock("first", node=node.socket) as lock:
-                lock.check()
-            ipcd_client.lock("first", node=node.socket).remove()
+        # The files that a node makes when it first needs them are no test's.
+        subprocess.run([sys.executable, "-c", _FIRST, front.socket, back.socket], check=True, timeout=LONG)
         yield Cluster(front, back)
 
 
