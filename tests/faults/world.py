@@ -41,7 +41,9 @@ LONG: Final = 30.0  # seconds: far more than anything here takes
 def environment(clock: Path) -> dict[str, str]:
     """Of all programs of the cluster: what they import, and the file that says how far their wall clocks are ahead."""
     path = [str(FOLDER / "clock"), TESTS, os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, path)), "FAULTS_CLOCK": str(clock)}
+    # One heap for all threads: else what a process has depends on which of them happened to allocate.
+    one_heap = {"MALLOC_ARENA_MAX": "1"}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, path)), "FAULTS_CLOCK": str(clock), **one_heap}
 
 
 def ahead_in_time() -> list[str]:

@@ -262,7 +262,7 @@ if not child:
         sink.write(b"from the child")
     os._exit(0)
 with reader as source:
-    print(source.read())
+    print(source.read(), flush=True)  # else the next child has it in its buffer, too
 os.waitpid(child, 0)
 reader, writer = ipcd_client.unnamed_pipe(node={cluster.front.socket!r})
 source = reader.open()
