@@ -249,7 +249,9 @@ def daemons_without_memory(world: World, dice: random.Random) -> Injecting:
 @fault("servers get no more memory", lasts=0.7)
 def servers_without_memory(world: World, dice: random.Random) -> Injecting:
     with no_memory([server.pid for server in world.servers.values()], MORE):
-        yield [Allowed([UNAVAILABLE, LATE, "RESOURCE_EXHAUSTED", "UNKNOWN"])]
+        # A message that there is no room for is one that cannot be read: what gRPC says of those.
+        unread = Allowed(["INTERNAL"], says="^Exception deserializing request!$")
+        yield [Allowed([UNAVAILABLE, LATE, "RESOURCE_EXHAUSTED", "UNKNOWN"]), unread]
 
 
 @fault("the disk is full", lasts=0.5)

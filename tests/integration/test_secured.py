@@ -455,4 +455,5 @@ def test_who_has_a_certificate_of_an_authority_that_is_no_longer_trusted(secured
     assert "certificate" in b.logged("link refused")["reason"]
     secured.file("a")
     a.process.send_signal(signal.SIGHUP)
-    eventually(lambda: len(a.events("node linked")) == 2, "they are linked again")
+    # Where both dial at one time, two are made, of which one stays.
+    eventually(lambda: len(a.events("node linked")) >= 2, "they are linked again")
