@@ -39,7 +39,7 @@ from ipcd.log import Log
 from ipcd.primitives.directory import Directory
 from ipcd.primitives.servicer import NamesServicer
 from ipcd.servicer import NodeServicer, status_of
-from ipcd.state.primitives import COMMAND, KIND_OF, SERVICES
+from ipcd.state.primitives import COMMAND, KIND_OF, RULED_AS, SERVICES
 from ipcd.state.quota import Shares
 
 _NODE: Final = node_pb2.DESCRIPTOR.services_by_name["Node"].full_name
@@ -177,15 +177,16 @@ class Gateway:
         self._relayed += relayed
         try:
             identity = self._broker.access.of_gateway(tcp=not context.peer().startswith("unix:"))
-            home = self._homes(service_of(method), identity)
+            home = self._homes(method, identity)
             await Relay(method, context, partial(self._find, identity), Budget(self._held, owner), home).run()
         finally:
             self._relayed -= relayed
             self._calls.give(owner)
             self._ended.progressed()
 
-    def _homes(self, service: str, identity: str) -> Home | None:
+    def _homes(self, method: str, identity: str) -> Home | None:
         """Of the primitives: the node of the thing that a request names, which every such request does first."""
+        service = service_of(method)
         if service == COMMAND:
             return Home(offered, identity)
         kind = KIND_OF.get(service)
@@ -203,7 +204,7 @@ class Gateway:
             return named(request).partition("@")[0] if rules.differ_for(identity) else ""
 
         def withheld(request: bytes) -> list[str]:
-            what = f"{kind}:{named(request).partition('@')[0]}"
+            what = f"{RULED_AS.get(method, kind)}:{named(request).partition('@')[0]}"
             return [verb for verb in OF_THINGS if not rules.decide(identity, verb, what).allowed]
 
         return Home(kept, identity, withheld, about)

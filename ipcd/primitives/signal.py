@@ -14,19 +14,17 @@ from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext
 from ipcd_client.errors import IpcdError, NotAllowed
 from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, signal_pb2, signal_pb2_grpc
-from ipcd_client.primitives import naming
+from ipcd_client.primitives import flags, naming
 from ipcd_client.primitives.errors import Ambiguous, BadRequest, Elsewhere, NoSuchName
 
 from ipcd import limits
 from ipcd.primitives.exits import Exit, parent_of_unreaped
 from ipcd.primitives.host import PUBLISH, READ, Keeper, Who
-from ipcd.state.primitives import FOR
+from ipcd.state.primitives import EXIT, FOR
 from ipcd.state.quota import Shares
 from ipcd.state.signal import ALL, Aim, Listener, Listeners
 
 KIND: Final = "signal"
-# Of what rules call the ends of processes: exit:PID, exit:SERVICE, exit:SERVER.
-EXIT: Final = "exit"
 
 
 class SignalServicer(signal_pb2_grpc.SignalServicer):
@@ -158,6 +156,8 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
     ) -> AsyncIterator[signal_pb2.WatchExitReply]:
         """Tells when the process has ended."""
         what, node = naming.parse("process", request.name)
+        if request.by == request.BY_PID:
+            flags.number(what)  # refuses a second name of one process, such as 007, of which no rule knows
         self._keeper.check(context, READ, EXIT, what)
         process = self._meant(request, what, node)
         if process.node != self._keeper.node:
@@ -179,7 +179,7 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
     def _meant(self, request: signal_pb2.WatchExitRequest, what: str, node: str) -> node_pb2.Process:
         """The one process."""
         if request.by == request.BY_PID:
-            return node_pb2.Process(node=node or self._keeper.node, pid=_pid(what), pidfd_id=request.pidfd_id)
+            return node_pb2.Process(node=node or self._keeper.node, pid=int(what), pidfd_id=request.pidfd_id)
         servers = self._keeper.broker.catalog.servers(what if request.by == request.BY_SERVICE else "")
         if request.by == request.BY_SERVER:
             servers = [server for server in servers if server.name == what]
@@ -204,7 +204,7 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
         what, node = naming.parse("process", request.name)
         if node not in {"", self._keeper.node}:
             raise Elsewhere(node)
-        pid, caller = _pid(what), self._process(context)
+        (pid, _), caller = flags.number(what), self._process(context)
         if not caller.pid or caller.node != self._keeper.node or parent_of_unreaped(pid) != caller.pid:
             raise NotAllowed(f"process {pid} has not ended, or was reaped, or is no child of process {caller.pid}")
         watched = [each for each in self._exits if each.process.pid == pid]
@@ -236,12 +236,6 @@ def _group(text: str) -> str:
     if node:
         raise BadRequest(f"a group is of all nodes: {name}, not {text}")
     return name
-
-
-def _pid(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:10]) < 1 << 31 or len(text) > 10:
-        raise BadRequest(f"{text!r} is no number of a process")
-    return int(text)
 
 
 def add(keeper: Keeper, server: Dispatcher) -> SignalServicer:

@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import ipcd_client
 import pytest
 from integration.daemons import LONG, Daemon, Daemons, eventually
-from integration.gateway import address_of
+from integration.gateway import LISTEN, address_of
 from ipcd_client.errors import NotAllowed, UsageError
 from ipcd_client.pb.ipcd.v1 import signal_pb2, signal_pb2_grpc
 from ipcd_client.primitives.errors import Ambiguous, BadRequest, Lost, NoSuchName, TimedOut
@@ -100,13 +101,60 @@ def test_one_that_had_ended_before(road: Road, face: Face) -> None:
 
 def test_what_makes_no_sense(road: Road, face: Face) -> None:
     keywords = face.keywords(road)
-    for arguments, named in (((), {}), ((1,), {"service": "x"}), (("x",), {}), ((0,), {}), (("1@",), {})):
+    for arguments, named in (
+        ((), {}),
+        ((1,), {"service": "x"}),
+        (("x",), {}),
+        ((0,), {}),
+        (("1@",), {}),
+        (("01",), {}),
+    ):
         with pytest.raises(BadRequest):
             face.watch(*arguments, **named, **keywords)
     with pytest.raises(NoSuchName, match=r"no process has a service x\.X"):
         face.watch(service="x.X", **keywords)
     with pytest.raises(NoSuchName, match="no process has a server canary on node b"):
         face.watch(name="canary@b", **keywords)
+
+
+def test_a_process_has_one_name_in_rules(nodes: Daemons) -> None:
+    with process() as watched:
+        files = {node: nodes.folder / f"{node}.toml" for node in "ab"}
+        # Node b keeps its process from everybody; node a the clients of its gateway from all processes.
+        files["b"].write_text(deny("**", f"exit:{watched.pid}"))
+        files["a"].write_text(deny("node/a/grpc", "exit:*"))
+        b = nodes.run("b", *LISTEN, "--config", str(files["b"]))
+        a = nodes.run("a", *LISTEN, "--config", str(files["a"]), "--peer", b.listen)
+        a.logged("node linked", "b")
+        channels = (
+            ipcd_client.channel(target_of("b"), node=a.socket),
+            ipcd_client.channel(target_of("b"), node=b.socket),
+            grpc.insecure_channel(address_of(a)),
+            grpc.insecure_channel(address_of(b)),
+        )
+        for channel in channels:
+            with channel:
+                assert refusal(channel, f"{watched.pid}@b") is grpc.StatusCode.PERMISSION_DENIED
+                for other in (f"0{watched.pid}@b", f"+{watched.pid}@b", f"00{watched.pid}@b"):
+                    assert refusal(channel, other) is grpc.StatusCode.INVALID_ARGUMENT
+        # Of another process of node b, which that node lets everybody watch.
+        with grpc.insecure_channel(address_of(a)) as channel:
+            assert refusal(channel, f"{os.getpid()}@b") is grpc.StatusCode.PERMISSION_DENIED
+        with ipcd_client.watch_exit(f"{os.getpid()}@b", node=a.socket) as watch:
+            assert watch.process.pid == os.getpid()
+
+
+def deny(who: str, what: str) -> str:
+    return f'[[rules]]\neffect = "deny"\nwho = "{who}"\nmay = "read"\nwhat = "{what}"\n'
+
+
+def refusal(channel: grpc.Channel, name: str) -> grpc.StatusCode:
+    """Of somebody who would watch this process."""
+    with pytest.raises(grpc.RpcError) as caught:
+        next(signal_pb2_grpc.SignalStub(channel).WatchExit(signal_pb2.WatchExitRequest(name=name), timeout=LONG))
+    error: Any = caught.value
+    code: grpc.StatusCode = error.code()
+    return code
 
 
 @contextlib.contextmanager

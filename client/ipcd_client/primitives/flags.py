@@ -98,13 +98,14 @@ def raising(text: str, pid: int | str | None, group: str) -> signal_pb2.RaiseReq
 
 
 def number(pid: int | str) -> tuple[int, str]:
-    """The number of a process and its node, which is empty where none is said.
+    """The number of a process and its node, which is empty where none is said. Each process has one name: no zero
+    stands before its number.
 
     Raises:
         BadRequest: it is none.
     """
     text, node = naming.parse("process", str(pid))
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 31:
+    if not text.isascii() or not text.isdigit() or text.startswith("0") or int(text) >= 1 << 31:
         raise BadRequest(f"{str(pid)!r} is no number of a process: one is PID, or PID@NODE")
     return int(text), node
 
