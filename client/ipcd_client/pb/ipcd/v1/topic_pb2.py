@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ipcd/v1/topic.proto\x12\x07ipcd.v1\"[\n\x0cTopicMessage\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0c\n\x04time\x18\x05 \x01(\x01\"[\n\x13TopicPublishRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04keep\x18\x03 \x01(\r\x12\x11\n\x04wait\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_wait\"I\n\x11TopicPublishReply\x12\x13\n\x0bsubscribers\x18\x01 \x01(\r\x12\r\n\x05nodes\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\xb8\x01\n\x15TopicSubscribeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x06policy\x18\x02 \x01(\x0e\x32\x14.ipcd.v1.TopicPolicy\x12\x0c\n\x04most\x18\x03 \x01(\r\x12\x12\n\nmost_bytes\x18\x04 \x01(\x04\x12\r\n\x05group\x18\x05 \x01(\t\x12\x0e\n\x06replay\x18\x06 \x01(\r\x12\x0e\n\x06\x63redit\x18\x07 \x01(\r\x12\x0c\n\x04poll\x18\x08 \x01(\x04\x12\x0c\n\x04wait\x18\t \x01(\x01\"t\n\rTopicDelivery\x12&\n\x07message\x18\x01 \x01(\x0b\x32\x15.ipcd.v1.TopicMessage\x12\x0e\n\x06missed\x18\x02 \x01(\x04\x12\x0b\n\x03gap\x18\x03 \x01(\x08\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\x0c\n\x04poll\x18\x05 \x01(\x04\"P\n\x12TopicReplayRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04most\x18\x02 \x01(\r\x12\x0c\n\x04here\x18\x03 \x01(\x08\x12\x10\n\x08identity\x18\x04 \x01(\t\"B\n\x12TopicForgetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04here\x18\x02 \x01(\x08\x12\x10\n\x08identity\x18\x03 \x01(\t\"$\n\x10TopicForgetReply\x12\x10\n\x08messages\x18\x01 \x01(\r\" \n\x10TopicListRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xe2\x01\n\x15TopicSubscriptionInfo\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12$\n\x06policy\x18\x03 \x01(\x0e\x32\x14.ipcd.v1.TopicPolicy\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x0b\n\x03uid\x18\x05 \x01(\r\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x0f\n\x07waiting\x18\x07 \x01(\r\x12\x15\n\rwaiting_bytes\x18\x08 \x01(\x04\x12\x11\n\tdelivered\x18\t \x01(\x04\x12\x0f\n\x07\x64ropped\x18\n \x01(\x04\x12\x0f\n\x07\x62locked\x18\x0b \x01(\r\"O\n\rTopicKeptInfo\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x10\n\x08messages\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0c\n\x04time\x18\x04 \x01(\x01\"\x9c\x01\n\x0eTopicListReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x35\n\rsubscriptions\x18\x02 \x03(\x0b\x32\x1e.ipcd.v1.TopicSubscriptionInfo\x12$\n\x04kept\x18\x03 \x03(\x0b\x32\x16.ipcd.v1.TopicKeptInfo\x12\x11\n\tpublished\x18\x04 \x01(\x04\x12\x0c\n\x04sent\x18\x05 \x01(\x04\"l\n\tTopicWant\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07pattern\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x10\n\x08identity\x18\x04 \x01(\t\x12\x0f\n\x07members\x18\x05 \x01(\r\x12\x10\n\x08\x62locking\x18\x06 \x01(\x08\"\x97\x01\n\x10TopicLinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\x0c\x12!\n\x05wants\x18\x03 \x03(\x0b\x32\x12.ipcd.v1.TopicWant\x12\x0e\n\x06serial\x18\x04 \x01(\x04\x12\x1f\n\x04\x61\x63ks\x18\x05 \x03(\x0b\x32\x11.ipcd.v1.TopicAck\x12\x10\n\x08received\x18\x06 \x01(\x04\"(\n\x08TopicAck\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x66ull\x18\x02 \x01(\r\"u\n\x0bTopicParcel\x12&\n\x07message\x18\x01 \x01(\x0b\x32\x15.ipcd.v1.TopicMessage\x12\r\n\x05plain\x18\x02 \x01(\x08\x12\x0f\n\x07not_for\x18\x03 \x03(\r\x12\x0e\n\x06groups\x18\x04 \x03(\r\x12\x0e\n\x06number\x18\x05 \x01(\x04\"(\n\x0bTopicMissed\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\'\n\x0cTopicRefused\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0b\n\x03why\x18\x02 \x01(\t\"\xbb\x01\n\x0eTopicLinkReply\x12%\n\x07parcels\x18\x01 \x03(\x0b\x32\x14.ipcd.v1.TopicParcel\x12\x11\n\tconfirmed\x18\x02 \x01(\x04\x12$\n\x06missed\x18\x03 \x03(\x0b\x32\x14.ipcd.v1.TopicMissed\x12&\n\x07refused\x18\x04 \x03(\x0b\x32\x15.ipcd.v1.TopicRefused\x12\x10\n\x08given_up\x18\x05 \x03(\x04\x12\x0f\n\x07resumed\x18\x06 \x01(\x08*z\n\x0bTopicPolicy\x12\x16\n\x12TOPIC_POLICY_BLOCK\x10\x00\x12\x1c\n\x18TOPIC_POLICY_DROP_OLDEST\x10\x01\x12\x1c\n\x18TOPIC_POLICY_DROP_NEWEST\x10\x02\x12\x17\n\x13TOPIC_POLICY_LATEST\x10\x03\x32\x93\x03\n\x05Topic\x12\x43\n\x07Publish\x12\x1c.ipcd.v1.TopicPublishRequest\x1a\x1a.ipcd.v1.TopicPublishReply\x12G\n\tSubscribe\x12\x1e.ipcd.v1.TopicSubscribeRequest\x1a\x16.ipcd.v1.TopicDelivery(\x01\x30\x01\x12>\n\x06Replay\x12\x1b.ipcd.v1.TopicReplayRequest\x1a\x15.ipcd.v1.TopicMessage0\x01\x12@\n\x06\x46orget\x12\x1b.ipcd.v1.TopicForgetRequest\x1a\x19.ipcd.v1.TopicForgetReply\x12:\n\x04List\x12\x19.ipcd.v1.TopicListRequest\x1a\x17.ipcd.v1.TopicListReply\x12>\n\x04Link\x12\x19.ipcd.v1.TopicLinkRequest\x1a\x17.ipcd.v1.TopicLinkReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ipcd/v1/topic.proto\x12\x07ipcd.v1\"[\n\x0cTopicMessage\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0c\n\x04time\x18\x05 \x01(\x01\"[\n\x13TopicPublishRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04keep\x18\x03 \x01(\r\x12\x11\n\x04wait\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_wait\"I\n\x11TopicPublishReply\x12\x13\n\x0bsubscribers\x18\x01 \x01(\r\x12\r\n\x05nodes\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\xd4\x01\n\x15TopicSubscribeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x06policy\x18\x02 \x01(\x0e\x32\x14.ipcd.v1.TopicPolicy\x12\x0c\n\x04most\x18\x03 \x01(\r\x12\x12\n\nmost_bytes\x18\x04 \x01(\x04\x12\r\n\x05group\x18\x05 \x01(\t\x12\x0e\n\x06replay\x18\x06 \x01(\r\x12\x0e\n\x06\x63redit\x18\x07 \x01(\r\x12\x0c\n\x04poll\x18\x08 \x01(\x04\x12\x0c\n\x04wait\x18\t \x01(\x01\x12\x0c\n\x04maps\x18\n \x01(\x08\x12\x0c\n\x04\x64one\x18\x0b \x03(\x0c\"\x92\x01\n\rTopicDelivery\x12&\n\x07message\x18\x01 \x01(\x0b\x32\x15.ipcd.v1.TopicMessage\x12\x0e\n\x06missed\x18\x02 \x01(\x04\x12\x0b\n\x03gap\x18\x03 \x01(\x08\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\x0c\n\x04poll\x18\x05 \x01(\x04\x12\x0e\n\x06memory\x18\x06 \x01(\x0c\x12\x0c\n\x04size\x18\x07 \x01(\x04\"2\n\x12TopicMemoryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06memory\x18\x02 \x01(\x0c\"\x1d\n\rTopicMapReply\x12\x0c\n\x04size\x18\x01 \x01(\x04\"\x1f\n\x0fTopicFetchReply\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"P\n\x12TopicReplayRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04most\x18\x02 \x01(\r\x12\x0c\n\x04here\x18\x03 \x01(\x08\x12\x10\n\x08identity\x18\x04 \x01(\t\"B\n\x12TopicForgetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04here\x18\x02 \x01(\x08\x12\x10\n\x08identity\x18\x03 \x01(\t\"$\n\x10TopicForgetReply\x12\x10\n\x08messages\x18\x01 \x01(\r\" \n\x10TopicListRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xe2\x01\n\x15TopicSubscriptionInfo\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12$\n\x06policy\x18\x03 \x01(\x0e\x32\x14.ipcd.v1.TopicPolicy\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x0b\n\x03uid\x18\x05 \x01(\r\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x0f\n\x07waiting\x18\x07 \x01(\r\x12\x15\n\rwaiting_bytes\x18\x08 \x01(\x04\x12\x11\n\tdelivered\x18\t \x01(\x04\x12\x0f\n\x07\x64ropped\x18\n \x01(\x04\x12\x0f\n\x07\x62locked\x18\x0b \x01(\r\"O\n\rTopicKeptInfo\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x10\n\x08messages\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0c\n\x04time\x18\x04 \x01(\x01\"\x9c\x01\n\x0eTopicListReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x35\n\rsubscriptions\x18\x02 \x03(\x0b\x32\x1e.ipcd.v1.TopicSubscriptionInfo\x12$\n\x04kept\x18\x03 \x03(\x0b\x32\x16.ipcd.v1.TopicKeptInfo\x12\x11\n\tpublished\x18\x04 \x01(\x04\x12\x0c\n\x04sent\x18\x05 \x01(\x04\"l\n\tTopicWant\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07pattern\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x10\n\x08identity\x18\x04 \x01(\t\x12\x0f\n\x07members\x18\x05 \x01(\r\x12\x10\n\x08\x62locking\x18\x06 \x01(\x08\"\x97\x01\n\x10TopicLinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\x0c\x12!\n\x05wants\x18\x03 \x03(\x0b\x32\x12.ipcd.v1.TopicWant\x12\x0e\n\x06serial\x18\x04 \x01(\x04\x12\x1f\n\x04\x61\x63ks\x18\x05 \x03(\x0b\x32\x11.ipcd.v1.TopicAck\x12\x10\n\x08received\x18\x06 \x01(\x04\"(\n\x08TopicAck\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x66ull\x18\x02 \x01(\r\"u\n\x0bTopicParcel\x12&\n\x07message\x18\x01 \x01(\x0b\x32\x15.ipcd.v1.TopicMessage\x12\r\n\x05plain\x18\x02 \x01(\x08\x12\x0f\n\x07not_for\x18\x03 \x03(\r\x12\x0e\n\x06groups\x18\x04 \x03(\r\x12\x0e\n\x06number\x18\x05 \x01(\x04\"(\n\x0bTopicMissed\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\'\n\x0cTopicRefused\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0b\n\x03why\x18\x02 \x01(\t\"\xbb\x01\n\x0eTopicLinkReply\x12%\n\x07parcels\x18\x01 \x03(\x0b\x32\x14.ipcd.v1.TopicParcel\x12\x11\n\tconfirmed\x18\x02 \x01(\x04\x12$\n\x06missed\x18\x03 \x03(\x0b\x32\x14.ipcd.v1.TopicMissed\x12&\n\x07refused\x18\x04 \x03(\x0b\x32\x15.ipcd.v1.TopicRefused\x12\x10\n\x08given_up\x18\x05 \x03(\x04\x12\x0f\n\x07resumed\x18\x06 \x01(\x08*z\n\x0bTopicPolicy\x12\x16\n\x12TOPIC_POLICY_BLOCK\x10\x00\x12\x1c\n\x18TOPIC_POLICY_DROP_OLDEST\x10\x01\x12\x1c\n\x18TOPIC_POLICY_DROP_NEWEST\x10\x02\x12\x17\n\x13TOPIC_POLICY_LATEST\x10\x03\x32\xd3\x03\n\x05Topic\x12\x43\n\x07Publish\x12\x1c.ipcd.v1.TopicPublishRequest\x1a\x1a.ipcd.v1.TopicPublishReply\x12G\n\tSubscribe\x12\x1e.ipcd.v1.TopicSubscribeRequest\x1a\x16.ipcd.v1.TopicDelivery(\x01\x30\x01\x12>\n\x06Replay\x12\x1b.ipcd.v1.TopicReplayRequest\x1a\x15.ipcd.v1.TopicMessage0\x01\x12@\n\x06\x46orget\x12\x1b.ipcd.v1.TopicForgetRequest\x1a\x19.ipcd.v1.TopicForgetReply\x12:\n\x04List\x12\x19.ipcd.v1.TopicListRequest\x1a\x17.ipcd.v1.TopicListReply\x12>\n\x05\x46\x65tch\x12\x1b.ipcd.v1.TopicMemoryRequest\x1a\x18.ipcd.v1.TopicFetchReply\x12>\n\x04Link\x12\x19.ipcd.v1.TopicLinkRequest\x1a\x17.ipcd.v1.TopicLinkReply(\x01\x30\x01\x32I\n\x0bTopicMemory\x12:\n\x03Map\x12\x1b.ipcd.v1.TopicMemoryRequest\x1a\x16.ipcd.v1.TopicMapReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipcd.v1.topic_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOPICPOLICY']._serialized_start=1987
-  _globals['_TOPICPOLICY']._serialized_end=2109
+  _globals['_TOPICPOLICY']._serialized_start=2162
+  _globals['_TOPICPOLICY']._serialized_end=2284
   _globals['_TOPICMESSAGE']._serialized_start=32
   _globals['_TOPICMESSAGE']._serialized_end=123
   _globals['_TOPICPUBLISHREQUEST']._serialized_start=125
@@ -40,37 +40,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOPICPUBLISHREPLY']._serialized_start=218
   _globals['_TOPICPUBLISHREPLY']._serialized_end=291
   _globals['_TOPICSUBSCRIBEREQUEST']._serialized_start=294
-  _globals['_TOPICSUBSCRIBEREQUEST']._serialized_end=478
-  _globals['_TOPICDELIVERY']._serialized_start=480
-  _globals['_TOPICDELIVERY']._serialized_end=596
-  _globals['_TOPICREPLAYREQUEST']._serialized_start=598
-  _globals['_TOPICREPLAYREQUEST']._serialized_end=678
-  _globals['_TOPICFORGETREQUEST']._serialized_start=680
-  _globals['_TOPICFORGETREQUEST']._serialized_end=746
-  _globals['_TOPICFORGETREPLY']._serialized_start=748
-  _globals['_TOPICFORGETREPLY']._serialized_end=784
-  _globals['_TOPICLISTREQUEST']._serialized_start=786
-  _globals['_TOPICLISTREQUEST']._serialized_end=818
-  _globals['_TOPICSUBSCRIPTIONINFO']._serialized_start=821
-  _globals['_TOPICSUBSCRIPTIONINFO']._serialized_end=1047
-  _globals['_TOPICKEPTINFO']._serialized_start=1049
-  _globals['_TOPICKEPTINFO']._serialized_end=1128
-  _globals['_TOPICLISTREPLY']._serialized_start=1131
-  _globals['_TOPICLISTREPLY']._serialized_end=1287
-  _globals['_TOPICWANT']._serialized_start=1289
-  _globals['_TOPICWANT']._serialized_end=1397
-  _globals['_TOPICLINKREQUEST']._serialized_start=1400
-  _globals['_TOPICLINKREQUEST']._serialized_end=1551
-  _globals['_TOPICACK']._serialized_start=1553
-  _globals['_TOPICACK']._serialized_end=1593
-  _globals['_TOPICPARCEL']._serialized_start=1595
-  _globals['_TOPICPARCEL']._serialized_end=1712
-  _globals['_TOPICMISSED']._serialized_start=1714
-  _globals['_TOPICMISSED']._serialized_end=1754
-  _globals['_TOPICREFUSED']._serialized_start=1756
-  _globals['_TOPICREFUSED']._serialized_end=1795
-  _globals['_TOPICLINKREPLY']._serialized_start=1798
-  _globals['_TOPICLINKREPLY']._serialized_end=1985
-  _globals['_TOPIC']._serialized_start=2112
-  _globals['_TOPIC']._serialized_end=2515
+  _globals['_TOPICSUBSCRIBEREQUEST']._serialized_end=506
+  _globals['_TOPICDELIVERY']._serialized_start=509
+  _globals['_TOPICDELIVERY']._serialized_end=655
+  _globals['_TOPICMEMORYREQUEST']._serialized_start=657
+  _globals['_TOPICMEMORYREQUEST']._serialized_end=707
+  _globals['_TOPICMAPREPLY']._serialized_start=709
+  _globals['_TOPICMAPREPLY']._serialized_end=738
+  _globals['_TOPICFETCHREPLY']._serialized_start=740
+  _globals['_TOPICFETCHREPLY']._serialized_end=771
+  _globals['_TOPICREPLAYREQUEST']._serialized_start=773
+  _globals['_TOPICREPLAYREQUEST']._serialized_end=853
+  _globals['_TOPICFORGETREQUEST']._serialized_start=855
+  _globals['_TOPICFORGETREQUEST']._serialized_end=921
+  _globals['_TOPICFORGETREPLY']._serialized_start=923
+  _globals['_TOPICFORGETREPLY']._serialized_end=959
+  _globals['_TOPICLISTREQUEST']._serialized_start=961
+  _globals['_TOPICLISTREQUEST']._serialized_end=993
+  _globals['_TOPICSUBSCRIPTIONINFO']._serialized_start=996
+  _globals['_TOPICSUBSCRIPTIONINFO']._serialized_end=1222
+  _globals['_TOPICKEPTINFO']._serialized_start=1224
+  _globals['_TOPICKEPTINFO']._serialized_end=1303
+  _globals['_TOPICLISTREPLY']._serialized_start=1306
+  _globals['_TOPICLISTREPLY']._serialized_end=1462
+  _globals['_TOPICWANT']._serialized_start=1464
+  _globals['_TOPICWANT']._serialized_end=1572
+  _globals['_TOPICLINKREQUEST']._serialized_start=1575
+  _globals['_TOPICLINKREQUEST']._serialized_end=1726
+  _globals['_TOPICACK']._serialized_start=1728
+  _globals['_TOPICACK']._serialized_end=1768
+  _globals['_TOPICPARCEL']._serialized_start=1770
+  _globals['_TOPICPARCEL']._serialized_end=1887
+  _globals['_TOPICMISSED']._serialized_start=1889
+  _globals['_TOPICMISSED']._serialized_end=1929
+  _globals['_TOPICREFUSED']._serialized_start=1931
+  _globals['_TOPICREFUSED']._serialized_end=1970
+  _globals['_TOPICLINKREPLY']._serialized_start=1973
+  _globals['_TOPICLINKREPLY']._serialized_end=2160
+  _globals['_TOPIC']._serialized_start=2287
+  _globals['_TOPIC']._serialized_end=2754
+  _globals['_TOPICMEMORY']._serialized_start=2756
+  _globals['_TOPICMEMORY']._serialized_end=2829
 # @@protoc_insertion_point(module_scope)

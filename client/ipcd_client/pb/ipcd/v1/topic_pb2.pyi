@@ -55,7 +55,7 @@ class TopicPublishReply(_message.Message):
     def __init__(self, subscribers: _Optional[int] = ..., nodes: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class TopicSubscribeRequest(_message.Message):
-    __slots__ = ("name", "policy", "most", "most_bytes", "group", "replay", "credit", "poll", "wait")
+    __slots__ = ("name", "policy", "most", "most_bytes", "group", "replay", "credit", "poll", "wait", "maps", "done")
     NAME_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     MOST_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +65,8 @@ class TopicSubscribeRequest(_message.Message):
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     POLL_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    MAPS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
     name: str
     policy: TopicPolicy
     most: int
@@ -74,21 +76,47 @@ class TopicSubscribeRequest(_message.Message):
     credit: int
     poll: int
     wait: float
-    def __init__(self, name: _Optional[str] = ..., policy: _Optional[_Union[TopicPolicy, str]] = ..., most: _Optional[int] = ..., most_bytes: _Optional[int] = ..., group: _Optional[str] = ..., replay: _Optional[int] = ..., credit: _Optional[int] = ..., poll: _Optional[int] = ..., wait: _Optional[float] = ...) -> None: ...
+    maps: bool
+    done: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, name: _Optional[str] = ..., policy: _Optional[_Union[TopicPolicy, str]] = ..., most: _Optional[int] = ..., most_bytes: _Optional[int] = ..., group: _Optional[str] = ..., replay: _Optional[int] = ..., credit: _Optional[int] = ..., poll: _Optional[int] = ..., wait: _Optional[float] = ..., maps: bool = ..., done: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class TopicDelivery(_message.Message):
-    __slots__ = ("message", "missed", "gap", "replayed", "poll")
+    __slots__ = ("message", "missed", "gap", "replayed", "poll", "memory", "size")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     MISSED_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     POLL_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     message: TopicMessage
     missed: int
     gap: bool
     replayed: bool
     poll: int
-    def __init__(self, message: _Optional[_Union[TopicMessage, _Mapping]] = ..., missed: _Optional[int] = ..., gap: bool = ..., replayed: bool = ..., poll: _Optional[int] = ...) -> None: ...
+    memory: bytes
+    size: int
+    def __init__(self, message: _Optional[_Union[TopicMessage, _Mapping]] = ..., missed: _Optional[int] = ..., gap: bool = ..., replayed: bool = ..., poll: _Optional[int] = ..., memory: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+
+class TopicMemoryRequest(_message.Message):
+    __slots__ = ("name", "memory")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    memory: bytes
+    def __init__(self, name: _Optional[str] = ..., memory: _Optional[bytes] = ...) -> None: ...
+
+class TopicMapReply(_message.Message):
+    __slots__ = ("size",)
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    def __init__(self, size: _Optional[int] = ...) -> None: ...
+
+class TopicFetchReply(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class TopicReplayRequest(_message.Message):
     __slots__ = ("name", "most", "here", "identity")

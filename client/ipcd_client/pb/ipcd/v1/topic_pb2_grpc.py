@@ -59,6 +59,11 @@ class TopicStub(object):
                 request_serializer=ipcd_dot_v1_dot_topic__pb2.TopicListRequest.SerializeToString,
                 response_deserializer=ipcd_dot_v1_dot_topic__pb2.TopicListReply.FromString,
                 _registered_method=True)
+        self.Fetch = channel.unary_unary(
+                '/ipcd.v1.Topic/Fetch',
+                request_serializer=ipcd_dot_v1_dot_topic__pb2.TopicMemoryRequest.SerializeToString,
+                response_deserializer=ipcd_dot_v1_dot_topic__pb2.TopicFetchReply.FromString,
+                _registered_method=True)
         self.Link = channel.stream_stream(
                 '/ipcd.v1.Topic/Link',
                 request_serializer=ipcd_dot_v1_dot_topic__pb2.TopicLinkRequest.SerializeToString,
@@ -105,6 +110,13 @@ class TopicServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Fetch(self, request, context):
+        """The data of a delivery that has a reference instead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Link(self, request_iterator, context):
         """Between nodes: the messages published on the node that is asked which are wanted on the one that asks.
         """
@@ -139,6 +151,11 @@ def add_TopicServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=ipcd_dot_v1_dot_topic__pb2.TopicListRequest.FromString,
                     response_serializer=ipcd_dot_v1_dot_topic__pb2.TopicListReply.SerializeToString,
+            ),
+            'Fetch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fetch,
+                    request_deserializer=ipcd_dot_v1_dot_topic__pb2.TopicMemoryRequest.FromString,
+                    response_serializer=ipcd_dot_v1_dot_topic__pb2.TopicFetchReply.SerializeToString,
             ),
             'Link': grpc.stream_stream_rpc_method_handler(
                     servicer.Link,
@@ -292,6 +309,33 @@ class Topic(object):
             _registered_method=True)
 
     @staticmethod
+    def Fetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipcd.v1.Topic/Fetch',
+            ipcd_dot_v1_dot_topic__pb2.TopicMemoryRequest.SerializeToString,
+            ipcd_dot_v1_dot_topic__pb2.TopicFetchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Link(request_iterator,
             target,
             options=(),
@@ -308,6 +352,83 @@ class Topic(object):
             '/ipcd.v1.Topic/Link',
             ipcd_dot_v1_dot_topic__pb2.TopicLinkRequest.SerializeToString,
             ipcd_dot_v1_dot_topic__pb2.TopicLinkReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class TopicMemoryStub(object):
+    """Of a node's own API, for processes of its machine.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Map = channel.unary_unary(
+                '/ipcd.v1.TopicMemory/Map',
+                request_serializer=ipcd_dot_v1_dot_topic__pb2.TopicMemoryRequest.SerializeToString,
+                response_deserializer=ipcd_dot_v1_dot_topic__pb2.TopicMapReply.FromString,
+                _registered_method=True)
+
+
+class TopicMemoryServicer(object):
+    """Of a node's own API, for processes of its machine.
+    """
+
+    def Map(self, request, context):
+        """The data of a delivery that has a reference, as a sealed memfd, which is the same for all who are given the message.
+        The reply carries its descriptor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_TopicMemoryServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Map': grpc.unary_unary_rpc_method_handler(
+                    servicer.Map,
+                    request_deserializer=ipcd_dot_v1_dot_topic__pb2.TopicMemoryRequest.FromString,
+                    response_serializer=ipcd_dot_v1_dot_topic__pb2.TopicMapReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'ipcd.v1.TopicMemory', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('ipcd.v1.TopicMemory', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class TopicMemory(object):
+    """Of a node's own API, for processes of its machine.
+    """
+
+    @staticmethod
+    def Map(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipcd.v1.TopicMemory/Map',
+            ipcd_dot_v1_dot_topic__pb2.TopicMemoryRequest.SerializeToString,
+            ipcd_dot_v1_dot_topic__pb2.TopicMapReply.FromString,
             options,
             channel_credentials,
             insecure,
