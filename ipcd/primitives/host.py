@@ -20,6 +20,8 @@ from ipcd_client.facade.peer import Peer
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node.registering import OnGrant, wire_to
 from ipcd_client.pb.ipcd.v1 import node_pb2
+from ipcd_client.primitives import naming
+from ipcd_client.primitives.errors import Elsewhere, NoSuchName, PrimitiveError
 from ipcd_client.rpc.options import Options
 from ipcd_client.wire.base import Wire
 from ipcd_client.wire.fds import Fd
@@ -170,6 +172,34 @@ class Keeper:
                 yield decision
             elif verb in who.withheld or (who.about not in {"", name} and not decision.allowed):
                 yield Decision(False, None, identity, verb, f"{kind}:{name}", who.node, rules_.users)
+
+    def here(self, kind: str, text: str) -> str:
+        """The name, without a node, of what a request says is here.
+
+        Raises:
+            Elsewhere: it says that it is on another node.
+            BadRequest: it is no name.
+        """
+        name, node = naming.parse(kind, text)
+        if node not in {"", self.node}:
+            raise Elsewhere(node)
+        return name
+
+    def missing(self, kind: str, text: str) -> PrimitiveError:
+        """What to tell of a thing that is not here: a handle may have found it here, or nowhere, before somebody made
+        it on another node.
+
+        Raises:
+            Ambiguous: several other nodes keep one.
+            Elsewhere, BadRequest: as `here`.
+        """
+        name = self.here(kind, text)
+        home = self.directory.find(kind, text)
+        return (
+            Elsewhere(home)
+            if home not in {"", self.node}
+            else NoSuchName(f"there is no {kind} {name} on node {self.node}")
+        )
 
     async def take(self, context: CalledContext, kind: str, text: str) -> str:
         """Makes a name one that is kept here, for the caller; the name without its node.

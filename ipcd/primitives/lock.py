@@ -18,8 +18,7 @@ from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import lock_pb2, lock_pb2_grpc
-from ipcd_client.primitives import naming
-from ipcd_client.primitives.errors import BadRequest, Elsewhere, NoSuchName, TimedOut
+from ipcd_client.primitives.errors import BadRequest, TimedOut
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 
@@ -93,9 +92,8 @@ class LockServicer(lock_pb2_grpc.LockServicer):
     async def Look(self, request: lock_pb2.LockLookRequest, context: CalledContext) -> lock_pb2.LockLookReply:
         """Who holds what, and who waits."""
         if request.name:
-            name = self._here(request.name)
-            self._keeper.check(context, READ, KIND, name)
-            return lock_pb2.LockLookReply(locks=[self._shown(self._found(name))])
+            self._keeper.check(context, READ, KIND, self._keeper.here(KIND, request.name))
+            return lock_pb2.LockLookReply(locks=[self._shown(self._found(request.name))])
         names = sorted(
             name for name in self._locks.locks if name > request.after and self._keeper.may(context, READ, KIND, name)
         )
@@ -104,29 +102,23 @@ class LockServicer(lock_pb2_grpc.LockServicer):
 
     async def Remove(self, request: lock_pb2.LockRemoveRequest, context: CalledContext) -> lock_pb2.LockRemoveReply:
         """Removes a lock."""
-        name = self._here(request.name)
-        self._keeper.check(context, MAKE, KIND, name)
+        self._keeper.check(context, MAKE, KIND, self._keeper.here(KIND, request.name))
+        name = self._found(request.name).name
         self.carry_out(self._locks.remove(name, force=request.force))
         self._dropped(name)
         return lock_pb2.LockRemoveReply()
 
     # -- names ------------------------------------------------------------------------------------
 
-    def _here(self, text: str) -> str:
-        name, node = naming.parse(KIND, text)
-        if node not in {"", self._keeper.node}:
-            raise Elsewhere(node)
-        return name
-
-    def _found(self, name: str) -> Lock:
-        lock = self._locks.locks.get(name)
+    def _found(self, text: str) -> Lock:
+        lock = self._locks.locks.get(self._keeper.here(KIND, text))
         if lock is None:
-            raise NoSuchName(f"there is no lock {name!r} on node {self._keeper.node}")
+            raise self._keeper.missing(KIND, text)
         return lock
 
     async def _made(self, context: CalledContext, text: str) -> str:
         """The name of a lock, which is here from now on if it was not."""
-        name = self._here(text)
+        name = self._keeper.here(KIND, text)
         self._keeper.check(context, READ, KIND, name)
         if name not in self._locks.locks:
             owner = self._keeper.owner(context)

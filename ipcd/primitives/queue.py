@@ -18,7 +18,7 @@ from ipcd_client.aio.serving import CalledContext
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import naming
-from ipcd_client.primitives.errors import BadRequest, Elsewhere, Empty, NameTaken, NoSuchName, PrimitiveError, TimedOut
+from ipcd_client.primitives.errors import BadRequest, Empty, NameTaken, NoSuchName, PrimitiveError, TimedOut
 
 from ipcd import limits
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper
@@ -287,17 +287,14 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         box = self._boxes.get(text)
         if box is not None:
             return box
-        name, node = naming.parse(KIND, text)
-        if node not in {"", self._keeper.node}:
-            raise Elsewhere(node)
-        return self._boxes.get(name)
+        return self._boxes.get(self._keeper.here(KIND, text))
 
     async def _box(self, context: CalledContext, request: Any) -> _Box:
         """The queue of a request, made if that says so."""
         box = self._known(request.name)
         if box is None:
             if "create" not in request.DESCRIPTOR.fields_by_name or not request.HasField("create"):
-                raise NoSuchName(f"there is no queue {request.name} on node {self._keeper.node}")
+                raise self._keeper.missing(KIND, request.name)
             box, _ = await self._make(context, request.name, request.create)
             # Whatever becomes of the request, that the queue is there has been seen.
             await self._commit(box)

@@ -18,8 +18,7 @@ from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext
 from ipcd_client.pb.ipcd.v1 import semaphore_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import semaphore_pb2_grpc
-from ipcd_client.primitives import naming
-from ipcd_client.primitives.errors import BadRequest, Elsewhere, Empty, NoSuchName, TimedOut
+from ipcd_client.primitives.errors import BadRequest, Elsewhere, Empty, TimedOut
 
 from ipcd import limits
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper
@@ -56,9 +55,8 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
         """One operation whose effect stays."""
         steps = await self._steps(request, context)
         if not steps:
-            name = self._here(request.name)
-            self._keeper.check(context, READ, KIND, name)
-            return pb.SemaphoreReply(values=self._values([Step(self._exists(name), 0)]))
+            self._keeper.check(context, READ, KIND, self._here(request.name))
+            return pb.SemaphoreReply(values=self._values([Step(self._found(request.name), 0)]))
         ticket = await self._granted(request, steps, context)
         self._state.commit(ticket)
         return pb.SemaphoreReply(token=ticket.token, values=self._values(steps))
@@ -100,7 +98,7 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
         name = self._here(request.name)
         if not request.all:
             self._keeper.check(context, READ, KIND, name)
-            self._exists(name)
+            self._found(request.name)
         shown = {
             each
             for each, _ in self._state.all()
@@ -123,7 +121,7 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
         """It is gone for all."""
         name = self._here(request.name)
         self._keeper.check(context, MAKE, KIND, name)
-        self._exists(name)
+        self._found(request.name)
         done = self._state.remove(name, self._clock())
         self._keeper.directory.drop(KIND, name)
         self._tell(done)
@@ -132,17 +130,12 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
     # -- names ------------------------------------------------------------------------------------
 
     def _here(self, text: str) -> str:
-        name, node = naming.parse(KIND, text)
-        if node not in {"", self._keeper.node}:
-            raise Elsewhere(node)
-        return name
+        return self._keeper.here(KIND, text)
 
-    def _exists(self, name: str) -> str:
+    def _found(self, text: str) -> str:
+        name = self._here(text)
         if self._state.get(name) is None:
-            home = self._keeper.directory.find(KIND, name)
-            if home not in {"", self._keeper.node}:
-                raise Elsewhere(home)
-            raise NoSuchName(f"there is no semaphore {name}")
+            raise self._keeper.missing(KIND, text)
         return name
 
     async def _made(self, text: str, value: int, context: CalledContext) -> str:
@@ -178,9 +171,9 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
                     await self._made(operation.name, operation.value, context)
             steps.append(step)
         # Nothing is awaited from here until they are done or queued.
-        for step in steps:
+        for step, operation in zip(steps, operations, strict=True):
             with _of_one_node(step.name, name):
-                self._exists(step.name)
+                self._found(operation.name or request.name)
         return steps
 
     # -- waiting ----------------------------------------------------------------------------------

@@ -125,13 +125,6 @@ class LoopPlace:
         await self.close()
         self._home = node
 
-    async def forget(self) -> bool:
-        """Its home is asked for anew by the next call. (place.Place)"""
-        if self._given is not None or "@" in self.text:
-            return False
-        await self.moved("")
-        return True
-
     async def close(self) -> None:
         """Lets go of the channel."""
         if self._channel is not None:

@@ -22,7 +22,7 @@ import grpc
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import queue_parts as parts
-from ipcd_client.primitives.errors import NoSuchName, TimedOut, from_status
+from ipcd_client.primitives.errors import TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.place import deadline_of
 from ipcd_client.primitives.queue_parts import Draft, NotAll, Stat, WhenFull
@@ -220,13 +220,7 @@ class Queue:
 
     async def _run(self, act: Callable[[Any], Awaitable[Any]]) -> Any:
         stub: Any = queue_pb2_grpc.QueueStub
-        try:
-            return await self._place.run(stub, act)
-        except NoSuchName:
-            if not await self._place.forget():
-                raise
-            # It may have been made elsewhere since this handle has asked where it is.
-            return await self._place.run(stub, act)
+        return await self._place.run(stub, act)
 
 
 class Notification:

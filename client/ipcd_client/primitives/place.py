@@ -196,13 +196,6 @@ class Place:
         self.close()
         self._home = node
 
-    def forget(self) -> bool:
-        """Its home is asked for anew by the next call. False where that would be of no use: the caller has named it."""
-        if self._given is not None or "@" in self.text:
-            return False
-        self.moved("")
-        return True
-
     def close(self) -> None:
         """Lets go of the channel. The next call takes it up again."""
         with self._lock:

@@ -22,7 +22,7 @@ import grpc
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import queue_parts as parts
-from ipcd_client.primitives.errors import NoSuchName, TimedOut
+from ipcd_client.primitives.errors import TimedOut
 from ipcd_client.primitives.place import Place, deadline_of
 from ipcd_client.primitives.queue_parts import Draft, NotAll, Stat, WhenFull
 from ipcd_client.rpc.failure import CallFailed
@@ -284,13 +284,7 @@ class Queue:
 
     def _run(self, act: Callable[[Any], Any]) -> Any:
         stub: Any = queue_pb2_grpc.QueueStub
-        try:
-            return self._place.run(stub, act)
-        except NoSuchName:
-            if not self._place.forget():
-                raise
-            # It may have been made elsewhere since this handle has asked where it is.
-            return self._place.run(stub, act)
+        return self._place.run(stub, act)
 
 
 class Notification:
