@@ -193,6 +193,12 @@ VALUE_BYTES: Final = 1 << 30
 VALUE_BYTES_EACH: Final[Each] = {"process": 512 << 20, "uid": 768 << 20, "node": 512 << 20}
 VALUE_MEMORIES: Final = 256
 VALUE_MEMORIES_EACH: Final[Each] = {"process": 128, "uid": 192, "node": 128}
+# Large values that are sent piece by piece just now, each of which has a piece in memory; and of what these were when
+# they began, and are not any more: how many, and their bytes. The oldest makes room, and who reads it is told so.
+VALUE_READS: Final = 256
+VALUE_READS_EACH: Final[Each] = {"process": 64, "uid": 192, "node": 128}
+VALUE_OLD: Final = 64
+VALUE_OLD_BYTES: Final = 512 << 20
 VALUE_WAITS: Final = 8192
 VALUE_WAITS_EACH: Final[Each] = {"process": 2048, "uid": 6144, "node": 2048}
 VALUE_HOLDS: Final = 4096
@@ -234,7 +240,8 @@ REGISTER: Final = 10.0
 TOKEN: Final = 10.0
 INTRODUCE: Final = 5.0
 CLAIM: Final = 1.0
-# From one piece of a value that is written, or copied from its home, to the next; and for its home to say what it is.
+# From one piece of a value that is written, read, or copied from its home, to the next; and for its home to say what it
+# is.
 VALUE_PIECE: Final = 30.0
 VALUE_ASK: Final = 10.0
 # For another node to raise a flag; and, where nobody knows yet how a process has ended, for its parent to say so.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from ipcd_client.primitives import sealed
-from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.primitives.errors import BadRequest, Lost
 from ipcd_client.primitives.values import INLINE, PIECE
 from ipcd_client.wire.fds import Fd
 
@@ -16,14 +17,16 @@ from ipcd import limits
 from ipcd.state.quota import Owner, Shares
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Content:
-    """The bytes of one version. (state.value.Content) `owner`: whose quota they count for."""
+    """The bytes of one version. (state.value.Content) `owner`: whose quota they count for. `readers`: how many are sent
+    its memory, piece by piece."""
 
     size: int
     data: bytes | None
     memory: Fd | None = None
     owner: Owner = ()
+    readers: int = 0
 
     def descriptor(self) -> Fd:
         """Of the memory; a new one, for somebody else.
@@ -38,15 +41,21 @@ class Content:
             raise limits.LimitReached(f"the value's memory cannot be handed over: {error.strerror}") from error
 
     def pieces(self) -> Iterator[bytes]:
-        """All bytes. What others do to the value meanwhile makes no difference."""
+        """All bytes.
+
+        Raises:
+            Lost: they are not kept any more, which `Store.reading` is against.
+        """
         if self.memory is None:
             if self.data:
                 yield self.data
             return
-        # A descriptor of its own: the value may end before this does.
-        with self.descriptor() as memory:
-            for offset in range(0, self.size, PIECE):
-                yield os.pread(memory.fileno(), PIECE, offset)
+        for offset in range(0, self.size, PIECE):
+            try:
+                memory = self.memory.fileno()
+            except ValueError:
+                raise Lost("what the value was is kept no longer, as it was read too slowly: read it again") from None
+            yield os.pread(memory, PIECE, offset)
 
 
 class Writing:
@@ -113,16 +122,27 @@ class Writing:
 
 
 class Store:
-    """Counts what is kept, and for whom."""
+    """Counts what is kept, and for whom. `old`, `old_bytes`: how much of what is kept no more may stay for those who
+    read it."""
 
-    def __init__(self) -> None:
+    def __init__(self, old: int = limits.VALUE_OLD, old_bytes: int = limits.VALUE_OLD_BYTES) -> None:
         self._bytes = Shares("bytes of values", limits.VALUE_BYTES, limits.VALUE_BYTES_EACH)
         self._memories = Shares("values with memory of their own", limits.VALUE_MEMORIES, limits.VALUE_MEMORIES_EACH)
+        # In the order in which they were dropped.
+        self._old: dict[Content, None] = {}
+        self._old_used = 0
+        self._old_most = old
+        self._old_bytes = old_bytes
 
     @property
     def used(self) -> int:
         """Bytes."""
         return self._bytes.used
+
+    @property
+    def old(self) -> tuple[int, int]:
+        """What is read still, and kept no more: how many, and their bytes."""
+        return len(self._old), self._old_used
 
     def take(self, owner: Owner, size: int) -> None:
         """So many bytes of one value more.
@@ -160,9 +180,41 @@ class Store:
             self.give(owner, len(data))
             raise
 
+    @contextlib.contextmanager
+    def reading(self, content: Content) -> Iterator[Iterator[bytes]]:
+        """Its bytes, which stay for this long, also when it is dropped. Where too much stays so, the oldest goes."""
+        content.readers += 1
+        try:
+            yield content.pieces()
+        finally:
+            content.readers -= 1
+            if not content.readers:
+                self._forget(content)
+
     def drop(self, content: Content | None) -> None:
-        """It is not kept any more."""
-        if content is not None:
-            self.give(content.owner, content.size)
-            if content.memory is not None:
-                content.memory.close()
+        """It is not kept any more, but for those who read it."""
+        if content is None:
+            return
+        self.give(content.owner, content.size)
+        if content.memory is None:
+            return
+        if not content.readers:
+            content.memory.close()
+            return
+        self._old[content] = None
+        self._old_used += content.size
+        while len(self._old) > self._old_most or self._old_used > self._old_bytes:
+            self._forget(next(iter(self._old)))
+
+    def _forget(self, content: Content) -> None:
+        """Nobody reads it any more, or is to."""
+        if content in self._old:
+            del self._old[content]
+            self._old_used -= content.size
+            assert content.memory is not None
+            content.memory.close()
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        for content in list(self._old):
+            self._forget(content)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from grpc.aio import EOF
@@ -20,6 +20,7 @@ from ipcd_client.primitives import naming
 from ipcd_client.primitives.errors import BadRequest, Elsewhere, TimedOut
 
 from ipcd import limits
+from ipcd.primitives import pieces
 from ipcd.primitives.contents import Content, Store, Writing
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper
 from ipcd.primitives.news import News
@@ -47,6 +48,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         self._epoch = secrets.token_hex(8)
         self._values: Values[Content] = Values()
         self._store = Store()
+        self._reads = Shares("reads of large values", limits.VALUE_READS, limits.VALUE_READS_EACH)
         self._waits = Shares("calls that wait for values", limits.VALUE_WAITS, limits.VALUE_WAITS_EACH)
         self._holds = Shares("holds of values", limits.VALUE_HOLDS, limits.VALUE_HOLDS_EACH)
         self._news = News()
@@ -72,6 +74,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         for name in list(self._values):
             self._store.drop(self._values.delete(name).old)
         self._tickets.close()
+        self._store.close()
         await self.cache.close()
 
     # -- reading ----------------------------------------------------------------------------------
@@ -81,24 +84,24 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         name = self._found(context, READ, request.name)
         return self._reply(name, request)
 
-    async def Read(
-        self, request: value_pb2.ValueGetRequest, context: CalledContext
-    ) -> AsyncIterator[value_pb2.ValueReply]:
+    async def Read(self, request: value_pb2.ValueGetRequest, context: CalledContext) -> None:
         """All of its bytes."""
         name = self._found(context, READ, request.name)
         reply = self._reply(name, request)
         kept = self._values.get(name)
-        pieces = kept.content.pieces() if kept is not None and reply.more else iter(())
-        # The first is read before anything is awaited: from then on the value may change.
-        piece = next(pieces, None)
+        if kept is None or not reply.more:
+            await pieces.sent(context, reply)
+            return
+        owner = self._keeper.owner(context)
+        self._reads.take(owner)
         try:
-            yield reply
-            while piece is not None:
-                yield value_pb2.ValueReply(data=piece)
-                piece = next(pieces, None)
+            # Before anything is awaited: from then on the value may change.
+            with self._store.reading(kept.content) as data:
+                await pieces.sent(context, reply)
+                for piece in data:
+                    await pieces.sent(context, value_pb2.ValueReply(data=piece))
         finally:
-            if isinstance(pieces, Generator):
-                pieces.close()
+            self._reads.give(owner)
 
     def _here(self, name: str, request: value_pb2.ValueGetRequest) -> tuple[value_pb2.ValueReply, Content | None]:
         """For processes of this machine: the reply, and the content."""
@@ -147,7 +150,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
 
     async def Write(self, _requests: Any, context: CalledContext) -> value_pb2.ValueSetReply:
         """Changes it to what the messages hold."""
-        request = await self._next(context)
+        request = await pieces.received(context)
         if request is EOF:
             raise BadRequest("Write was called without a request")
         size = request.size
@@ -158,7 +161,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
             with Writing(size) as writing:
                 writing.put(request.data)
                 while writing.missing:
-                    piece = await self._next(context)
+                    piece = await pieces.received(context)
                     if piece is EOF:
                         break
                     writing.put(piece.data)
@@ -167,14 +170,6 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
             self._store.give(owner, size)
             raise
         return await self._set(context, request, content)
-
-    @staticmethod
-    async def _next(context: CalledContext) -> Any:
-        try:
-            async with asyncio.timeout(limits.VALUE_PIECE):
-                return await context.read()
-        except TimeoutError:
-            raise TimedOut(f"no further piece of the value came within {limits.VALUE_PIECE:g} s") from None
 
     def _may_set(self, context: CalledContext, request: value_pb2.ValueSetRequest, size: int) -> None:
         """What can be said before the bytes are there."""

@@ -16,9 +16,13 @@ import pytest
 from integration.daemons import LONG, Daemon, Daemons, eventually
 from integration.exposing import line_of
 from integration.ipcctl.runs import CTL, ctl
+from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
 from ipcd_client.primitives.errors import Ambiguous, Lost
+from ipcd_client.primitives.place import target_of
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Cluster, Road
+
+from ipcd import limits
 
 LARGE = bytes(range(256)) * 4096 * 3
 PROGRAM = str(Path(__file__).with_name("value_program.py"))
@@ -222,6 +226,74 @@ def test_a_node_copies_a_value_once_for_all_its_readers(cluster: Cluster) -> Non
         assert memories(front) == before + 1
         value.delete()
         eventually(lambda: memories(front) == before, "the copy of what has ended is given back")
+
+
+def test_who_reads_slowly_reads_what_was_and_its_memory_is_bounded(cluster: Cluster) -> None:
+    back = cluster.back
+    name = "slow@b"
+    before = memories(back)
+    with (
+        ipcd_client.channel(target_of("b"), node=cluster.front.socket) as channel,
+        ipcd_client.value(name, node=back.socket) as value,
+        contextlib.ExitStack() as stack,
+    ):
+        value.set(LARGE)
+        stub = value_pb2_grpc.ValueStub(channel)
+
+        def begun() -> Any:
+            call = stub.Read(value_pb2.ValueGetRequest(name=name), timeout=LONG)
+            stack.callback(call.cancel)
+            next(call)
+            return call
+
+        # Several that read one version keep it once.
+        slow, other, _ = [begun() for _ in range(3)]
+        for number in range(5):
+            value.set(LARGE[number:])
+        assert memories(back) == before + 2
+        assert b"".join(piece.data for piece in slow) == LARGE
+        newer = begun()
+        value.set(b"small")
+        assert memories(back) == before + 2
+        assert b"".join(piece.data for piece in newer) == LARGE[4:]
+        eventually(lambda: memories(back) == before + 1, "what nobody reads any more is given back")
+        other.cancel()
+        stack.close()
+        eventually(lambda: memories(back) == before, "what nobody reads any more is given back")
+        value.delete()
+
+
+def test_one_process_has_so_many_reads_under_way(cluster: Cluster) -> None:
+    """Each has a piece in the daemon's memory."""
+    node = cluster.front
+    with (
+        ipcd_client.channel(target_of("a"), node=node.socket) as channel,
+        ipcd_client.value("reads@a", node=node.socket) as value,
+        contextlib.ExitStack() as stack,
+    ):
+        value.set(LARGE)
+        read = value_pb2_grpc.ValueStub(channel).Read
+        request = value_pb2.ValueGetRequest(name="reads@a")
+        for _ in range(limits.VALUE_READS_EACH["process"]):
+            call = read(request, timeout=LONG)
+            stack.callback(call.cancel)
+            next(call)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(read(request, timeout=LONG))
+        assert "reads of large values of one process is reached" in str(caught.value)
+        stack.close()
+
+        def room() -> bool:
+            call = read(request, timeout=LONG)
+            try:
+                return bool(next(call).more)
+            except grpc.RpcError:
+                return False
+            finally:
+                call.cancel()
+
+        eventually(room, "there is room again")
+        value.delete()
 
 
 def test_a_handle_works_in_a_forked_child(cluster: Cluster) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import mmap
 import os
+from typing import Any
 
 import pytest
 from ipcd_client.pb.ipcd.v1 import value_pb2
 from ipcd_client.primitives import sealed, values
-from ipcd_client.primitives.errors import BadMemory, BadRequest, Lost
+from ipcd_client.primitives.errors import BadMemory, BadRequest, Lost, TimedOut
 from ipcd_client.primitives.values import INLINE
 from ipcd_client.wire.fds import Fd
 
 from ipcd import limits
+from ipcd.primitives import pieces
 from ipcd.primitives.contents import Content, Store, Writing
 from ipcd.primitives.tickets import Tickets
 from ipcd.state import quota
@@ -66,11 +69,11 @@ def test_what_is_no_such_memory_is_not_mapped() -> None:
 
 def test_replies_that_do_not_add_up() -> None:
     info = value_pb2.ValueInfo(version=1, size=4)
-    for pieces in ([b"abc"], [b"abc", b"de"]):
+    for data in ([b"abc"], [b"abc", b"de"]):
         gathered = values.Gathered()
         gathered.take(value_pb2.ValueReply(info=info, more=True))
         with pytest.raises(BadMemory):
-            _all(gathered, pieces)
+            _all(gathered, data)
     with pytest.raises(BadMemory):
         values.Gathered().done()
 
@@ -125,6 +128,64 @@ def test_what_is_kept_is_counted_for_its_owner() -> None:
     with pytest.raises(limits.LimitReached, match="values with memory of their own"):
         store.take(one, INLINE + 1)
     assert store.used == before
+
+
+def test_what_is_read_stays_up_to_a_bound() -> None:
+    size = INLINE + 1
+    one = quota.local(1, 1)
+    store = Store(old=3, old_bytes=2 * size)
+    small = store.content(b"few", one)
+    with store.reading(small) as data:
+        store.drop(small)
+        assert list(data) == [b"few"]
+    assert store.old == (0, 0)
+    with contextlib.ExitStack() as stack:
+        contents = [store.content(bytes([number]) * size, one) for number in range(3)]
+        reads = [stack.enter_context(store.reading(each)) for each in contents]
+        again = stack.enter_context(store.reading(contents[1]))
+        for each in contents[:2]:
+            store.drop(each)
+        # They count for nobody but those who read.
+        assert (store.used, store.old) == (size, (2, 2 * size))
+        assert next(reads[1]) == bytes([1]) * size
+        store.drop(contents[2])
+        assert (store.used, store.old) == (0, (2, 2 * size))
+        with pytest.raises(Lost, match="read it again"):
+            next(reads[0])
+        assert next(reads[2]) == bytes([2]) * size
+        assert next(again) == bytes([1]) * size
+    assert store.old == (0, 0)
+    few = Store(old=1)
+    with contextlib.ExitStack() as stack:
+        contents = [few.content(bytes(size), one) for _ in range(2)]
+        reads = [stack.enter_context(few.reading(each)) for each in contents]
+        for each in contents:
+            few.drop(each)
+        assert few.old == (1, size)
+        few.close()
+        with pytest.raises(Lost):
+            next(reads[1])
+    assert few.old == (0, 0)
+
+
+def test_a_piece_that_is_not_taken_in_time_ends_the_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "VALUE_PIECE", 0.01)
+
+    class Stalled:
+        async def write(self, *_: object) -> None:
+            await asyncio.Event().wait()
+
+        read = write
+
+    context: Any = Stalled()
+
+    async def main() -> None:
+        with pytest.raises(TimedOut, match=r"no further piece of the value was taken within 0\.01 s"):
+            await pieces.sent(context, value_pb2.ValueReply())
+        with pytest.raises(TimedOut, match=r"no further piece of the value came within 0\.01 s"):
+            await pieces.received(context)
+
+    asyncio.run(main())
 
 
 def test_memory_that_a_process_writes_becomes_a_content() -> None:
