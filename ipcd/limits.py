@@ -224,9 +224,10 @@ TOPIC_KEPT_BYTES_EACH: Final[Each] = {"uid": 96 << 20, "node": 32 << 20}
 TOPIC_KEPT_SUBJECTS: Final = 4096
 # What a message counts for beside its data, in bytes.
 TOPIC_COST: Final = 256
-# What nodes want of each other's topics: patterns for one node, nodes whose wants are remembered while they are away,
-# and for how many seconds.
+# What nodes want of each other's topics: patterns for one node, links of one, which has a new one each time that it is
+# started, nodes whose wants are remembered while they are away, and for how many seconds.
 TOPIC_WANTS: Final = 16384
+TOPIC_SESSIONS: Final = 4
 TOPIC_AWAY: Final = 256
 TOPIC_REMEMBERED: Final = 60.0
 # Messages and bytes that wait to be sent to a node.

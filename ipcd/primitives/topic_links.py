@@ -15,6 +15,8 @@ from ipcd_client import aio
 from ipcd_client.errors import IpcdError
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
+from ipcd_client.primitives import naming
+from ipcd_client.primitives.errors import BadRequest
 from ipcd_client.primitives.place import OPTIONS, target_of
 from ipcd_client.primitives.subjects import REST
 
@@ -33,6 +35,10 @@ SETTLE: Final = 2.0
 ASK: Final = 2.0
 # Parcels after which the other node is told that they have come.
 RECEIPT: Final = 256
+# Acks beyond which no more is read before some are sent.
+ACKS: Final = 4096
+# Characters of what a node says why it refuses something.
+REASON: Final = 256
 # Wants in one request.
 WANTS: Final = 256
 
@@ -160,6 +166,7 @@ class Link:
         self._acks: list[topic_pb2.TopicAck] = []
         self._pending: dict[int, Pending] = {}
         self._news = Waiters()
+        self._sent = Waiters()  # no more acks wait
 
     @property
     def running(self) -> bool:
@@ -207,6 +214,9 @@ class Link:
                 reason = "it ended the call"
             except (grpc.RpcError, IpcdError) as error:
                 reason = _reason(error)
+            except Exception as error:  # noqa: BLE001  whatever a node says ends one call, and not the next ones
+                reason = f"{type(error).__name__}: {error}"
+                self._links.keeper.log.error("a link of topics failed", peer=self.node, reason=reason[:REASON])
             if self._linked:
                 wait, self._linked = BACKOFF[0], False
             self._ended()
@@ -242,10 +252,14 @@ class Link:
                 links.wakers.tell()
             self._failed = False
             self._linked = True
+            board.forgive(self.node)
             writing = asyncio.get_running_loop().create_task(self._write(call))
+            writing.add_done_callback(lambda _: self._sent.progressed())
             try:
                 while reply is not EOF:
                     self._take(reply)
+                    while len(self._acks) > ACKS and not writing.done():
+                        await self._sent.wait()
                     reply = await call.read()
             finally:
                 writing.cancel()
@@ -286,6 +300,7 @@ class Link:
             request = topic_pb2.TopicLinkRequest(name=REST, acks=self._acks, received=self._received)
             self._acks.clear()
             self._told_received = self._received
+            self._sent.progressed()
             try:
                 await call.write(self._filled(request, WANTS))
             except (grpc.RpcError, asyncio.InvalidStateError):
@@ -305,9 +320,9 @@ class Link:
         for refused in reply.refused:
             interest = board.interests.get(refused.id)
             if interest is not None and self.node not in interest.refused:
-                interest.refused[self.node] = refused.why
+                interest.refused[self.node] = refused.why[:REASON]
                 links.keeper.log.info(
-                    "a node refuses a topic", peer=self.node, pattern=interest.pattern, reason=refused.why
+                    "a node refuses a topic", peer=self.node, pattern=interest.pattern, reason=refused.why[:REASON]
                 )
         board.missed({missed.id: missed.count for missed in reply.missed})
         for parcel in reply.parcels:
@@ -324,15 +339,23 @@ class Link:
     def _arrived(self, parcel: topic_pb2.TopicParcel) -> None:
         self._received += 1
         try:
+            if parcel.number:
+                self._check_number(parcel.number)
             pending = self._links.board.arrived(self.node, parcel, self._owner)
-        except limits.LimitReached as error:
-            self._links.keeper.log.warning("a message is lost", subject=parcel.message.subject, reason=error)
+        except (limits.LimitReached, BadRequest) as error:
+            subject = parcel.message.subject[: naming.MOST]
+            self._links.keeper.log.warning("a message is lost", peer=self.node, subject=subject, reason=error)
             if parcel.number:
                 self._acks.append(topic_pb2.TopicAck(number=parcel.number))
             return
         if parcel.number:
             self._pending[parcel.number] = pending
             self._links.wakers.call(pending, self._news)
+
+    def _check_number(self, number: int) -> None:
+        if number in self._pending:
+            raise BadRequest(f"a message is under way that has the number {number}, too")
+        limits.check("publishers of one node that wait", len(self._pending) + 1, limits.TOPIC_LINK_WAITING)
 
     def _look_at_pending(self) -> None:
         """Tells the other node of messages that all have got."""

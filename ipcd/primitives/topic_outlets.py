@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Final
 
@@ -13,6 +13,7 @@ from grpc.aio import EOF
 from ipcd_client.access import identity as ids
 from ipcd_client.aio.serving import CalledContext
 from ipcd_client.errors import IpcdError, NotAllowed
+from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import topic_pb2
 from ipcd_client.primitives import subjects
 from ipcd_client.primitives.errors import BadRequest
@@ -28,14 +29,18 @@ from ipcd.state.topic import Board
 PARCELS: Final = 64
 BYTES: Final = 256 << 10
 SESSION_MOST: Final = 64
+# Wants that are refused, beyond which no more is read before that is told.
+REFUSED: Final = 1024
 
+# Who asks, and in which session: a daemon that was started again has another one.
 Key = tuple[str, bytes]
 
 
 class _Held:
     """An outlet, who serves it now, and when it is forgotten if nobody does."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str) -> None:
+        self.node = node
         self.outlet = Outlet()
         self.task: asyncio.Task[object] | None = None
         self.context: CalledContext | None = None
@@ -43,6 +48,7 @@ class _Held:
         # What the next reply tells beside parcels.
         self.confirmed = 0
         self.refused: list[topic_pb2.TopicRefused] = []
+        self.told = Waiters()  # all of this has been
 
 
 class Outlets:
@@ -62,9 +68,9 @@ class Outlets:
 
     def look(self, linked: Collection[str]) -> None:
         """Waits for none of the nodes that cannot be seen any more: their connections may take long to end."""
-        for (node, _), held in list(self._held.items()):
-            if node not in linked and held.context is not None:
-                why = f"node {node} is not linked any more"
+        for held in list(self._held.values()):
+            if held.node not in linked and held.context is not None:
+                why = f"node {held.node} is not linked any more"
                 held.context.give_up(grpc.StatusCode.UNAVAILABLE, why, why)
 
     def on_behalf(self, who: Who, identity: str) -> Who:
@@ -91,12 +97,12 @@ class Outlets:
             first = await context.read()
         if first is EOF or not first.session or len(first.session) > SESSION_MOST:
             raise BadRequest("the first request of a link has no session")
-        key = (who.node, bytes(first.session))
+        key = (who.identity, bytes(first.session))
         held = self._held.get(key)
         resumed = held is not None
         if held is None:
-            limits.check("nodes that want topics", len(self._held) + 1, limits.NODES)
-            held = self._held[key] = _Held()
+            self._check_sessions(who)
+            held = self._held[key] = _Held(who.node)
         else:
             await self._taken_over(held)
         held.task, held.context = asyncio.current_task(), context
@@ -117,6 +123,16 @@ class Outlets:
                 self._board.away(outlet)
                 self._wakers.tell()
                 self._forget_later(key, held)
+
+    def _check_sessions(self, who: Who) -> None:
+        """Room for one more: those of the same who are away have to make it."""
+        same = [key for key in self._held if key[0] == who.identity]
+        away = [key for key in same if self._held[key].task is None]
+        going = away[: max(0, len(same) + 1 - limits.TOPIC_SESSIONS)]
+        limits.check("links of one node for topics", len(same) + 1 - len(going), limits.TOPIC_SESSIONS)
+        for key in going:
+            self._forget(key)
+        limits.check("nodes that want topics", len(self._held) + 1, limits.NODES)
 
     async def _taken_over(self, held: _Held) -> None:
         """The node has come back before its end was noticed."""
@@ -168,6 +184,8 @@ class Outlets:
         while (request := await context.read()) is not EOF:
             self._take(held, who, request)
             self._wakers.wake(held.outlet)
+            while len(held.refused) >= REFUSED:
+                await held.told.wait()
 
     def _take(self, held: _Held, who: Who, request: topic_pb2.TopicLinkRequest) -> None:
         outlet = held.outlet
@@ -178,23 +196,25 @@ class Outlets:
         held.confirmed = max(held.confirmed, request.serial)
         self._wakers.tell()
 
-    def _wants(self, held: _Held, who: Who, told: Iterable[topic_pb2.TopicWant]) -> list[Want]:
+    def _wants(self, held: _Held, who: Who, told: Sequence[topic_pb2.TopicWant]) -> list[Want]:
+        limits.check("patterns that one node wants", len(told), limits.TOPIC_WANTS)
         wants = []
         for want in told:
             if not want.members:
                 wants.append(_no_more(held.outlet, want.id))
                 continue
-            pattern = subjects.pattern(want.pattern)
-            behalf = self.on_behalf(who, want.identity)
             try:
+                pattern, group = subjects.pattern(want.pattern), subjects.group(want.group)
+                behalf = self.on_behalf(who, want.identity)
                 self._keeper.check_who(behalf, READ, KIND, pattern)
-            except NotAllowed as error:
+            except (NotAllowed, BadRequest) as error:
+                # The others' wants are as good as ever.
                 held.refused.append(topic_pb2.TopicRefused(id=want.id, why=str(error)))
                 wants.append(_no_more(held.outlet, want.id))
                 continue
             may = partial(self._keeper.may_who, behalf, READ, KIND)
             members = min(want.members, limits.TOPIC_SUBSCRIPTIONS)
-            wants.append(Want(want.id, pattern, want.group, members, want.blocking, held.outlet, may))
+            wants.append(Want(want.id, pattern, group, members, want.blocking, held.outlet, may))
         return wants
 
     def _reply(self, held: _Held) -> topic_pb2.TopicLinkReply:
@@ -204,6 +224,7 @@ class Outlets:
         reply.missed.extend(topic_pb2.TopicMissed(id=one, count=count) for one, count in outlet.take_missed().items())
         held.confirmed = 0
         held.refused.clear()
+        held.told.progressed()
         outlet.given_up.clear()
         size = 0
         while len(reply.parcels) < PARCELS and size < BYTES:

@@ -18,6 +18,8 @@ BLOCK: Final = topic_pb2.TOPIC_POLICY_BLOCK
 DROP_OLDEST: Final = topic_pb2.TOPIC_POLICY_DROP_OLDEST
 DROP_NEWEST: Final = topic_pb2.TOPIC_POLICY_DROP_NEWEST
 LATEST: Final = topic_pb2.TOPIC_POLICY_LATEST
+# What is missed is counted up to here: it has to fit where it is told.
+MISSED_MOST: Final = (1 << 63) - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -172,14 +174,17 @@ class Subscription:
     def _drop(self, entry: _Entry, gone: list[Message]) -> int:
         """How many are missed before what comes next."""
         self.size -= len(entry.message.data)
-        self.dropped += 1
+        self._count(1)
         gone.append(entry.message)
         return entry.missed + 1
 
     def miss(self, count: int) -> None:
         """It does not get so many that would come now."""
         self._missed += count
-        self.dropped += count
+        self._count(count)
+
+    def _count(self, count: int) -> None:
+        self.dropped = min(self.dropped + count, MISSED_MOST)
 
     def take(self) -> tuple[Message | None, int, bool] | None:
         """The next message, what was missed before it, and whether there may be more; see Board.take."""
@@ -194,7 +199,7 @@ class Subscription:
         elif not gap:
             return None
         self.gap = False
-        return message, missed, gap
+        return message, min(missed, MISSED_MOST), gap
 
     def close(self) -> list[Message]:
         """It has gone: what waited for it."""

@@ -6,23 +6,22 @@ to one member of each group. What others publish comes as parcels and goes to th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
 
 from ipcd_client.pb.ipcd.v1 import topic_pb2
 from ipcd_client.primitives import subjects
 from ipcd_client.primitives.errors import BadRequest
 
 from ipcd import limits
+from ipcd.state import foreign
 from ipcd.state.kept import Kept
 from ipcd.state.outlet import Outlet, Parcel, Want
 from ipcd.state.quota import Owner, Shares
-from ipcd.state.subscription import BLOCK, Interest, Message, Pending, Subscription
+from ipcd.state.subscription import BLOCK, MISSED_MOST, Interest, Message, Pending, Subscription
 from ipcd.state.trie import Trie
 
 Wanting = Subscription | Want
-# Words of a group, as of a name.
-GROUP_MOST: Final = 128
 
 
 class Board:
@@ -60,14 +59,13 @@ class Board:
         """Somebody listens from now on. `may`: whether it may read a subject, where the pattern has wildcards.
 
         Raises:
-            BadRequest: the pattern is none, or there is no such policy.
+            BadRequest: the pattern is none, nor the name of the group, or there is no such policy.
             LimitReached: too many, or it asks for too much.
         """
         pattern = subjects.pattern(request.name)
         if request.policy not in topic_pb2.TopicPolicy.values():
             raise BadRequest(f"there is no policy {request.policy}")
-        if len(request.group) > GROUP_MOST or not (request.group.isprintable()):
-            raise BadRequest(f"the name of a group is too long, or has unprintable characters: {request.group[:80]!r}")
+        subjects.group(request.group)
         limits.check("messages that wait for one subscription", request.most, limits.TOPIC_WAITING_MOST)
         limits.check("bytes that wait for one subscription", request.most_bytes, limits.TOPIC_WAITING_BYTES)
         self._subscribed.take(owner)
@@ -206,7 +204,7 @@ class Board:
         """All subscribers of another node have got a message, but so many that had no room."""
         pending = outlet.unacked.pop(number, None)
         if pending is not None:
-            pending.full += full
+            pending.full += min(full, limits.TOPIC_SUBSCRIPTIONS)
             self._left(pending, (outlet, number))
 
     def away(self, outlet: Outlet) -> None:
@@ -235,10 +233,10 @@ class Board:
         """Another node's message for those here. `owner`: that node.
 
         Raises:
-            LimitReached: too much waits; it is counted as missed.
+            BadRequest: it makes no sense.
+            LimitReached: it is too large, or too much waits; this is counted as missed.
         """
-        told = parcel.message
-        message = Message(told.subject, told.data, told.node, told.sequence, told.time, owner)
+        message = foreign.message(node, parcel.message, owner)
         pending = Pending(message, wait=bool(parcel.number))
         kept_from = set(parcel.not_for)
         mine: list[Subscription] = []
@@ -248,12 +246,15 @@ class Board:
                     interest = one.interest
                     if interest.id not in kept_from and node not in interest.refused:
                         mine.append(one)
-        for number in parcel.groups:
+        for number in dict.fromkeys(parcel.groups):
             wanted = self.interests.get(number)
-            if wanted is not None:
-                chosen = self._turn((wanted.pattern, wanted.group), list(wanted.members))
-                if isinstance(chosen, Subscription):
-                    mine.append(chosen)
+            if wanted is None or not wanted.group or node in wanted.refused:
+                continue
+            if not subjects.matches(wanted.pattern, message.subject):
+                raise BadRequest(f"{message.subject!r} is not what was asked for: {wanted.pattern!r}")
+            chosen = self._turn((wanted.pattern, wanted.group), list(wanted.members))
+            if isinstance(chosen, Subscription):
+                mine.append(chosen)
         try:
             self._held.check(owner, _cost(message.data))
         except limits.LimitReached:
@@ -274,7 +275,12 @@ class Board:
                 continue
             # Of a group, one would have got it; nobody knows which.
             for one in list(interest.members)[: 1 if interest.group else None]:
-                self._miss(one, count)
+                self._miss(one, min(count, MISSED_MOST))
+
+    def forgive(self, node: str) -> None:
+        """The node says anew what it refuses."""
+        for interest in self.interests.values():
+            interest.refused.pop(node, None)
 
     def gap(self, interests: Iterable[int]) -> None:
         """Those of these interests may have missed messages that nobody has counted."""
@@ -313,16 +319,17 @@ class Board:
 
     def _turn(self, key: tuple[str, str], members: list[Wanting]) -> Wanting | None:
         """The one of a group whose turn it is; one that has no room only if none has."""
-        places = [one for one in members for _ in range(one.members if isinstance(one, Want) else 1)]
-        if not places:
+        places = [one.members if isinstance(one, Want) else 1 for one in members]
+        if not members:
             return None
         turn = self._groups.get(key, 0)
         self._groups[key] = turn + 1
-        for index in range(len(places)):
-            one = places[(turn + index) % len(places)]
+        place = turn % sum(places)
+        first = next(index for index, end in enumerate(itertools.accumulate(places)) if place < end)
+        for one in (*members[first:], *members[:first]):
             if isinstance(one, Want) or one.idle:
                 return one
-        return places[turn % len(places)]
+        return members[first]
 
     def _forget_group(self, one: Interest | Want) -> None:
         if one.group:

@@ -45,6 +45,19 @@ def subject(text: str) -> str:
     return name
 
 
+def group(text: str) -> str:
+    """The same text, if it is fit to name a group. It is as long as a name may be; the empty one is no group.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    if len(text.encode("utf-8", "replace")) > naming.MOST or not text.isprintable():
+        raise BadRequest(
+            f"the name of a group has more than {naming.MOST} bytes, or unprintable characters: {text[:80]!r}"
+        )
+    return text
+
+
 def is_wild(name: str) -> bool:
     """Whether a pattern has wildcards."""
     return ANY in name or REST in name
