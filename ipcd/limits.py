@@ -44,10 +44,11 @@ CATALOG_EACH: Final[Each] = {"process": 2 << 20, "uid": 5 << 20}
 COPIES: Final = 128 << 20
 # Characters of a node's, server's or service's name.
 NAME: Final = 255
-# Named things (queues, locks, ...) of this node, or copied from one other node; of this node's, of one owner. With
+# Named things (queues, locks, ...) of this node, or copied from one other node; of this node's, of one owner, who may
+# be another node's process. With
 # names as long as they may be they have room beside CATALOG in the one message that tells of all.
 NAMES: Final = 4096
-NAMES_EACH: Final[Each] = {"process": 1024, "uid": 3072}
+NAMES_EACH: Final[Each] = {"process": 1024, "uid": 3072, "node": 2048}
 # Of semaphores: calls of Hold, calls that wait, those that wait at one of them, steps of one operation, and bytes of
 # the words with which a caller says which of its threads it is.
 SEMAPHORE_HOLDS: Final = 16384

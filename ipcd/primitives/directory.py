@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import names_pb2, peer_pb2
@@ -86,10 +86,16 @@ class Directory:
             self._registry.quotas.names.check(owner)
         if not node:
             await self._claim(key)
-        # Not again until it is made: nothing is awaited in between.
-        update = self._registry.catalog.put_name(names_pb2.Name(kind=kind, name=name, uid=uid, created=self._wall()))
+        # Not again until it is made: nothing is awaited in between. Others may have come first while it was.
         if owner is not None:
             self._registry.quotas.names.take(owner)
+        try:
+            made = names_pb2.Name(kind=kind, name=name, uid=uid, created=self._wall())
+            update = self._registry.catalog.put_name(made)
+        except BaseException:
+            if owner is not None:
+                self._registry.quotas.names.give(owner)
+            raise
         self._owners[key] = owner
         self._registry.links.tell(update)
         self._log.info("made", kind=kind, name=name, uid=uid)
@@ -116,6 +122,12 @@ class Directory:
             self._registry.quotas.names.give(owner)
         self._registry.links.tell(update)
         self._log.info("removed", kind=kind, name=name)
+
+    def spare(self, kind: str, names: Iterable[str], owner: Owner) -> str:
+        """The first of these things that are kept here without which their owner may make another; "" if there is none.
+        It is one that the same user has made: nobody has to make room for somebody else."""
+        needed = self._registry.quotas.names.full(owner) | {key for key in owner if key.kind != "process"}
+        return next((name for name in names if needed <= {*(self._owners.get((kind, name)) or ())}), "")
 
     async def _claim(self, key: Key) -> None:
         kind, name = key

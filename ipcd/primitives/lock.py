@@ -28,7 +28,6 @@ from ipcd.primitives.tokens import Tokens
 from ipcd.servicer import status_of
 from ipcd.state.lock import Action, Ended, Granted, Lock, Locks, Session
 from ipcd.state.primitives import FOR
-from ipcd.state.quota import Owner
 from ipcd.state.segments import Segment
 
 KIND: Final = "lock"
@@ -53,7 +52,6 @@ class LockServicer(lock_pb2_grpc.LockServicer):
         self._clock = clock
         self._tokens = Tokens(keeper.state_dir, keeper.log)
         self._locks = Locks()
-        self._makers: dict[str, Owner] = {}
         self._calls: dict[Session, _Call] = {}
 
     async def start(self) -> None:
@@ -103,9 +101,7 @@ class LockServicer(lock_pb2_grpc.LockServicer):
     async def Remove(self, request: lock_pb2.LockRemoveRequest, context: CalledContext) -> lock_pb2.LockRemoveReply:
         """Removes a lock."""
         self._keeper.check(context, MAKE, KIND, self._keeper.here(KIND, request.name))
-        name = self._found(request.name).name
-        self.carry_out(self._locks.remove(name, force=request.force))
-        self._dropped(name)
+        self._remove(self._found(request.name).name, force=request.force)
         return lock_pb2.LockRemoveReply()
 
     # -- names ------------------------------------------------------------------------------------
@@ -121,32 +117,20 @@ class LockServicer(lock_pb2_grpc.LockServicer):
         name = self._keeper.here(KIND, text)
         self._keeper.check(context, READ, KIND, name)
         if name not in self._locks.locks:
-            owner = self._keeper.owner(context)
             try:
                 await self._keeper.take(context, KIND, text)
             except limits.LimitReached:
                 # A lock that nobody uses is nothing but a name, and may go.
-                if not self._make_room(owner):
+                spare = self._keeper.directory.spare(KIND, self._locks.idle(), self._keeper.owner(context))
+                if not spare:
                     raise
+                self._remove(spare, force=False)
                 await self._keeper.take(context, KIND, text)
-            self._makers[name] = owner
             self._locks.make(name)
         return name
 
-    def _make_room(self, owner: Owner) -> bool:
-        """Removes the lock that has not been used for longest: of the same owner, or at least of the same user, as it
-        may be its own limit that is reached; else of anybody."""
-        idle = self._locks.idle()
-        for key in (*owner, None):
-            for name in idle:
-                if key is None or key in self._makers[name]:
-                    self._locks.remove(name, force=False)
-                    self._dropped(name)
-                    return True
-        return False
-
-    def _dropped(self, name: str) -> None:
-        del self._makers[name]
+    def _remove(self, name: str, *, force: bool) -> None:
+        self.carry_out(self._locks.remove(name, force=force))
         self._keeper.directory.drop(KIND, name)
 
     # -- sessions ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ What is granted, and to whom, is decided by two rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -154,9 +154,9 @@ class Locks:
             self._clear(session)
         return [*lost]
 
-    def idle(self) -> list[str]:
-        """The locks that nobody uses, the one that has not been used for longest first."""
-        return list(self._idle)
+    def idle(self) -> Iterable[str]:
+        """The locks that nobody uses, the one that has not been used for longest first. To be read at once."""
+        return self._idle.keys()
 
     def _found(self, name: str) -> Lock:
         lock = self.locks.get(name)

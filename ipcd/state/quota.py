@@ -76,6 +76,10 @@ class Shares:
         if self.used + amount > self._most:
             raise limits.LimitReached(f"the limit of {self._most} {self._what} is reached")
 
+    def full(self, owner: Owner) -> set[Key]:
+        """Those of an owner's keys that may have no more."""
+        return {key for key in owner if self._held.get(key, 0) >= self._each.get(key.kind, self._most)}
+
     def take(self, owner: Owner, amount: int = 1) -> None:
         """Takes so much more.
 

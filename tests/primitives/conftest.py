@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+import grpc
+import ipcd_client.aio
 import pytest
 from integration.daemons import LONG, Daemons, daemons
+from integration.gateway import address_of
+from primitives.lock_faces import FACES, Face
 from primitives.roads import ROADS, Cluster, Road
 
 _numbers = itertools.count()
@@ -51,3 +58,31 @@ def nodes() -> Iterator[Daemons]:
     """For tests that start, cut and kill nodes of their own."""
     with daemons() as all_of_them:
         yield all_of_them
+
+
+@pytest.fixture(params=FACES)
+def lock_face(request: pytest.FixtureRequest) -> Iterator[Face]:
+    """Handles of locks of one kind."""
+    made = Face(request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def grpc_aio(cluster: Cluster) -> Iterator[None]:
+    """grpcio's event loop machinery starts with its first use and lives on: not within a test."""
+
+    async def run(function: Any) -> None:
+        function()
+
+    async def call() -> None:
+        # What polls is made with the first connection.
+        async with grpc.aio.insecure_channel(address_of(cluster.front)) as channel:
+            await ipcd_client.aio.lock("warm@a", channel=channel).acquire()
+
+    with asyncio.Runner() as runner:
+        runner.run(run(grpc.aio.init_grpc_aio))
+        runner.run(call())
+        yield
+        gc.collect()
+        runner.run(run(grpc.aio.shutdown_grpc_aio))

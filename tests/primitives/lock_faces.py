@@ -1,19 +1,23 @@
-"""The two faces of locks as one: the handles for event loops, driven from threads."""
+"""The two faces of locks as one: the handles for event loops, driven from threads; and processes that hold one."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ipcd_client
 import ipcd_client.aio
-from integration.daemons import LONG
+from integration.daemons import LONG, eventually
 from primitives.roads import Road
 
 FACES = ("sync", "aio")
+HOLDER = str(Path(__file__).with_name("lock_holder.py"))
 
 
 class Face:
@@ -53,7 +57,9 @@ class Face:
                 made.close()
             for keywords in self._channels.values():
                 if "channel" in keywords:
-                    self.run(keywords["channel"].close())
+                    self.run(keywords.pop("channel").close())
+            # Nothing of the test's is to keep grpc.aio's poller.
+            self._made.clear()
             self.run(self._loop.shutdown_default_executor())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(LONG)
@@ -135,3 +141,42 @@ def in_thread(act: Any) -> Iterator[list[Any]]:
     finally:
         thread.join(LONG)
         assert not thread.is_alive()
+
+
+def waiters(lock: Any, count: int = 1) -> None:
+    """Waits until so many wait for it."""
+    eventually(lambda: lock.look().waiter_count == count, f"{count} wait")
+
+
+class Holder:
+    """lock_holder.py."""
+
+    def __init__(self, socket: str, name: str, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, HOLDER, socket, name, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def line(self) -> str:
+        """The next that it says."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def held(self) -> int:
+        """The token."""
+        word, token = self.line().split()
+        assert word == "held"
+        return int(token)
+
+    def end(self) -> None:
+        """As if nothing had been."""
+        self.process.kill()
+        self.process.communicate(timeout=LONG)
+
+
+@contextmanager
+def holder(socket: str, name: str, *words: str) -> Iterator[Holder]:
+    made = Holder(socket, name, *words)
+    try:
+        yield made
+    finally:
+        made.end()

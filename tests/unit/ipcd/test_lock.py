@@ -130,7 +130,7 @@ def test_names() -> None:
         world.locks.make(name)
     busy = world.session("a")
     world.locks.close(busy)
-    assert world.locks.idle() == ["b", "c", "a"]
+    assert list(world.locks.idle()) == ["b", "c", "a"]
 
 
 def test_an_id_is_used_once_at_a_time() -> None:
