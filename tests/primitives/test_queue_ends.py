@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from ipcd_client.pb.ipcd.v1 import queue_pb2, queue_pb2_grpc
 from ipcd_client.primitives.errors import Ambiguous, BadRequest, Lost, NoSuchName
 from ipcd_client.primitives.queue import Queue
 from ipcd_client.rpc.failure import CallFailed
+from primitives.queue_faces import FACES, Face
 from primitives.roads import Cluster, Road
 
 PROGRAM = str(Path(__file__).with_name("queue_program.py"))
@@ -79,7 +81,7 @@ def test_a_receiver_is_killed(near: Road) -> None:
         # Nor one that is stopped when it is killed.
         with running(near.front.socket, name, "receive") as process:
             eventually(lambda: ours.stat().receivers, "it waits")
-            process.send_signal(19)
+            process.send_signal(signal.SIGSTOP)
             process.kill()
             eventually(lambda: not ours.stat().receivers, "it does not wait any more")
 
@@ -199,6 +201,35 @@ def test_what_waits_when_the_daemon_dies(nodes: Daemons) -> None:
         a = nodes.run("a")
         ours.send(b"")
         assert a.stop() == 0
+
+
+@pytest.mark.parametrize("kind", FACES)
+def test_no_answer_is_not_the_answer_no(kind: str, nodes: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever hears nothing of what it asked for cannot be told that nothing was done."""
+    a = nodes.run("a")
+    with contextlib.closing(Face(kind, Road("here", Cluster(a, a), "t"))) as face:
+        queue = face.queue("q", create=True)
+        queue.send_many([b"1", b"2"])
+        held = queue.receive(ack=False)
+        acts: list[Callable[[], Any]] = [
+            queue.create,
+            lambda: queue.send(b"", timeout=0),
+            lambda: queue.receive(timeout=0),
+            queue.peek,
+            queue.purge,
+            queue.stat,
+            queue.remove,
+            held.ack,
+            held.nack,
+        ]
+        a.process.send_signal(signal.SIGSTOP)
+        for module in ("queue", "loop_queue"):
+            monkeypatch.setattr(f"ipcd_client.primitives.{module}.deadline_of", lambda _wait: 0.1)
+        for act in acts:
+            with pytest.raises(CallFailed, match="it may have been done or not") as caught:
+                act()
+            assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        a.process.send_signal(signal.SIGCONT)
 
 
 def test_durable_without_a_disk_or_with_a_broken_one(nodes: Daemons) -> None:

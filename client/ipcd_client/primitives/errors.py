@@ -19,7 +19,8 @@
     ├── BadMemory                 INTERNAL bad-memory: shared memory or bytes that are not what was said
     └── BadRequest (ValueError)   INVALID_ARGUMENT bad-request: it makes no sense, in words
 
-Any other failure of a call is a `CallFailed`, which has the code.
+Any other failure of a call is a `CallFailed`, which has the code. After UNAVAILABLE and DEADLINE_EXCEEDED nobody knows
+whether it was done: `TimedOut` is what the home itself says.
 """
 
 from __future__ import annotations
@@ -167,5 +168,6 @@ def from_status(code: grpc.StatusCode, details: str) -> IpcdError:
     if code is grpc.StatusCode.PERMISSION_DENIED:
         return NotAllowed(details)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TimedOut(details)
+        # Not of the home, which would have given the reason.
+        return CallFailed(code, f"no answer came in time, and it may have been done or not: {details}")
     return CallFailed(code, details)

@@ -22,7 +22,7 @@ import grpc
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import queue_parts as parts
-from ipcd_client.primitives.errors import TimedOut, from_status
+from ipcd_client.primitives.errors import from_status
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.place import deadline_of
 from ipcd_client.primitives.queue_parts import Draft, NotAll, Stat, WhenFull
@@ -205,8 +205,7 @@ class Queue:
             request = parts.settling(self.name, receipts, pb.QueueSettleRequest.ACK, 0.0, again=again)
             try:
                 return set((await self._call("Settle", request, 0.0)).lost), True
-            except (CallFailed, TimedOut) as error:
-                # Settle never waits: where its time was over, the answer is what is missing.
+            except CallFailed as error:
                 if error.code not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                     raise
                 if time.monotonic() > end:

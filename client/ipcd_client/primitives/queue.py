@@ -22,7 +22,6 @@ import grpc
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import queue_parts as parts
-from ipcd_client.primitives.errors import TimedOut
 from ipcd_client.primitives.place import Place, deadline_of
 from ipcd_client.primitives.queue_parts import Draft, NotAll, Stat, WhenFull
 from ipcd_client.rpc.failure import CallFailed
@@ -115,7 +114,8 @@ class Queue:
 
     What waits takes `timeout` in seconds: None for ever, 0 not at all. Every method raises, beside what it says:
     `NoSuchName`, `Ambiguous` (several nodes have a queue of the name), `NotAllowed`, and `CallFailed` where its node
-    cannot be reached.
+    cannot be reached (UNAVAILABLE) or has not answered 10 s after the time that a call had (DEADLINE_EXCEEDED). Nobody
+    knows then whether it was done; after `TimedOut`, `Full` and `Empty` nothing was.
     """
 
     def __init__(self, place: Place, options: pb.QueueOptions, *, create: bool = False) -> None:
@@ -269,8 +269,7 @@ class Queue:
             request = parts.settling(self.name, receipts, pb.QueueSettleRequest.ACK, 0.0, again=again)
             try:
                 return set(self._call("Settle", request, 0.0).lost), True
-            except (CallFailed, TimedOut) as error:
-                # Settle never waits: where its time was over, the answer is what is missing.
+            except CallFailed as error:
                 if error.code not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                     raise
                 if time.monotonic() > end:

@@ -6,13 +6,15 @@ import asyncio
 import random
 from collections.abc import Sequence
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ipcd_client.errors import NodeError
 from ipcd_client.pb.ipcd.v1 import names_pb2, peer_pb2
 from ipcd_client.primitives import naming
-from ipcd_client.primitives.errors import Ambiguous, BadRequest, Elsewhere, from_status
+from ipcd_client.primitives.errors import Ambiguous, BadRequest, Elsewhere, TimedOut, from_status
+from ipcd_client.rpc.failure import CallFailed
 
 from ipcd import limits
 from ipcd.log import Log
@@ -220,3 +222,7 @@ def test_errors_arrive_as_what_they_were() -> None:
     for error in (Elsewhere("b"), Ambiguous("two: of them"), BadRequest("no")):
         again = from_status(error.code, error.details())
         assert (type(again), str(again)) == (type(error), str(error))
+    # The words of a home, and of nobody.
+    assert type(from_status(grpc.StatusCode.DEADLINE_EXCEEDED, "timeout: within 1 s")) is TimedOut
+    unknown = from_status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    assert (type(unknown), unknown.code) == (CallFailed, grpc.StatusCode.DEADLINE_EXCEEDED)
