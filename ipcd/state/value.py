@@ -68,10 +68,16 @@ class Gone(Generic[C]):
 
 
 class Values(Generic[C]):
-    """Of one run of a daemon. `names` and `ended`: how many are kept, and of how many that ended the version."""
+    """Of one run of a daemon. `names` and `ended`: how many are kept, and of how many that ended the version. `before`:
+    all versions are beyond that."""
 
     def __init__(
-        self, names: int = limits.NAMES, ended: int = limits.VALUE_ENDED, holds: int = limits.VALUE_HOLDS
+        self,
+        names: int = limits.NAMES,
+        ended: int = limits.VALUE_ENDED,
+        holds: int = limits.VALUE_HOLDS,
+        *,
+        before: int = 0,
     ) -> None:
         self._kept: dict[str, Kept[C]] = {}
         self._names = names
@@ -79,7 +85,7 @@ class Values(Generic[C]):
         # for what was before. Beyond that all go on from the highest that was forgotten.
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._ended_most = ended
-        self._forgotten = 0
+        self._forgotten = before
         self._holds: dict[int, tuple[str, set[str]]] = {}
         self._holds_most = holds
         self._last_hold = 0

@@ -35,8 +35,9 @@ def test_another_one_leads_when_the_leader_is_killed(ipcd_node: ipcd.Embedded) -
 
 def test_readers_see_the_table_change(ipcd_node: ipcd.Embedded) -> None:
     with running("table.py", "read") as reader:
-        for version, count in ((1, "100000"), (2, "10")):
+        for count in ("100000", "10"):
             with running("table.py", "write", count) as writer:
-                assert line_of(writer) == f"version {version}"
+                version = line_of(writer)
+            assert version.startswith("version ")
             numbers = int(count)
-            assert line_of(reader) == f"version {version}: {count} numbers, sum {numbers * (numbers - 1) // 2}"
+            assert line_of(reader) == f"{version}: {count} numbers, sum {numbers * (numbers - 1) // 2}"

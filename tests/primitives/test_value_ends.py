@@ -60,7 +60,7 @@ def test_what_a_process_holds_ends_when_it_is_killed(road: Road) -> None:
         holder.kill()
         gone = value.wait(known, LONG)
         assert not gone
-        assert value.compare_and_set(0, b"now") == 2
+        assert value.compare_and_set(0, b"now") == known.version + 1
 
 
 def test_others_who_wait_do_not_notice_that_one_is_killed(road: Road) -> None:
@@ -82,13 +82,13 @@ def test_a_writer_that_is_killed_has_changed_nothing(cluster: Cluster, where: st
     name = f"half@{home.node}"
     with ipcd_client.value(name, node=cluster.front.socket) as value:
         before = memories(home)
-        value.set(b"whole")
+        whole = value.set(b"whole")
         with program("half", cluster.front, name) as writer:
             eventually(lambda: memories(home) == before + 1, "the value is being written")
             assert bytes(value.get()) == b"whole"
             writer.kill()
         eventually(lambda: memories(home) == before, "its memory is given back")
-        assert value.version() == 1
+        assert value.version() == whole
         value.delete()
 
 
@@ -119,18 +119,29 @@ def test_a_daemon_that_comes_back_has_none(nodes: Daemons) -> None:
     ):
         value.set(b"1")
         known = value.get()
-        value.set(b"2")
+        last = value.set(b"2")
         mine.set(b"m", ephemeral=True)
         first.kill()
         again = nodes.run("a")
         assert not value.get()
-        # What was read of the other run is no version of this one.
-        assert value.set(b"x") == 1
+        # What was read of the other run is no version of this one, whoever asks, and by whatever road.
+        now = value.set(b"x")
+        assert now > last + 1
+        with (
+            ipcd_client.channel(target_of("a"), node=again.socket) as channel,
+            ipcd_client.value("v", node=again.socket) as other,
+        ):
+            stub = value_pb2_grpc.ValueStub(channel)
+            for old in (known.version, last):
+                assert other.compare_and_set(old, b"y") == value.compare_and_set(old, b"y") == 0
+                assert not other.delete(old)
+                assert stub.Set(value_pb2.ValueSetRequest(name="v", version=old), timeout=LONG).refused
+                assert ctl("value", "cas", "v", str(old), "y", node=again).code == 1
         assert value.compare_and_set(known, b"y") == 0
-        assert value.compare_and_set(1, b"y") == 2
+        assert value.compare_and_set(now, b"y") == now + 1
         with pytest.raises(Lost):
             mine.set(b"m", ephemeral=True)
-        assert mine.set(b"m", ephemeral=True) == 1
+        assert mine.set(b"m", ephemeral=True) > last + 1
         assert mine.get().held
         again.stop()
 
@@ -181,8 +192,8 @@ def test_made_on_both_sides_of_a_partition_both_are_shown(nodes: Daemons) -> Non
         ipcd_client.value("v", node=a.socket) as of_a,
         ipcd_client.value("v", node=b.socket) as of_b,
     ):
-        assert of_a.set(b"a") == 1
-        assert of_b.set(LARGE) == 1
+        # Nor are the versions of two homes the same.
+        assert of_a.set(b"a") != of_b.set(LARGE)
         file.write_text(f'peers = ["{b.listen}"]\n')
         a.process.send_signal(signal.SIGHUP)
         a.logged("node linked", "b")
@@ -210,7 +221,7 @@ def test_a_node_copies_a_value_once_for_all_its_readers(cluster: Cluster) -> Non
 
     before = memories(front)
     with ipcd_client.value("big@b", node=back.socket) as value:
-        value.set(LARGE)
+        first = value.set(LARGE)
         readers = [
             subprocess.Popen([*CTL, "-s", front.socket, "value", "get", "big"], stdout=subprocess.PIPE)
             for _ in range(4)
@@ -218,11 +229,11 @@ def test_a_node_copies_a_value_once_for_all_its_readers(cluster: Cluster) -> Non
         for reader in readers:
             with reader:
                 assert reader.communicate(timeout=LONG)[0] == LARGE
-        assert [line["version"] for line in copies()] == [1]
+        assert [line["version"] for line in copies()] == [first]
         value.set(LARGE[::-1])
         with ipcd_client.value("big@b", node=front.socket) as there, there.get() as one, there.get() as other:
             assert one.data == other.data == LARGE[::-1]
-        assert [line["version"] for line in copies()] == [1, 2]
+        assert [line["version"] for line in copies()] == [first, first + 1]
         assert memories(front) == before + 1
         value.delete()
         eventually(lambda: memories(front) == before, "the copy of what has ended is given back")

@@ -43,17 +43,18 @@ def stub(cluster: Cluster) -> Iterator[Any]:
 
 def test_the_service_by_plain_grpc(stub: Any) -> None:
     name = "plain@b"
-    assert stub.Set(value_pb2.ValueSetRequest(name=name, data=b"a"), timeout=LONG).info.version == 1
+    first = stub.Set(value_pb2.ValueSetRequest(name=name, data=b"a"), timeout=LONG).info.version
     reply = stub.Get(value_pb2.ValueGetRequest(name=name), timeout=LONG)
     assert (reply.data, reply.more, reply.info.size, reply.info.node) == (b"a", False, 1, "b")
+    assert reply.info.version == first
     # What the caller has already is not sent again.
-    known = value_pb2.ValueGetRequest(name=name, version=1, epoch=reply.info.epoch)
+    known = value_pb2.ValueGetRequest(name=name, version=first, epoch=reply.info.epoch)
     assert not stub.Get(known, timeout=LONG).data
-    watched = stub.Watch(value_pb2.ValueNextRequest(name=name, version=1, epoch=reply.info.epoch), timeout=LONG)
+    watched = stub.Watch(value_pb2.ValueNextRequest(name=name, version=first, epoch=reply.info.epoch), timeout=LONG)
     # Larger than what travels in a message, in one all the same: as long as it is no larger than a message.
     stub.Set(value_pb2.ValueSetRequest(name=name, data=LARGE), timeout=LONG)
     news = next(watched)
-    assert (news.info.version, news.more, news.data) == (2, True, b"")
+    assert (news.info.version, news.more, news.data) == (first + 1, True, b"")
     first, *rest = stub.Read(value_pb2.ValueGetRequest(name=name), timeout=LONG)
     assert (first.info.size, first.more) == (len(LARGE), True)
     assert b"".join(piece.data for piece in rest) == LARGE

@@ -68,12 +68,13 @@ versions = st.one_of(st.none(), st.integers(0, 6))
 
 
 class Machine(RuleBasedStateMachine):
-    @initialize(ended=st.integers(0, 3), most=st.integers(1, 4))
-    def begin(self, ended: int, most: int) -> None:
+    @initialize(ended=st.integers(0, 3), most=st.integers(1, 4), before=st.integers(0, 2))
+    def begin(self, ended: int, most: int, before: int) -> None:
         self.most = most
-        self.values: Values[Content] = Values(names=most, ended=ended, holds=HOLDS)
+        self.values: Values[Content] = Values(names=most, ended=ended, holds=HOLDS, before=before)
         self.model: dict[str, Model] = {}
-        self.ended = Ended(ended)
+        self.ended = Ended(ended, floor=before)
+        self.before = before
         self.holds: dict[int, str] = {}
         self.over: list[int] = []
         self.kept: set[Content] = set()
@@ -86,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         before = self.model.get(name)
         version = before.version + 1 if before else self.ended.next(name)
         # Also over its end: nobody takes a value made again for what was before.
-        assert version > self.seen.get(name, 0)
+        assert version > self.seen.get(name, self.before)
         self.seen[name] = version
         self.model[name] = Model(data, version, expires, holder)
         return version
