@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +18,7 @@ from ipcd_client.aio.serving import CalledContext
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import lock_pb2, lock_pb2_grpc
 from ipcd_client.primitives.errors import BadRequest, TimedOut
+from ipcd_client.primitives.waiting import first_request, wait_of
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
 
@@ -31,8 +31,6 @@ from ipcd.state.primitives import FOR
 from ipcd.state.segments import Segment
 
 KIND: Final = "lock"
-# Seconds to wait that are as good as no end.
-_FOREVER: Final = 1e8
 # Bytes of what is said of who calls.
 _ABOUT: Final = 256
 
@@ -65,13 +63,7 @@ class LockServicer(lock_pb2_grpc.LockServicer):
 
     async def Hold(self, requests: AsyncIterator[Any], context: CalledContext) -> None:
         """A session, for as long as the call lasts."""
-        try:
-            async with asyncio.timeout(limits.REGISTER):
-                first = await context.read()
-        except TimeoutError:
-            raise limits.InvalidRequest(f"no LockHoldRequest came within {limits.REGISTER:g} s") from None
-        if first is EOF:
-            raise limits.InvalidRequest("Hold was called without a LockHoldRequest")
+        first = await first_request(context)
         if len(first.party.encode()) > limits.LOCK_PARTY:
             raise BadRequest(f"the name of a party has at most {limits.LOCK_PARTY} bytes")
         name = await self._made(context, first.name)
@@ -142,9 +134,7 @@ class LockServicer(lock_pb2_grpc.LockServicer):
             IpcdError: it may not be.
         """
         acquire = request.acquire
-        wait = acquire.wait if acquire.HasField("wait") else math.inf
-        if not wait >= 0:
-            raise BadRequest(f"{wait} is no number of seconds to wait")
+        wait = wait_of(acquire)
         self._tokens.reserve(self._locks.token)
         self.carry_out(
             self._locks.acquire(
@@ -153,11 +143,11 @@ class LockServicer(lock_pb2_grpc.LockServicer):
                 acquire.range.start,
                 acquire.range.length,
                 shared=acquire.shared,
-                wait=wait > 0,
+                wait=wait != 0,
                 now=self._clock(),
             )
         )
-        if request.id in session.waits and wait < _FOREVER:
+        if request.id in session.waits and wait is not None:
             self._calls[session].expire_in(wait, request.id)
 
     def release(self, session: Session, range_: lock_pb2.LockRange) -> None:

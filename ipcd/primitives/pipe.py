@@ -15,6 +15,7 @@ from ipcd_client.aio.serving import CalledContext
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
 from ipcd_client.primitives import naming
 from ipcd_client.primitives.errors import BadRequest, Broken, Elsewhere, NoSuchName, TimedOut
+from ipcd_client.primitives.waiting import first_request, wait_of
 
 from ipcd import limits
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper
@@ -97,12 +98,13 @@ class PipeServicer(pipe_pb2_grpc.PipeServicer):
 
     async def Open(self, requests: AsyncIterator[Any], context: CalledContext) -> None:
         """Holds an end open."""
-        request = await _first(context)
+        request = await first_request(context)
         verb = _VERBS.get(request.side)
         if verb is None:
             raise BadRequest("a pipe is opened for reading or for writing")
         with _taken(self._ends, self._keeper.owner(context)):
-            blocking = not request.HasField("wait") or request.wait > 0
+            wait = wait_of(request)
+            blocking = wait != 0
             if request.side == pipe_pb2.PIPE_SIDE_READ or blocking or request.again:
                 name = await self._made(context, verb, request.name)
             else:
@@ -119,7 +121,7 @@ class PipeServicer(pipe_pb2_grpc.PipeServicer):
             closing = asyncio.ensure_future(context.read())
             closing.add_done_callback(lambda _: event.set())
             try:
-                await self._held(end, event, closing, request.wait if request.HasField("wait") else None, context)
+                await self._held(end, event, closing, wait, context)
             finally:
                 closing.cancel()
                 del self._news[end.number]
@@ -202,10 +204,10 @@ class PipeServicer(pipe_pb2_grpc.PipeServicer):
 
     async def Write(self, requests: AsyncIterator[Any], context: CalledContext) -> None:
         """Writes what comes, as a writer of this node's own."""
-        request = await _first(context)
-        wait = request.wait if request.HasField("wait") else None
+        request = await first_request(context)
+        wait = wait_of(request)
         with _taken(self._carried, self._keeper.owner(context)):
-            name, pipe = await self._own(context, PUBLISH, request.name, make=wait is None or wait > 0)
+            name, pipe = await self._own(context, PUBLISH, request.name, make=wait != 0)
             try:
                 async with pipe.open_write(wait=wait) as writer:
                     await context.write(pipe_pb2.PipeWritten())
@@ -222,7 +224,7 @@ class PipeServicer(pipe_pb2_grpc.PipeServicer):
 
     async def Read(self, request: pipe_pb2.PipeRead, context: CalledContext) -> AsyncIterator[pipe_pb2.PipeData]:
         """Reads, as a reader of this node's own."""
-        wait = request.wait if request.HasField("wait") else None
+        wait = wait_of(request)
         with _taken(self._carried, self._keeper.owner(context)):
             name, pipe = await self._own(context, READ, request.name, make=True)
             try:
@@ -243,17 +245,6 @@ class PipeServicer(pipe_pb2_grpc.PipeServicer):
             name = self._local(text)
             self._keeper.check(context, verb, KIND, name)
         return name, Pipe(f"{name}@{self._keeper.node}", node=self._keeper.socket)
-
-
-async def _first(context: CalledContext) -> Any:
-    try:
-        async with asyncio.timeout(limits.REGISTER):
-            request = await context.read()
-    except TimeoutError:
-        raise BadRequest(f"no request came within {limits.REGISTER:g} s") from None
-    if request is EOF:
-        raise BadRequest("the call has no request, which would name a pipe")
-    return request
 
 
 @contextmanager

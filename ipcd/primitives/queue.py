@@ -19,6 +19,7 @@ from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import naming
 from ipcd_client.primitives.errors import BadRequest, Empty, NameTaken, NoSuchName, PrimitiveError, TimedOut
+from ipcd_client.primitives.waiting import wait_of
 
 from ipcd import limits
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper
@@ -151,7 +152,7 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         box = await self._box(context, request)
         if not 0 < len(request.messages) <= limits.QUEUE_BATCH:
             raise BadRequest(f"1 to {limits.QUEUE_BATCH} messages are sent at a time, not {len(request.messages)}")
-        wait = _wait_of(request)
+        wait = wait_of(request)
         self._check_store(box)
         now = self._now()
         # Queues survive their users: what is in them is not a process's, but its user's.
@@ -170,7 +171,7 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         queue = box.queue
         type_ = state.checked_type(request.type)
         most = _most_of(request.most)
-        wait = _wait_of(request)
+        wait = wait_of(request)
         held = request.take == pb.QUEUE_TAKE_HOLD or (request.take == pb.QUEUE_TAKE_CONFIRM and queue.options.durable)
         lease = state.checked_lease(request.lease or queue.options.lease) if held else math.inf
         self._check_store(box)
@@ -460,15 +461,6 @@ def _shown(message: Message, *, held: bool) -> pb.QueueMessage:
         deliveries=message.deliveries,
         sent=message.sent,
     )
-
-
-def _wait_of(request: Any) -> float | None:
-    """Seconds; None for ever."""
-    if not request.HasField("wait"):
-        return None
-    if not request.wait >= 0:
-        raise BadRequest(f"{request.wait:g} is no number of seconds to wait")
-    return float(request.wait)
 
 
 def _most_of(most: int) -> int:

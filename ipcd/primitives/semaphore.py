@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from ipcd_client.aio.serving import CalledContext
 from ipcd_client.pb.ipcd.v1 import semaphore_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import semaphore_pb2_grpc
 from ipcd_client.primitives.errors import BadRequest, Elsewhere, Empty, TimedOut
+from ipcd_client.primitives.waiting import first_request, wait_of
 
 from ipcd import limits
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper
@@ -63,9 +63,7 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
 
     async def Hold(self, _requests: AsyncIterator[Any], context: CalledContext) -> None:
         """One that is undone when the call ends."""
-        request = await context.read()
-        if request is EOF:
-            raise BadRequest("Hold was called without a request")
+        request = await first_request(context)
         steps = await self._steps(request, context)
         if not steps:
             raise BadRequest("Hold was called without an operation")
@@ -180,16 +178,14 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
 
     async def _granted(self, request: pb.SemaphoreRequest, steps: list[Step], context: CalledContext) -> Ticket:
         """The request, once it is done. Who goes away meanwhile gets nothing."""
-        wait = request.wait if request.HasField("wait") else None
-        if wait is not None and math.isnan(wait):
-            raise BadRequest("the time to wait is no number")
+        wait = wait_of(request)
         caller = self._keeper.caller(context)
         party = Party(caller.node, caller.pid, caller.pidfd_id, request.party)
         ticket, done = self._state.ask(steps, party, self._clock())
         self._tell(done)
         if ticket.token:
             return ticket
-        if wait is not None and wait <= 0:
+        if wait == 0:
             place = self._place(ticket)
             self._tell(self._state.end(ticket, self._clock()))
             raise Empty(place)

@@ -17,8 +17,9 @@ from ipcd_client.aio.serving import CalledContext
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import node_pb2, topic_pb2, topic_pb2_grpc
 from ipcd_client.primitives import naming, subjects
-from ipcd_client.primitives.errors import BadRequest, Elsewhere, Full, TimedOut
+from ipcd_client.primitives.errors import Elsewhere, Full, TimedOut
 from ipcd_client.primitives.subjects import KIND
+from ipcd_client.primitives.waiting import checked, first_request, wait_of
 
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper, Who
 from ipcd.primitives.topic_links import Links
@@ -27,8 +28,6 @@ from ipcd.primitives.topic_wakers import Wakers
 from ipcd.state.subscription import Pending, Subscription
 from ipcd.state.topic import Board
 
-# Seconds within which the first request of a subscription has to come.
-FIRST: Final = 10.0
 # Messages that are sent at most without credit. The transport has bounds of its own.
 ALL: Final = 1 << 62
 
@@ -75,15 +74,14 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         """Gives a message to all."""
         self._here(request.name)
         self._keeper.check(context, PUBLISH, KIND, subjects.subject(request.name))
-        wait = request.wait if request.HasField("wait") else None
-        at_once = wait is not None and wait <= 0
-        pending = self._board.publish(request, self._keeper.owner(context), self._wall(), wait=not at_once)
+        wait = wait_of(request)
+        pending = self._board.publish(request, self._keeper.owner(context), self._wall(), wait=wait != 0)
         self._wakers.tell()
         if pending.left:
             await self._given(pending, wait)
         if pending.full:
             text = f"{pending.full} of the subscribers of {pending.message.subject} had no room; all others have it"
-            raise Full(text) if at_once else TimedOut(text)
+            raise Full(text) if wait == 0 else TimedOut(text)
         return topic_pb2.TopicPublishReply(
             subscribers=pending.reached, nodes=pending.nodes, sequence=pending.message.sequence
         )
@@ -107,13 +105,7 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
 
     async def Subscribe(self, requests: AsyncIterator[Any], context: CalledContext) -> None:
         """Listens until the call ends."""
-        try:
-            async with asyncio.timeout(FIRST):
-                first = await context.read()
-        except TimeoutError:
-            raise BadRequest(f"no request came within {FIRST:g} s") from None
-        if first is EOF:
-            raise BadRequest("the call has no request")
+        first = await first_request(context)
         pattern = self._here(first.name)
         self._keeper.check(context, READ, KIND, pattern)
         who = self._keeper.who(context)
@@ -247,11 +239,13 @@ class _Stream:
         self._board = board
         self._wakers = wakers
         self._poll: tuple[int, float] | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._polled(first)
 
     async def run(self, subscription: Subscription, kept: list[topic_pb2.TopicMessage]) -> None:
-        reading = self._loop.create_task(self._read())
+        reading = self._reading = self._loop.create_task(self._read())
+        reading.add_done_callback(lambda _: self._news.progressed())
         try:
             await self._context.write(topic_pb2.TopicDelivery())
             # What was published while those were gathered waits, too: it comes once.
@@ -292,6 +286,8 @@ class _Stream:
     async def _wait(self) -> None:
         """Until there is news, or the time of a poll is over, which is then answered."""
         poll = self._poll
+        if self._reading is not None and self._reading.done():
+            self._reading.result()  # what was wrong with a request, if anything was
         try:
             async with asyncio.timeout_at(poll[1] if poll is not None else None):
                 await self._news.wait()
@@ -309,7 +305,8 @@ class _Stream:
 
     def _polled(self, request: topic_pb2.TopicSubscribeRequest) -> None:
         if request.poll:
-            self._poll = (request.poll, self._loop.time() + max(0.0, request.wait))
+            checked(request.wait)
+            self._poll = (request.poll, self._loop.time() + request.wait)
 
 
 def add(keeper: Keeper, server: Dispatcher) -> TopicServicer:

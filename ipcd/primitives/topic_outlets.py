@@ -18,6 +18,7 @@ from ipcd_client.pb.ipcd.v1 import topic_pb2
 from ipcd_client.primitives import subjects
 from ipcd_client.primitives.errors import BadRequest
 from ipcd_client.primitives.subjects import KIND
+from ipcd_client.primitives.waiting import first_request
 
 from ipcd import limits
 from ipcd.primitives.host import READ, Keeper, Who
@@ -93,9 +94,8 @@ class Outlets:
         who = self._keeper.who(context)
         if who.node == self._keeper.node or who.called_for:
             raise BadRequest("Link is for other nodes' daemons")
-        async with asyncio.timeout(limits.REGISTER):
-            first = await context.read()
-        if first is EOF or not first.session or len(first.session) > SESSION_MOST:
+        first = await first_request(context)
+        if not first.session or len(first.session) > SESSION_MOST:
             raise BadRequest("the first request of a link has no session")
         key = (who.identity, bytes(first.session))
         held = self._held.get(key)

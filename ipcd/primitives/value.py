@@ -19,6 +19,7 @@ from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
 from ipcd_client.primitives import naming
 from ipcd_client.primitives.errors import BadRequest, Elsewhere, TimedOut
+from ipcd_client.primitives.waiting import wait_of
 
 from ipcd import limits
 from ipcd.primitives import pieces
@@ -283,8 +284,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
     def _waiting(self, context: CalledContext, request: value_pb2.ValueNextRequest) -> Iterator[Waiters]:
         """What is told of the changes, as long as somebody waits for them."""
         name = self._found(context, READ, request.name)
-        if request.HasField("wait") and math.isnan(request.wait):
-            raise BadRequest("the time to wait is no number of seconds")
+        wait_of(request)
         owner = self._keeper.owner(context)
         self._waits.take(owner)
         try:
@@ -296,7 +296,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
     async def _other(
         self, context: CalledContext, request: value_pb2.ValueNextRequest, changed: Waiters
     ) -> value_pb2.ValueReply:
-        wait = max(0.0, request.wait) if request.HasField("wait") else None
+        wait = wait_of(request)
         try:
             async with asyncio.timeout(wait or None):
                 while True:

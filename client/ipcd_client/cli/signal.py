@@ -238,7 +238,8 @@ def _listeners(node: Node, name: str) -> tuple[list[signal_pb2.Listener], list[t
     from ipcd_client.cli.catalog import names
     from ipcd_client.errors import IpcdError
     from ipcd_client.pb.ipcd.v1 import signal_pb2, signal_pb2_grpc
-    from ipcd_client.primitives.place import MARGIN, Place
+    from ipcd_client.primitives.place import Place
+    from ipcd_client.primitives.waiting import deadline_of
 
     found: list[signal_pb2.Listener] = []
     unasked: list[tuple[str, str]] = []
@@ -248,7 +249,7 @@ def _listeners(node: Node, name: str) -> tuple[list[signal_pb2.Listener], list[t
         place = Place("signal", text, node.path)
         try:
             stub = signal_pb2_grpc.SignalStub(place.channel())
-            found += stub.ListListeners(request, timeout=MARGIN).listeners
+            found += stub.ListListeners(request, timeout=deadline_of(0)).listeners
         except (IpcdError, grpc.RpcError) as error:
             if not each:
                 raise

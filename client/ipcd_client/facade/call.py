@@ -208,6 +208,10 @@ class StreamCall(Call):
 
     next = __next__
 
+    def await_response(self, timeout: float) -> bool:
+        """Waits until there is a response to take, or the end. False if `timeout` seconds passed first."""
+        return self._exchange.wait(_has_messages, timeout)
+
     def _settled(self) -> ClientCall:
         return self._state
 

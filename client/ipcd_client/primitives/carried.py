@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
-from ipcd_client.primitives.errors import Broken, Lost
+from ipcd_client.primitives.errors import Broken
 from ipcd_client.primitives.loop_carried import failed
 from ipcd_client.primitives.pipe_reader import PIECE, WINDOW
 from ipcd_client.primitives.place import Place
+from ipcd_client.primitives.waiting import first
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -39,8 +40,7 @@ class CarriedReader(io.RawIOBase):
     @staticmethod
     def _begin(stub: Any, name: str, wait: float | None) -> Any:
         call = stub.Read(pipe_pb2.PipeRead(name=name, wait=wait))
-        if next(call, None) is None:
-            raise Lost("the pipe's home ended the call")
+        first(call, wait)
         return call
 
     def readable(self) -> bool:
@@ -95,8 +95,7 @@ class CarriedWriter(io.RawIOBase):
     def _begin(self, stub: Any, name: str, wait: float | None) -> Any:
         self._queue.append(pipe_pb2.PipeWrite(name=name, wait=wait))
         call = stub.Write(self._requests())
-        if next(call, None) is None:
-            raise Lost("the pipe's home ended the call")
+        first(call, wait)
         return call
 
     def _requests(self) -> Iterator[pipe_pb2.PipeWrite]:

@@ -22,6 +22,7 @@ from ipcd_client.primitives.command_state import started_by
 from ipcd_client.primitives.errors import from_status
 from ipcd_client.primitives.offer import Offer
 from ipcd_client.primitives.place import OPTIONS
+from ipcd_client.primitives.waiting import deadline_of
 
 
 class _Road:
@@ -113,7 +114,7 @@ class Command:
         self._keep()
         channel = self._road.hold()
         call = RunCall(channel, request, self._road.release)
-        call.start(None if wait is None else max(0.0, wait) + START)
+        call.start(deadline_of(wait, START))
         given = [self.name, *args]
         try:
             process = Popen(call, given, stdin, stdout, stderr, text=text, encoding=encoding, errors=errors)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, Self
 
-from grpc.aio import EOF, UsageError
+from grpc.aio import UsageError
 
 from ipcd_client import aio, errors
 from ipcd_client.errors import IpcdError
@@ -19,6 +19,7 @@ from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
 from ipcd_client.primitives import command_run, naming
 from ipcd_client.primitives.errors import BadRequest, Full, NoSuchName, PrimitiveError, TimedOut
 from ipcd_client.primitives.offer import KIND, Offer
+from ipcd_client.primitives.waiting import first_request, wait_of
 from ipcd_client.primitives.wardens import Warden
 
 # Calls beside those that run or wait: of runs whose caller has not read all of the output, and Describe.
@@ -49,7 +50,7 @@ class Places:
         if self.running < self._most and not self._queue:
             self.running += 1
             return
-        if wait is not None and wait <= 0:
+        if wait == 0:
             raise Full(f"{self.running} run, and no more than {self._most} may")
         if len(self._queue) >= self._waiting_most:
             raise Full(f"{self.running} run, and {len(self._queue)} callers wait for their turn")
@@ -136,13 +137,13 @@ class Servicer(command_pb2_grpc.CommandServicer):
             raise NoSuchName(f"{name}: what is offered here is {self.offer.name}")
 
     async def _run(self, context: Any) -> None:
-        request = await context.read()
-        if request is EOF or not request.HasField("start"):
+        request = await first_request(context)
+        if not request.HasField("start"):
             raise BadRequest("the first request of a run starts it")
         self._named(request.name)
         start = request.start
         self.offer.check(start.args, start.env, detach=start.detach)
-        await self.places.take(start.wait if start.HasField("wait") else None)
+        await self.places.take(wait_of(start))
         freed = _Once(self.places.give)
         run = command_run.Run(self.offer, start)
         try:

@@ -8,6 +8,7 @@ from typing import Final
 
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.primitives.errors import BadRequest, Full
+from ipcd_client.primitives.waiting import checked
 
 # Bytes of one output that wait here for a reader, and of standard input that wait at the other end.
 WINDOW: Final = 256 << 10
@@ -194,8 +195,9 @@ def started_by(
     """The request that starts a run. `stdin`: there will be some. `stdout`, `stderr`: RunStart.To.
 
     Raises:
-        BadRequest: an argument is no text.
+        BadRequest: an argument is no text, or the time to wait makes no sense.
     """
+    checked(wait)
     if isinstance(args, str | bytes):
         raise BadRequest("args is a list of texts: there is no shell that would take one apart")
     try:
@@ -204,5 +206,5 @@ def started_by(
     except (TypeError, ValueError) as error:
         raise BadRequest(f"arguments and environment are texts, and to be UTF-8: {error}") from error
     if wait is not None:
-        start.wait = max(0.0, wait)
+        start.wait = wait
     return pb.RunRequest(name=name, start=start)

@@ -179,7 +179,7 @@ def wait_status(si_code: int, si_status: int) -> int:
 
 def lasting(error: IpcdError) -> bool:
     """Whether to try again would be of no use."""
-    passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
     return not (isinstance(error, CallFailed) and error.code in passing)
 
 

@@ -15,8 +15,8 @@ from grpc.aio import EOF
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
 from ipcd_client.primitives.errors import Broken, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.pipe_parts import opened_by
 from ipcd_client.primitives.pipe_reader import WINDOW, Inbox, Source
+from ipcd_client.primitives.waiting import loop_first
 from ipcd_client.rpc.failure import CallFailed
 
 
@@ -53,9 +53,8 @@ class CarriedReader:
         """(Reader)"""
 
     async def _begin(self, stub: Any, wait: float | None) -> None:
-        request = pipe_pb2.PipeRead(name=self._place.text, wait=wait)
-        self._call = stub.Read(request)
-        await opened_by(self._call, wait)
+        self._call = stub.Read(pipe_pb2.PipeRead(name=self._place.text, wait=wait))
+        await loop_first(self._call, wait)
 
     async def _follow(self) -> None:
         error: Exception | None = None
@@ -121,8 +120,7 @@ class CarriedWriter:
 
     async def _begin(self, stub: Any, wait: float | None) -> None:
         self._call = stub.Write()
-        await self._call.write(pipe_pb2.PipeWrite(name=self._place.text, wait=wait))
-        await opened_by(self._call, wait)
+        await loop_first(self._call, wait, pipe_pb2.PipeWrite(name=self._place.text, wait=wait))
 
     async def _run(self) -> None:
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):

@@ -17,10 +17,11 @@ from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
 from ipcd_client.primitives.command_place import START, descriptor_of, piped, target_of, to_of
 from ipcd_client.primitives.command_server import LoopCommandServer
 from ipcd_client.primitives.command_state import started_by
-from ipcd_client.primitives.errors import from_status
+from ipcd_client.primitives.errors import TimedOut, from_status
 from ipcd_client.primitives.loop_command_process import Process
 from ipcd_client.primitives.offer import Offer
 from ipcd_client.primitives.place import OPTIONS
+from ipcd_client.primitives.waiting import deadline_of
 
 
 class LoopCommand:
@@ -65,10 +66,12 @@ class LoopCommand:
         call = command_pb2_grpc.CommandStub(channel).Run()
         process = Process(call, request, [self.name, *args], stdin, stdout, stderr, self._release)
         try:
-            async with asyncio.timeout(None if wait is None else max(0.0, wait) + START):
+            async with asyncio.timeout(deadline_of(wait, START)):
                 await process.started()
-        except BaseException:
+        except BaseException as error:
             await process.close()
+            if isinstance(error, TimeoutError) and not isinstance(error, TimedOut):
+                raise TimedOut("no answer from the offerer") from None
             raise
         return process
 

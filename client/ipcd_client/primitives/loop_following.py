@@ -11,6 +11,7 @@ import grpc
 from ipcd_client.errors import IpcdError
 from ipcd_client.primitives.errors import from_status
 from ipcd_client.primitives.flags import delays, lasting
+from ipcd_client.primitives.waiting import loop_answer
 
 Opened = Callable[[Any], None]
 
@@ -61,7 +62,7 @@ class Follower:
         try:
             while True:
                 try:
-                    async for reply in self._call:
+                    while (reply := await loop_answer(self._call, None)) is not None:
                         if not self._followed.come(reply):
                             return
                 except grpc.RpcError as error:

@@ -16,7 +16,7 @@ from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import lock_terms as terms
 from ipcd_client.primitives.errors import Lost, TimedOut
 from ipcd_client.primitives.lock_terms import Holding, OnLost, Wanted
-from ipcd_client.primitives.place import deadline_of
+from ipcd_client.primitives.waiting import deadline_of
 
 log = logging.getLogger("ipcd_client")
 

@@ -24,8 +24,8 @@ from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import queue_parts as parts
 from ipcd_client.primitives.errors import from_status
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.place import deadline_of
 from ipcd_client.primitives.queue_parts import Draft, NotAll, Stat, WhenFull
+from ipcd_client.primitives.waiting import deadline_of
 from ipcd_client.rpc.failure import CallFailed
 
 __all__ = ["Draft", "Message", "NotAll", "Notification", "Queue", "Stat", "queue"]

@@ -16,14 +16,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from grpc.aio import EOF
 
 from ipcd_client.pb.ipcd.v1 import semaphore_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import semaphore_pb2_grpc
 from ipcd_client.primitives import semaphore_terms as terms
-from ipcd_client.primitives.errors import BadRequest, Empty, Lost, TimedOut
+from ipcd_client.primitives.errors import BadRequest, Empty, Lost
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.place import MARGIN, deadline_of
+from ipcd_client.primitives.waiting import deadline_of, loop_first, loop_until_end
 
 
 class LoopHold:
@@ -60,14 +59,13 @@ class LoopHold:
         async with self._lock:
             self._check()
             try:
-                async with asyncio.timeout(MARGIN):
-                    await self._call.write(pb.SemaphoreRequest(operations=[back]))
-                    if await self._call.read() is EOF:
-                        await _raise_status(self._call)
-            except (grpc.RpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                await loop_first(self._call, 0, pb.SemaphoreRequest(operations=[back]))
+            except grpc.RpcError as failed:
+                error: Any = failed
                 self._over = True
-                self._call.cancel()
-                raise await self._failure(error) from error
+                if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                    raise BadRequest(error.details()) from error
+                raise terms.lost(error) from error
 
     async def release(self) -> None:
         """Puts back what was taken. Once it is released nothing happens.
@@ -81,25 +79,13 @@ class LoopHold:
             self._check()
             self._over = True
             try:
-                async with asyncio.timeout(MARGIN):
-                    await self._call.done_writing()
-                    while await self._call.read() is not EOF:
-                        pass
-                    await _raise_status(self._call)
-            except (grpc.RpcError, TimeoutError, asyncio.InvalidStateError) as error:
-                raise await self._failure(error) from error
+                await loop_until_end(self._call)
+            except grpc.RpcError as error:
+                raise terms.lost(error) from error
             finally:
                 # Also where this is cancelled: then it is not known to be given back, but it will be.
                 self._end.detach()
                 self._call.cancel()
-
-    async def _failure(self, error: Any) -> BadRequest | Lost:
-        if isinstance(error, TimeoutError):
-            return Lost(f"the semaphore's node does not answer within {MARGIN:g} s")
-        status = error if isinstance(error, grpc.RpcError) else await _status(self._call)
-        if status.code() is grpc.StatusCode.INVALID_ARGUMENT:
-            return BadRequest(status.details())
-        return terms.lost(status)
 
     def _check(self) -> None:
         if os.getpid() != self.pid:
@@ -210,20 +196,7 @@ class LoopSemaphore(terms.Named):
 
         async def act(stub: Any) -> LoopHold:
             call = stub.Hold()
-            try:
-                async with asyncio.timeout(deadline_of(wait)):
-                    with contextlib.suppress(asyncio.InvalidStateError):  # it has ended: its status is read next
-                        await call.write(request)
-                    reply = await call.read()
-                    if reply is EOF:
-                        await _raise_status(call)
-                        raise Lost("the semaphore's node has ended the call")
-            except TimeoutError as error:
-                call.cancel()
-                raise TimedOut("the semaphore's node does not answer") from error
-            except BaseException:
-                call.cancel()
-                raise
+            reply = await loop_first(call, wait, request)
             return LoopHold(call, reply.token)
 
         hold = await self._place.run(_stub, act)
@@ -258,17 +231,6 @@ def _cancel(loop: asyncio.AbstractEventLoop, call: Any) -> None:
 
 def _task() -> str:
     return f"{id(asyncio.current_task()):x}"
-
-
-async def _status(call: Any) -> grpc.aio.AioRpcError:
-    return grpc.aio.AioRpcError(
-        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
-    )
-
-
-async def _raise_status(call: Any) -> None:
-    if await call.code() is not grpc.StatusCode.OK:
-        raise await _status(call)
 
 
 def semaphore(

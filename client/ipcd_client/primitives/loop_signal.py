@@ -15,7 +15,7 @@ from ipcd_client.primitives.errors import TimedOut
 from ipcd_client.primitives.flags import Inbox, Raised, Told
 from ipcd_client.primitives.loop_following import Follower, Opened
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.place import MARGIN
+from ipcd_client.primitives.waiting import deadline_of, ends_at, loop_first
 
 Handler = Callable[[Raised], Awaitable[object]]
 
@@ -43,7 +43,7 @@ class LoopSignal:
         request = flags.raising(self._place.text, pid, group)
 
         async def call(stub: Any) -> signal_pb2.RaiseReply:
-            reply: signal_pb2.RaiseReply = await stub.Raise(request, timeout=MARGIN)
+            reply: signal_pb2.RaiseReply = await stub.Raise(request, timeout=deadline_of(0))
             return reply
 
         return flags.told(await self._place.run(signal_pb2_grpc.SignalStub, call))
@@ -122,8 +122,7 @@ class LoopListener:
 
     async def wait(self, timeout: float | None = None) -> Raised:
         """As `Listener.wait`."""
-        loop = asyncio.get_running_loop()
-        end = None if timeout is None else loop.time() + timeout
+        end = ends_at(timeout)
         while True:
             # What was taken must not be lost as the time is over.
             flag = await self.take()
@@ -137,7 +136,7 @@ class LoopListener:
 
     async def _taken(self, told: Raised) -> Raised | None:
         async def call(stub: Any) -> signal_pb2.TakeReply:
-            reply: signal_pb2.TakeReply = await stub.Take(self._take, timeout=MARGIN)
+            reply: signal_pb2.TakeReply = await stub.Take(self._take, timeout=deadline_of(0))
             return reply
 
         if self._inbox.adopted():
@@ -184,7 +183,7 @@ class LoopListener:
         async def begin(stub: Any) -> str:
             call = stub.Listen(self._request)
             opened(call)
-            reply = await anext(aiter(call))
+            reply = await loop_first(call, 0)
             self._take.listener = reply.listening.listener
             return str(reply.listening.node)
 

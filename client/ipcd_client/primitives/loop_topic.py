@@ -13,14 +13,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
-from grpc.aio import EOF
 
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
 from ipcd_client.primitives import subjects, topics
 from ipcd_client.primitives.errors import Empty, Lost, TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.place import MARGIN, deadline_of
 from ipcd_client.primitives.topics import Flow, Message, Policy, Published, Wish
+from ipcd_client.primitives.waiting import Unanswered, deadline_of, ends_at, late, left_until, loop_answer, loop_first
 
 
 class Topic:
@@ -61,14 +60,14 @@ class Topic:
         request = topic_pb2.TopicReplayRequest(name=self._place.text, most=most)
 
         async def act(stub: Any) -> list[Message]:
-            return [topics.kept(message) async for message in stub.Replay(request, timeout=MARGIN)]
+            return [topics.kept(message) async for message in stub.Replay(request, timeout=deadline_of(0))]
 
         return await self._place.run(_stub, act)
 
     async def forget(self) -> int:
         """(primitives.topic.Topic)"""
         request = topic_pb2.TopicForgetRequest(name=self._place.text)
-        reply = await self._place.run(_stub, lambda stub: stub.Forget(request, timeout=MARGIN))
+        reply = await self._place.run(_stub, lambda stub: stub.Forget(request, timeout=deadline_of(0)))
         return int(reply.messages)
 
     async def close(self) -> None:
@@ -113,8 +112,7 @@ class Subscription:
 
     async def receive(self, wait: float | None = None) -> Message:
         """(primitives.topic.Subscription)"""
-        loop = asyncio.get_running_loop()
-        end = None if wait is None else loop.time() + wait
+        end = ends_at(wait)
         async with self._turn:
             while not self._closed:
                 try:
@@ -124,7 +122,7 @@ class Subscription:
                     continue
                 if message is not None:
                     return message
-                if wait is not None and wait <= 0:
+                if wait == 0:
                     raise Empty(f"no message of {self._place.text} is there")
                 raise TimedOut(f"no message of {self._place.text} came within {wait} s")
         raise Lost(f"the subscription of {self._place.text} is closed")
@@ -147,7 +145,11 @@ class Subscription:
             # A read that is under way belongs to the subscription, not to whoever waits for it.
             if self._reading is None:
                 self._reading = loop.create_task(_read(self._call))
-            await asyncio.wait({self._reading})
+            seconds = deadline_of(left_until(end))
+            if not (await asyncio.wait({self._reading}, timeout=seconds))[0]:
+                assert seconds is not None
+                await self._given_up()
+                raise late(seconds)
             reading, self._reading = self._reading, None
             delivery = reading.result()
             message = self._flow.take(delivery)
@@ -167,12 +169,7 @@ class Subscription:
 
         async def act(stub: Any) -> Any:
             call = stub.Subscribe()
-            try:
-                await call.write(first)
-                await _read(call)
-            except BaseException:
-                call.cancel()
-                raise
+            await loop_first(call, 0, first)
             return call
 
         self._call = await self._place.run(_stub, act)
@@ -187,8 +184,8 @@ class Subscription:
         failure: Exception = from_status(error.code(), error.details() or "")
         cause: grpc.RpcError = error
         while not self._closed:
-            left = None if end is None else end - asyncio.get_running_loop().time()
-            if cause.code() is not grpc.StatusCode.UNAVAILABLE or (left is not None and left <= 0):
+            left = left_until(end)
+            if cause.code() not in topics.AWAY or left == 0:
                 raise failure from cause
             try:
                 await self._begin(again=True)
@@ -207,6 +204,9 @@ class Subscription:
         """Listens no more. Whoever waits for a message hears of it."""
         self._closed = True
         self._ending.set()
+        await self._given_up()
+
+    async def _given_up(self) -> None:
         if self._call is not None:
             self._call.cancel()
         if self._reading is not None:
@@ -224,33 +224,10 @@ class Subscription:
 
 
 async def _read(call: Any) -> topic_pb2.TopicDelivery:
-    try:
-        delivery: Any = await call.read()
-    except asyncio.CancelledError:
-        # Of the call, which its owner closes; a task that is cancelled itself ends so too.
-        if not call.done() or not call.cancelled():
-            raise
-        raise _Ended(grpc.StatusCode.CANCELLED, "the subscription is closed") from None
-    if delivery is EOF:
-        code = await call.code()
-        if code is not grpc.StatusCode.OK:
-            raise _Ended(code, await call.details())
-        raise _Ended(grpc.StatusCode.UNAVAILABLE, "the node has ended the subscription")
-    assert isinstance(delivery, topic_pb2.TopicDelivery)
+    delivery: topic_pb2.TopicDelivery | None = await loop_answer(call, None)
+    if delivery is None:
+        raise Unanswered(grpc.StatusCode.UNAVAILABLE, "the node has ended the subscription")
     return delivery
-
-
-class _Ended(grpc.RpcError):
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(details)
-        self._code = code
-        self._details = details
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return self._details
 
 
 _stub: Final = topic_pb2_grpc.TopicStub

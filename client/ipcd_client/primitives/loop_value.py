@@ -15,8 +15,8 @@ from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
 from ipcd_client.primitives import values
 from ipcd_client.primitives.errors import BadMemory, Lost, TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.place import deadline_of
 from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Snapshot
+from ipcd_client.primitives.waiting import deadline_of, loop_answer, loop_first
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire.fds import Fd, close_all
 
@@ -253,14 +253,7 @@ class Value:
 
     async def _held(self, stub: Any) -> values.Holding:
         call = stub.Hold(value_pb2.ValueHoldRequest(name=self._asking.text))
-        try:
-            # Not read(), which after a failure gives EOF at grpc.aio.
-            async for reply in call:
-                return values.Holding(call, reply)
-        except BaseException:
-            call.cancel()
-            raise
-        raise Lost("the hold was over before it began")
+        return values.Holding(call, await loop_first(call, 0))
 
     async def keep(self) -> None:
         """As long as what `ephemeral` has tied to this handle can last: for ever, if nothing happens to its home.
@@ -271,7 +264,7 @@ class Value:
         holding = self._holding
         if holding is not None:
             try:
-                async for _ in holding.call:
+                while await loop_answer(holding.call, None) is not None:
                     pass
             except grpc.RpcError as error:
                 raise Lost(f"what the value {self.name} was tied to is over") from error

@@ -15,6 +15,7 @@ from ipcd_client.primitives.errors import Elsewhere, TimedOut
 from ipcd_client.primitives.flags import Exit, Watched
 from ipcd_client.primitives.loop_following import Follower, Opened
 from ipcd_client.primitives.loop_place import LoopPlace
+from ipcd_client.primitives.waiting import checked, loop_first
 
 
 def watch_exit(
@@ -70,7 +71,7 @@ class LoopExitWatch:
     async def wait(self, timeout: float | None = None) -> Exit:
         """As `ExitWatch.wait`."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(checked(timeout)):
                 await self._settled.wait()
         except TimeoutError:
             who = f"process {self.process.pid} on node {self.process.node}"
@@ -100,7 +101,7 @@ class LoopExitWatch:
         async def begin(stub: Any) -> signal_pb2.WatchExitReply:
             call = stub.WatchExit(self._request)
             opened(call)
-            reply: signal_pb2.WatchExitReply = await anext(aiter(call))
+            reply: signal_pb2.WatchExitReply = await loop_first(call, 0)
             return reply
 
         try:

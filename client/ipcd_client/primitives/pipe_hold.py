@@ -12,9 +12,9 @@ from grpc.aio import EOF
 
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
-from ipcd_client.primitives.errors import Lost, NoSuchName, TimedOut, from_status
+from ipcd_client.primitives.errors import Lost, NoSuchName, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.place import deadline_of
+from ipcd_client.primitives.waiting import loop_first
 from ipcd_client.rpc.failure import CallFailed
 
 # Seconds between attempts to hold the end again, when the home's daemon is gone; and for which an end without any
@@ -49,13 +49,7 @@ class Hold:
         """
         if wait is not None:
             self._request.wait = wait
-        try:
-            async with asyncio.timeout(deadline_of(wait)):
-                await self._place.run(pipe_pb2_grpc.PipeStub, self._begin)
-        except TimeoutError as error:
-            if isinstance(error, TimedOut):
-                raise
-            raise TimedOut(f"node {self._place.name} does not answer") from None
+        await self._place.run(pipe_pb2_grpc.PipeStub, lambda stub: self._begin(stub, wait))
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def close(self) -> None:
@@ -74,17 +68,10 @@ class Hold:
         self._task.cancel()
         await asyncio.wait({self._task})
 
-    async def _begin(self, stub: Any) -> None:
+    async def _begin(self, stub: Any, wait: float | None) -> None:
         self._request.name = f"{self._place.name}@{await self._place.home()}" if self._again else self._place.text
         call = stub.Open()
-        try:
-            await call.write(self._request)
-            news = await call.read()
-        except BaseException:
-            call.cancel()
-            raise
-        if news is EOF:
-            raise Lost("the pipe's home ended the call")
+        news = await loop_first(call, wait, self._request)
         self._call = call
         self.attached = True
         self.news = news
@@ -132,9 +119,8 @@ class Hold:
                 return False
             await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             try:
-                async with asyncio.timeout(deadline_of(0.0)):
-                    await self._place.run(pipe_pb2_grpc.PipeStub, self._begin)
-            except (IpcdError, TimeoutError) as error:
+                await self._place.run(pipe_pb2_grpc.PipeStub, lambda stub: self._begin(stub, 0))
+            except IpcdError as error:
                 failure = error
             else:
                 self.error = None

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.message import DecodeError
-from grpc.aio import EOF
 
 from ipcd_client.pb.ipcd.v1 import pipe_pb2
 from ipcd_client.primitives import naming
-from ipcd_client.primitives.errors import BadRequest, Lost, TimedOut
-from ipcd_client.primitives.place import deadline_of
+from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.primitives.waiting import checked
 
 KIND: Final = "pipe"
 READ: Final = "read"
@@ -25,9 +23,7 @@ _NUMBERS: Final = {side: number for number, side in _SIDES.items()}
 
 def waiting(wait: float | None, *, nonblock: bool) -> float | None:
     """Seconds that an open may wait. 0: it does not."""
-    if wait is not None and wait < 0:
-        raise BadRequest(f"wait is {wait:g} seconds, and cannot be less than 0")
-    return 0.0 if nonblock else wait
+    return 0.0 if nonblock else checked(wait)
 
 
 def unguessable() -> str:
@@ -54,25 +50,3 @@ def parsed(token: bytes) -> tuple[str, str]:
     if not node or not naming.is_unnamed(name) or end.side not in _SIDES:
         raise BadRequest("that is no end of a pipe")
     return end.name, _SIDES[end.side]
-
-
-async def opened_by(call: Any, wait: float | None) -> None:
-    """Once the other end of a call says that the pipe is open.
-
-    Raises:
-        grpc.RpcError: it does not.
-        Lost: it says nothing.
-        TimedOut: not within the time that it had for that.
-    """
-    try:
-        async with asyncio.timeout(deadline_of(wait)):
-            if await call.read() is EOF:
-                raise Lost("the pipe's home ended the call")
-    except TimeoutError as error:
-        call.cancel()
-        if isinstance(error, TimedOut):
-            raise
-        raise TimedOut("the pipe's home does not answer") from None
-    except BaseException:
-        call.cancel()
-        raise

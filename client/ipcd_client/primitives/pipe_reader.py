@@ -14,8 +14,10 @@ from grpc.aio import EOF
 
 from ipcd_client import aio
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
+from ipcd_client.primitives.errors import BadRequest
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.pipe_hold import Hold
+from ipcd_client.primitives.waiting import first_request
 
 # Bytes of one writer that wait at a reader or are on their way to it, and of one message.
 WINDOW: Final = 256 << 10
@@ -152,8 +154,12 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
 
     async def Give(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802, ARG002  as in the .proto
         """One writer's bytes."""
-        first = await context.read()
-        if first is EOF or not secrets.compare_digest(first.key, self._key):
+        try:
+            key = (await first_request(context)).key
+        except BadRequest as error:
+            await context.abort(error.code, error.details())
+            raise
+        if not secrets.compare_digest(key, self._key):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "that is not the key of this reader")
         source = Source()
         self._sources.add(source)

@@ -27,20 +27,13 @@ from ipcd_client.primitives.errors import Elsewhere, from_status
 S = TypeVar("S")
 R = TypeVar("R")
 
-# Seconds for the node of this machine to say where a thing is; and for an answer beyond the time that a call may wait.
+# Seconds for the node of this machine to say where a thing is.
 FIND: Final = 10.0
-MARGIN: Final = 10.0
 # How often one call follows its thing to another node.
 MOVES: Final = 2
 # Of messages, in bytes.
 MESSAGE: Final = 64 << 20
 OPTIONS: Final = (("grpc.max_receive_message_length", MESSAGE), ("grpc.max_send_message_length", MESSAGE))
-
-
-def deadline_of(wait: float | None) -> float | None:
-    """The timeout in seconds of a call that may wait so long: the other end says that the time is over, and only where
-    it does not answer does the call itself end."""
-    return None if wait is None else max(0.0, wait) + MARGIN
 
 
 def target_of(node: str) -> str:

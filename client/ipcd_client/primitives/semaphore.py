@@ -22,7 +22,8 @@ from ipcd_client.pb.ipcd.v1 import semaphore_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import semaphore_pb2_grpc
 from ipcd_client.primitives import semaphore_terms as terms
 from ipcd_client.primitives.errors import BadRequest, Empty, Lost
-from ipcd_client.primitives.place import MARGIN, Place, deadline_of
+from ipcd_client.primitives.place import Place
+from ipcd_client.primitives.waiting import deadline_of, first, until_end
 
 # Seconds for calls that do not wait.
 _SOON: Final = 0.0
@@ -59,13 +60,12 @@ class Hold:
     every hold before it on the semaphore's node: whatever is protected can refuse those who come with a smaller one
     than it has seen."""
 
-    def __init__(self, place: Place, call: Any, feed: _Feed, token: int, *, timed: bool) -> None:
+    def __init__(self, place: Place, call: Any, feed: _Feed, token: int) -> None:
         self.token = token
         self.pid = os.getpid()
         self._place = place  # keeps the channel
         self._call = call
         self._feed = feed
-        self._timed = timed
         self._over = False
         self._lock = threading.Lock()
         # Where this is dropped without a release, the thread that sends the requests has to end.
@@ -100,9 +100,9 @@ class Hold:
             self._check()
             self._feed.add(pb.SemaphoreRequest(operations=[back]))
             try:
-                with _within(MARGIN if self._timed else None, self._call):
-                    next(self._call)
-            except grpc.RpcError as error:
+                first(self._call, 0)
+            except grpc.RpcError as failed:
+                error: Any = failed
                 self._over = True
                 self._feed.end()
                 if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
@@ -122,9 +122,7 @@ class Hold:
             self._over = True
             self._feed.end()
             try:
-                with _within(MARGIN if self._timed else None, self._call):
-                    for _ in self._call:
-                        pass
+                until_end(self._call)
             except grpc.RpcError as error:
                 raise terms.lost(error) from error
 
@@ -157,7 +155,6 @@ class Semaphore(terms.Named):
         self._place = Place(terms.KIND, name, node, channel)
         super().__init__(name, value, given=channel is not None)
         self.undo = undo
-        self._timed = channel is not None
         self._held: list[tuple[Hold, int]] = []  # by acquire, and how many are left of each
         self._holds: weakref.WeakSet[Hold] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -278,13 +275,11 @@ class Semaphore(terms.Named):
             feed = _Feed(request)
             call = stub.Hold(feed)
             try:
-                with _within(deadline_of(wait) if self._timed else None, call):
-                    reply = next(call)
+                reply = first(call, wait)
             except BaseException:
                 feed.end()
-                call.cancel()
                 raise
-            return Hold(self._place, call, feed, reply.token, timed=self._timed)
+            return Hold(self._place, call, feed, reply.token)
 
         hold = self._place.run(semaphore_pb2_grpc.SemaphoreStub, act)
         with self._mine():
@@ -315,23 +310,6 @@ class Semaphore(terms.Named):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def _within(seconds: float | None, call: Any) -> Iterator[None]:
-    """Cancels the call where it takes longer. A channel of ipcd sees by itself that the other end is gone; others may
-    not."""
-    if seconds is None:
-        yield
-        return
-    timer = threading.Timer(seconds, call.cancel)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
 
 
 def semaphore(

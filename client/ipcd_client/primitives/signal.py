@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Self
@@ -17,7 +16,8 @@ from ipcd_client.primitives import flags, main_thread
 from ipcd_client.primitives.errors import TimedOut
 from ipcd_client.primitives.flags import Inbox, Raised, Told
 from ipcd_client.primitives.following import Follower
-from ipcd_client.primitives.place import MARGIN, Place
+from ipcd_client.primitives.place import Place
+from ipcd_client.primitives.waiting import deadline_of, ends_at, first, left_until
 
 Handler = Callable[[Raised], object]
 
@@ -55,7 +55,7 @@ class Signal:
             BadRequest, NotAllowed, CallFailed: it cannot be raised.
         """
         request = flags.raising(self._place.text, pid, group)
-        reply = self._place.run(signal_pb2_grpc.SignalStub, lambda stub: stub.Raise(request, timeout=MARGIN))
+        reply = self._place.run(signal_pb2_grpc.SignalStub, lambda stub: stub.Raise(request, timeout=deadline_of(0)))
         return flags.told(reply)
 
     def listen(self, *, group: str = "", handler: Handler | None = None) -> Listener:
@@ -146,12 +146,10 @@ class Listener:
         """
         self._check()
         stream = self._stream
-        end = None if timeout is None else time.monotonic() + timeout
+        end = ends_at(timeout)
         while True:
             with stream.news:
-                stream.news.wait_for(
-                    lambda: stream.inbox.settled, None if end is None else max(0.0, end - time.monotonic())
-                )
+                stream.news.wait_for(lambda: stream.inbox.settled, left_until(end))
                 flag = stream.inbox.take()
             if flag is None:
                 raise TimedOut(f"the signal {stream.place.text} was not raised within {timeout:g} s")
@@ -195,7 +193,7 @@ class _Stream:
         def begin(stub: signal_pb2_grpc.SignalStub) -> str:
             call = stub.Listen(self._request)
             opened(call)
-            listening = next(call).listening
+            listening = first(call, 0).listening
             self._take.listener = listening.listener
             return str(listening.node)
 
@@ -206,7 +204,9 @@ class _Stream:
         if self.inbox.adopted():
             return told
         try:
-            reply = self.place.run(signal_pb2_grpc.SignalStub, lambda stub: stub.Take(self._take, timeout=MARGIN))
+            reply = self.place.run(
+                signal_pb2_grpc.SignalStub, lambda stub: stub.Take(self._take, timeout=deadline_of(0))
+            )
         except IpcdError:
             return told  # the daemon that has told of it is gone, and the flag with it
         return flags.raised(reply.raised) if reply.HasField("raised") else None

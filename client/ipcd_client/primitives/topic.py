@@ -21,8 +21,9 @@ import grpc
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
 from ipcd_client.primitives import subjects, topics
 from ipcd_client.primitives.errors import Empty, Lost, TimedOut, from_status
-from ipcd_client.primitives.place import MARGIN, Place, deadline_of
+from ipcd_client.primitives.place import Place
 from ipcd_client.primitives.topics import Flow, Message, Policy, Published, Wish
+from ipcd_client.primitives.waiting import Unanswered, answer, deadline_of, ends_at, left_until
 
 
 class Topic:
@@ -84,7 +85,7 @@ class Topic:
         """
         request = topic_pb2.TopicReplayRequest(name=self._place.text, most=most)
         return self._place.run(
-            _stub, lambda stub: [topics.kept(message) for message in stub.Replay(request, timeout=MARGIN)]
+            _stub, lambda stub: [topics.kept(message) for message in stub.Replay(request, timeout=deadline_of(0))]
         )
 
     def forget(self) -> int:
@@ -94,7 +95,7 @@ class Topic:
             NotAllowed, CallFailed: the node does not do it.
         """
         request = topic_pb2.TopicForgetRequest(name=self._place.text)
-        return int(self._place.run(_stub, lambda stub: stub.Forget(request, timeout=MARGIN)).messages)
+        return int(self._place.run(_stub, lambda stub: stub.Forget(request, timeout=deadline_of(0))).messages)
 
     def close(self) -> None:
         """Lets go of the channel. Subscriptions have to be closed themselves."""
@@ -149,7 +150,7 @@ class Subscription:
         """
         if os.getpid() != self._pid:
             raise Lost("the subscription was made before the fork, and is the parent's")
-        end = None if wait is None else time.monotonic() + wait
+        end = ends_at(wait)
         with self._turn:
             while not self._closed.is_set():
                 try:
@@ -159,7 +160,7 @@ class Subscription:
                     continue
                 if message is not None:
                     return message
-                if wait is not None and wait <= 0:
+                if wait == 0:
                     raise Empty(f"no message of {self._place.text} is there")
                 raise TimedOut(f"no message of {self._place.text} came within {wait} s")
         raise Lost(f"the subscription of {self._place.text} is closed")
@@ -181,7 +182,7 @@ class Subscription:
         if request is not None:
             call.ask(request)
         while True:
-            delivery = call.read()
+            delivery = call.read(deadline_of(left_until(end)))
             message = self._flow.take(delivery)
             if message is not None:
                 return message
@@ -205,8 +206,8 @@ class Subscription:
         failure: Exception = from_status(error.code(), error.details() or "")
         cause: grpc.RpcError = error
         while not self._closed.is_set():
-            left = None if end is None else end - time.monotonic()
-            if cause.code() is not grpc.StatusCode.UNAVAILABLE or (left is not None and left <= 0):
+            left = left_until(end)
+            if cause.code() not in topics.AWAY or left == 0:
                 raise failure from cause
             try:
                 self._begin(again=True)
@@ -242,7 +243,7 @@ class _Call:
         self.ask(first)
         self._call: Any = stub.Subscribe(iter(self._requests.get, None))
         try:
-            self.read()
+            self.read(deadline_of(0))
         except BaseException:
             self.close()
             raise
@@ -251,32 +252,21 @@ class _Call:
         """Sends a request."""
         self._requests.put(request)
 
-    def read(self) -> topic_pb2.TopicDelivery:
-        """The next delivery.
+    def read(self, seconds: float | None) -> topic_pb2.TopicDelivery:
+        """The next delivery, which is due in so many seconds.
 
         Raises:
             grpc.RpcError: the call has ended.
         """
-        try:
-            delivery: topic_pb2.TopicDelivery = next(self._call)
-        except StopIteration:
-            raise _Ended from None
+        delivery: topic_pb2.TopicDelivery | None = answer(self._call, seconds)
+        if delivery is None:
+            raise Unanswered(grpc.StatusCode.UNAVAILABLE, "the node has ended the subscription")
         return delivery
 
     def close(self) -> None:
         """Ends it."""
         self._call.cancel()
         self._requests.put(None)
-
-
-class _Ended(grpc.RpcError):
-    """The node has ended the call without an error: it stops."""
-
-    def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.UNAVAILABLE
-
-    def details(self) -> str:
-        return "the node has ended the subscription"
 
 
 _stub: Final = topic_pb2_grpc.TopicStub

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
+import grpc
+
 from ipcd_client.pb.ipcd.v1 import topic_pb2
 from ipcd_client.primitives.errors import BadRequest
 
@@ -21,6 +23,8 @@ POLICIES: Final[Mapping[str, topic_pb2.TopicPolicy]] = MappingProxyType(
 )
 # Messages that are under way to a subscriber who has not asked for each. Those are beyond what its policy is about.
 PREFETCH: Final = 32
+# How a call fails whose node may be back later.
+AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # Seconds between two tries to subscribe again: the first, and at most.
 AGAIN: Final = (0.05, 2.0)
 
@@ -92,10 +96,7 @@ class Wish(NamedTuple):
 
 def publish_request(name: str, data: bytes, keep: int, wait: float | None) -> topic_pb2.TopicPublishRequest:
     """For one message."""
-    request = topic_pb2.TopicPublishRequest(name=name, data=data, keep=keep)
-    if wait is not None:
-        request.wait = max(0.0, wait)
-    return request
+    return topic_pb2.TopicPublishRequest(name=name, data=data, keep=keep, wait=wait)
 
 
 def published(reply: topic_pb2.TopicPublishReply) -> Published:

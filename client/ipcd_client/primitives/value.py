@@ -14,8 +14,9 @@ from ipcd_client.node import attach
 from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
 from ipcd_client.primitives import values
 from ipcd_client.primitives.errors import Lost, TimedOut, from_status
-from ipcd_client.primitives.place import Place, deadline_of
+from ipcd_client.primitives.place import Place
 from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Snapshot
+from ipcd_client.primitives.waiting import deadline_of, first
 from ipcd_client.rpc.failure import CallFailed
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class Value:
 
     def _held(self, stub: value_pb2_grpc.ValueStub) -> values.Holding:
         call = stub.Hold(value_pb2.ValueHoldRequest(name=self._asking.text))
-        return values.Holding(call, next(call))
+        return values.Holding(call, first(call, 0))
 
     def keep(self) -> None:
         """As long as what `ephemeral` has tied to this handle can last: for ever, if nothing happens to its home.

@@ -16,7 +16,8 @@ from ipcd_client.primitives import flags
 from ipcd_client.primitives.errors import Elsewhere, TimedOut
 from ipcd_client.primitives.flags import Exit, Watched
 from ipcd_client.primitives.following import Follower
-from ipcd_client.primitives.place import MARGIN, Place
+from ipcd_client.primitives.place import Place
+from ipcd_client.primitives.waiting import checked, deadline_of, first
 
 
 def watch_exit(
@@ -60,7 +61,7 @@ def tell_exit(pid: int, *, node: str | None = None) -> int:
     request = signal_pb2.TellExitRequest(name=str(pid), wait_status=flags.wait_status(ended.si_code, ended.si_status))
     place = Place(flags.KIND, str(pid), node)
     try:
-        reply = place.run(signal_pb2_grpc.SignalStub, lambda stub: stub.TellExit(request, timeout=MARGIN))
+        reply = place.run(signal_pb2_grpc.SignalStub, lambda stub: stub.TellExit(request, timeout=deadline_of(0)))
     finally:
         place.close()
     return int(reply.watches)
@@ -104,7 +105,7 @@ class ExitWatch:
             raise UsageError("a watch is of the process that made it, and not of those that it forked")
         stream = self._stream
         with stream.news:
-            stream.news.wait_for(lambda: stream.exit is not None or stream.error is not None, timeout)
+            stream.news.wait_for(lambda: stream.exit is not None or stream.error is not None, checked(timeout))
         if stream.exit is not None:
             return stream.exit
         if stream.error is not None:
@@ -142,7 +143,7 @@ class _Stream:
         def begin(stub: signal_pb2_grpc.SignalStub) -> signal_pb2.WatchExitReply:
             call = stub.WatchExit(self._request)
             opened(call)
-            reply: signal_pb2.WatchExitReply = next(call)
+            reply: signal_pb2.WatchExitReply = first(call, 0)
             return reply
 
         try:
