@@ -251,7 +251,7 @@ def test_wrong_names(face: Sync | Loop, road: Road) -> None:
         face.do("remove", road.name("nothing"))
     with pytest.raises(NoSuchName, match="without a name"):
         face.open_read(f"unnamed.{'0' * 32}@{road.home.node}")
-    with pytest.raises(BadRequest, match="less than 0"):
+    with pytest.raises(BadRequest, match="no number of seconds"):
         face.open_read(road.name("x"), wait=-1.0)
 
 
