@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import ipcd_client
 import pytest
 from integration.daemons import LONG, Daemon, daemons, eventually
-from integration.ipcctl.runs import ctl, running
-
-# Says that it is up, and does not end with SIGTERM.
-STUBBORN = "import signal, time; signal.signal(15, lambda *_: print('told', flush=True)); print('up', flush=True)"
-STUBBORN += "; [time.sleep(0.05) for _ in range(2000)]"
+from integration.ipcctl.runs import ctl
 
 
 @pytest.fixture(scope="module")
@@ -51,52 +45,6 @@ def test_without_waiting(pair: tuple[Daemon, Daemon]) -> None:
         assert (done.code, done.out, done.error["code"]) == (1, "", "TIMED_OUT")
         done = ctl("lock", "run", "busy@a", "--range", "10:5", "--shared", "--wait", "0", "--", "echo", "yes", node=b)
         assert (done.code, done.out) == (0, "yes\n")
-
-
-def test_it_ends_when_the_lock_is_lost(pair: tuple[Daemon, Daemon]) -> None:
-    a, b = pair
-    command = [sys.executable, "-c", STUBBORN]
-    with running("lock", "run", "lost@b", "--grace", "0.2", "--", *command, node=a) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "up\n"
-        done = ctl("lock", "rm", "lost@b", node=b)
-        assert (done.code, "--force" in done.err) == (1, True)
-        assert ctl("lock", "rm", "--force", "lost@b", node=b).code == 0
-        # SIGTERM, and SIGKILL for who does not care.
-        assert process.stdout.readline() == "told\n"
-        assert process.wait(LONG) == 128 + 9
-        assert "lost, and the program is ended: the lock 'lost' was removed" in process.stderr.read()
-
-
-def test_signals_and_death(pair: tuple[Daemon, Daemon], tmp_path: Path) -> None:
-    a, _ = pair
-    lock = ipcd_client.lock("signals@a", node=a.socket)
-    with running("lock", "run", "signals@a", "--", "sh", "-c", "echo up; exec sleep 100", node=a) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(LONG) == 128 + 15
-    lock.acquire(LONG).release()
-    file = tmp_path / "pid"
-    with running(
-        "lock", "run", "signals@a", "--", "sh", "-c", f"echo $$ > {file}; echo up; exec sleep 100", node=a
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        process.kill()
-        process.wait(LONG)
-        # Nobody goes on without the lock.
-        pid = int(file.read_text())
-        eventually(lambda: _gone(pid), "the program has ended")
-    lock.acquire(LONG).release()
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return True
 
 
 def test_ls(pair: tuple[Daemon, Daemon]) -> None:

@@ -10,7 +10,7 @@ import click
 from ipcd_client.cli.failures import NO, Failure
 from ipcd_client.cli.group import Group
 from ipcd_client.cli.output import duration
-from ipcd_client.cli.session import Seconds, Session, common, pass_session
+from ipcd_client.cli.session import Seconds, Session, common, grace_option, pass_session
 
 if TYPE_CHECKING:
     from ipcd_client.primitives.lock_terms import Info, Party
@@ -65,14 +65,7 @@ def lock() -> None:
 @click.option(
     "--wait", metavar="SECONDS", type=Seconds(zero=True), help="For the lock; 0: not at all. [default: no limit]"
 )
-@click.option(
-    "--grace",
-    metavar="SECONDS",
-    type=Seconds(zero=True),
-    default=5.0,
-    show_default=True,
-    help="Between SIGTERM and SIGKILL, when the lock is lost.",
-)
+@grace_option
 @common
 @pass_session
 def run(

@@ -7,22 +7,33 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from ipcd_client.cli.failures import CALL_FAILED, Failure
 from ipcd_client.cli.output import Output
-
-if TYPE_CHECKING:
-    from ipcd_client.primitives.lock import Held
 
 # As shells have them.
 NOT_RUNNABLE: Final = 126
 NOT_FOUND: Final = 127
 BY_SIGNAL: Final = 128
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+
+
+class Held(Protocol):
+    """What is held."""
+
+    def on_lost(self, callback: Callable[[Exception], object]) -> object:
+        """Calls it when that is not held any more; at once if it is not."""
+
+    def release(self) -> None:
+        """Gives it back.
+
+        Raises:
+            Lost: it was not held any more.
+        """
 
 
 def run_holding(
@@ -51,7 +62,12 @@ def run_holding(
                 raise Failure(f"{command[0]}: {error.strerror}", "NOT_RUN", code) from None
             forward(process)
             ended = threading.Event()
-            held.on_lost(lambda error: _end(output, process, error, grace, ended))
+
+            def end(error: Exception) -> None:
+                # On a thread of its own: the one that hears of it may have others to tell.
+                threading.Thread(target=_end, args=(output, process, error, grace, ended), daemon=True).start()
+
+            held.on_lost(end)
             code = process.wait()
             ended.set()
     finally:

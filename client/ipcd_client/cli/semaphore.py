@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
-from ipcd_client.cli.failures import CALL_FAILED, NO, OK, Failure, WrongUsage
+from ipcd_client.cli.failures import NO, OK, Failure, WrongUsage
 from ipcd_client.cli.group import Group
 from ipcd_client.cli.semaphore_list import complete_semaphore, ls
-from ipcd_client.cli.session import Seconds, Session, common, pass_session
+from ipcd_client.cli.session import Seconds, Session, common, grace_option, pass_session
 
 if TYPE_CHECKING:
     from ipcd_client.primitives.semaphore import Hold, Semaphore
@@ -23,7 +20,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # What the command that `run` starts finds its token in.
 TOKEN: Final = "IPCD_TOKEN"
-_FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.group("sem", cls=Group)
@@ -198,16 +194,25 @@ def operate(session: Session, steps: tuple[str, ...], wait: float | None) -> Non
 @_taking
 @_named
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@grace_option
 @common
 @pass_session
 def run(
-    session: Session, name: str, count: int, value: int | None, wait: float | None, command: tuple[str, ...]
+    session: Session,
+    name: str,
+    count: int,
+    value: int | None,
+    wait: float | None,
+    command: tuple[str, ...],
+    grace: float,
 ) -> int:
     """Run COMMAND while holding some of a semaphore.
 
-    They are given back when COMMAND ends, and when this does. COMMAND finds its token in $IPCD_TOKEN. Where what is
-    held is lost, COMMAND gets SIGTERM. The exit code is that of COMMAND, 128 and the signal's number where one ended
-    it; 1 if they were not there in time, 4 if they were lost.
+    They are given back when COMMAND ends. COMMAND finds its token in $IPCD_TOKEN. Where what is held is lost, COMMAND
+    is ended; so it is if this process is killed.
+
+    Exit code: COMMAND's, or 128 and the number of the signal that ended it; 126 or 127 if it cannot be run; 1 if they
+    were not there in time.
 
     \b
     Examples:
@@ -215,45 +220,28 @@ def run(
       ipcctl sem run builds --value 4 --wait 60 -- ./build.sh
       ipcctl sem run licences -n 2 -- env
     """
-    with _semaphore(session, name, value) as handle, handle.hold(count, wait) as hold:
-        return _run(hold, name, command)
+    from ipcd_client.cli.running import run_holding
+
+    with _semaphore(session, name, value) as handle:
+        hold = handle.hold(count, wait)
+        return run_holding(session.output, _Held(hold, name), command, {TOKEN: str(hold.token)}, grace)
 
 
-def _run(hold: Hold, name: str, command: tuple[str, ...]) -> int:
-    children: list[subprocess.Popen[bytes]] = []
-    early: list[int] = []
+class _Held:
+    """A hold, of whose loss is said what was lost. (running.Held)"""
 
-    def forward(number: int, _: object) -> None:
-        for child in children:
-            child.send_signal(number)
-        if not children:
-            early.append(number)
+    def __init__(self, hold: Hold, name: str) -> None:
+        self._name = name
+        self._hold = hold
+        self.release = hold.release
 
-    # Before COMMAND is there: a signal in between would end this, and let COMMAND go on with nothing held.
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
-    try:
-        child = subprocess.Popen(command, env=os.environ | {TOKEN: str(hold.token)})
-        children.append(child)
-        for number in early:
-            child.send_signal(number)
-        hold.on_lost(child.terminate)
-        while True:
-            try:
-                code = child.wait()
-                break
-            except KeyboardInterrupt:
-                # COMMAND has had it too, and says what comes of it.
-                continue
-    except OSError as error:
-        raise Failure(f"{command[0]}: {error.strerror or error}", "NO_COMMAND", CALL_FAILED) from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if hold.lost:
-        raise Failure(
-            f"what was held of {name} was lost, and {command[0]} ended with {code}", "LOST", CALL_FAILED, command=code
-        )
-    return code if code >= 0 else 128 - code
+    def on_lost(self, callback: Callable[[Exception], object]) -> None:
+        from ipcd_client.primitives.errors import Lost
+
+        def lost() -> None:
+            callback(Lost(f"nothing is held of the semaphore {self._name} any more"))
+
+        self._hold.on_lost(lost)
 
 
 @sem.command("rm")

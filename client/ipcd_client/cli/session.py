@@ -86,6 +86,15 @@ class Seconds(ParamType):
         return seconds
 
 
+# Of the commands that run a program while they hold something (running.py).
+grace_option = click.option(
+    "--grace",
+    metavar="SECONDS",
+    type=Seconds(zero=True),
+    default=5.0,
+    show_default=True,
+    help="Between SIGTERM and SIGKILL, when what is held is lost.",
+)
 pass_session = click.make_pass_decorator(Session, ensure=True)
 
 
