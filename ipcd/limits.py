@@ -223,6 +223,10 @@ TOPIC_KEPT: Final = 1024
 TOPIC_KEPT_BYTES: Final = 128 << 20
 TOPIC_KEPT_BYTES_EACH: Final[Each] = {"uid": 96 << 20, "node": 32 << 20}
 TOPIC_KEPT_SUBJECTS: Final = 4096
+# Of what other nodes keep, bytes that are under way to those who asked for it, and that one node may answer with.
+TOPIC_REPLAY_BYTES: Final = 128 << 20
+TOPIC_REPLAY_BYTES_EACH: Final[Each] = {"process": 64 << 20, "uid": 96 << 20, "node": 32 << 20}
+TOPIC_REPLAY_NODE: Final = 32 << 20
 # What a message counts for beside its data, in bytes.
 TOPIC_COST: Final = 256
 # What nodes want of each other's topics: patterns for one node, links of one, which has a new one each time that it is

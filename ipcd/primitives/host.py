@@ -54,6 +54,11 @@ class Who(NamedTuple):
     withheld: tuple[str, ...] = ()
     about: str = ""  # what those rules were asked of; empty where they say the same of all names
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Everybody whom the rules are asked about."""
+        return (self.identity, *self.called_for)
+
 
 class Keeper:
     """What each servicer is made with.

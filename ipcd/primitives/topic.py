@@ -17,19 +17,24 @@ from ipcd_client.aio.serving import CalledContext
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import node_pb2, topic_pb2, topic_pb2_grpc
 from ipcd_client.primitives import naming, subjects
-from ipcd_client.primitives.errors import Elsewhere, Full, TimedOut
+from ipcd_client.primitives.errors import BadRequest, Elsewhere, Full, TimedOut
 from ipcd_client.primitives.subjects import KIND
 from ipcd_client.primitives.waiting import checked, first_request, wait_of
 
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper, Who
+from ipcd.primitives.topic_kept import Replays
 from ipcd.primitives.topic_links import Links
 from ipcd.primitives.topic_outlets import Outlets
 from ipcd.primitives.topic_wakers import Wakers
+from ipcd.state.quota import Owner
+from ipcd.state.replay import Replay, Seen
 from ipcd.state.subscription import Pending, Subscription
 from ipcd.state.topic import Board
 
 # Messages that are sent at most without credit. The transport has bounds of its own.
 ALL: Final = 1 << 62
+# As many as fit in a reply.
+COUNT_MOST: Final = (1 << 32) - 1
 
 
 class TopicServicer(topic_pb2_grpc.TopicServicer):
@@ -43,6 +48,7 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         self._outlets = Outlets(keeper, self._board, self._wakers)
         self._links = Links(keeper, self._board, self._wakers, self._outlets)
         self._wakers.links = self._links
+        self._replays = Replays(keeper, self._board, self._links)
         self._callers: dict[Subscription, node_pb2.Process] = {}
 
     async def start(self) -> None:
@@ -110,42 +116,28 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         self._keeper.check(context, READ, KIND, pattern)
         who = self._keeper.who(context)
         may = partial(self._keeper.may_who, who, READ, KIND) if subjects.is_wild(pattern) else None
-        identity = who.called_for[0] if who.called_for else who.identity
-        subscription = self._board.subscribe(first, self._keeper.owner(context), identity, may)
+        owner = self._keeper.owner(context)
+        subscription = self._board.subscribe(first, owner, who.all, may)
         self._callers[subscription] = self._keeper.caller(context)
         try:
             self._wakers.tell()
-            with self._wakers.of(subscription) as news:
-                await _Stream(context, first, news, self._board, self._wakers).run(
-                    subscription, await self._before(subscription, first.replay, who)
-                )
+            with (
+                self._wakers.of(subscription) as news,
+                contextlib.closing(await self._before(subscription, first.replay, who, owner)) as kept,
+            ):
+                await _Stream(context, first, news, self._board, self._wakers).run(subscription, kept)
         finally:
             del self._callers[subscription]
             self._board.unsubscribe(subscription)
             self._wakers.tell()
 
-    async def _before(self, subscription: Subscription, most: int, who: Who) -> list[topic_pb2.TopicMessage]:
+    async def _before(self, subscription: Subscription, most: int, who: Who, owner: Owner) -> Replay:
         """What was kept, once other nodes know that somebody listens."""
-        interest = subscription.interest
-        await self._links.settled(interest.id)
+        since = self._board.published
+        await self._links.settled(subscription.interest.id)
         if not most:
-            return []
-        return await self._kept(interest.pattern, most, who, interest.identity, here=False)
-
-    async def _kept(
-        self, pattern: str, most: int, who: Who, identity: str, *, here: bool
-    ) -> list[topic_pb2.TopicMessage]:
-        found = [message.shown() for message in self._board.kept.last(pattern, most)]
-        if not here:
-            found += await self._links.kept(pattern, most, identity)
-        # Of one subject several nodes may have some.
-        found.sort(key=lambda message: (message.time, message.node, message.sequence))
-        by_subject: dict[str, list[topic_pb2.TopicMessage]] = {}
-        for message in found:
-            if self._keeper.may_who(who, READ, KIND, message.subject):
-                by_subject.setdefault(message.subject, []).append(message)
-        last = {id(message) for kept in by_subject.values() for message in (kept[-most:] if most else kept)}
-        return [message for message in found if id(message) in last]
+            return self._replays.none(owner)
+        return await self._replays.gathered(subscription.pattern, most, who, owner, since=since, here=False)
 
     # -- what is kept -----------------------------------------------------------------------------
 
@@ -154,30 +146,44 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
     ) -> AsyncIterator[topic_pb2.TopicMessage]:
         """What is kept."""
         pattern = self._here(request.name)
-        who = self._asking(context, request.identity)
+        who = self._asking(context, request)
         self._keeper.check_who(who, READ, KIND, pattern)
-        identity = who.called_for[0] if who.called_for else who.identity
-        for message in await self._kept(pattern, request.most, who, identity, here=request.here):
-            yield message
+        owner = self._keeper.owner(context)
+        with contextlib.closing(
+            await self._replays.gathered(pattern, request.most, who, owner, here=request.here)
+        ) as kept:
+            while len(kept):
+                message = kept.next()
+                if message is not None:
+                    yield message.shown()
 
     async def Forget(self, request: topic_pb2.TopicForgetRequest, context: CalledContext) -> topic_pb2.TopicForgetReply:
         """Keeps nothing of these any more."""
         pattern = self._here(request.name)
-        who = self._asking(context, request.identity)
+        who = self._asking(context, request)
         self._keeper.check_who(who, MAKE, KIND, pattern)
         count = 0
         for subject, *_ in list(self._board.kept.subjects(pattern)):
             if self._keeper.may_who(who, MAKE, KIND, subject):
                 count += self._board.kept.forget(subject)
         if not request.here:
-            identity = who.called_for[0] if who.called_for else who.identity
-            count += await self._links.forget(pattern, identity)
-        return topic_pb2.TopicForgetReply(messages=count)
+            count += await self._links.forget(pattern, who.all)
+        return topic_pb2.TopicForgetReply(messages=min(count, COUNT_MOST))
 
-    def _asking(self, context: CalledContext, identity: str) -> Who:
-        """For whom: another node's daemon says it."""
+    def _asking(
+        self, context: CalledContext, request: topic_pb2.TopicReplayRequest | topic_pb2.TopicForgetRequest
+    ) -> Who:
+        """For whom: another node's daemon says it.
+
+        Raises:
+            BadRequest: it says it, and asks of other nodes.
+        """
         who = self._keeper.who(context)
-        return who if not identity else self._outlets.on_behalf(who, identity)
+        if not request.identity:
+            return who
+        if not request.here:
+            raise BadRequest("for others, a node asks of what is here alone")
+        return self._outlets.on_behalf(who, request.identity)
 
     async def List(self, request: topic_pb2.TopicListRequest, context: CalledContext) -> topic_pb2.TopicListReply:
         """What there is on this node."""
@@ -243,16 +249,21 @@ class _Stream:
         self._loop = asyncio.get_running_loop()
         self._polled(first)
 
-    async def run(self, subscription: Subscription, kept: list[topic_pb2.TopicMessage]) -> None:
+    async def run(self, subscription: Subscription, kept: Replay) -> None:
         reading = self._reading = self._loop.create_task(self._read())
         reading.add_done_callback(lambda _: self._news.progressed())
         try:
             await self._context.write(topic_pb2.TopicDelivery())
             # What was published while those were gathered waits, too: it comes once.
-            known = {(message.node, message.sequence) for message in kept}
-            for message in kept:
+            seen = Seen()
+            while len(kept):
                 await self._allowed()
-                await self._send(topic_pb2.TopicDelivery(message=message, replayed=True))
+                message = kept.next()
+                if message is not None:
+                    seen.add(message)
+                    await self._send(topic_pb2.TopicDelivery(message=message.shown(), replayed=True))
+            if kept.gone or kept.cut:
+                await self._send(topic_pb2.TopicDelivery(missed=kept.gone, gap=kept.cut))
             while True:
                 await self._allowed()
                 taken = self._board.take(subscription)
@@ -262,7 +273,7 @@ class _Stream:
                     continue
                 next_, missed, gap = taken
                 delivery = topic_pb2.TopicDelivery(missed=missed, gap=gap)
-                if next_ is not None and (next_.node, next_.sequence) not in known:
+                if next_ is not None and not seen.again(next_):
                     delivery.message.CopyFrom(next_.shown())
                 elif not missed and not gap:
                     continue

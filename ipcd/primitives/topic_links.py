@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -112,32 +112,23 @@ class Links:
                 while any(link.owes(interest) for link in self._linked()):
                     await self.news.wait()
 
-    async def kept(self, pattern: str, most: int, identity: str) -> list[topic_pb2.TopicMessage]:
-        """What other nodes keep."""
-        request = topic_pb2.TopicReplayRequest(name=pattern, most=most, here=True, identity=identity)
-
-        async def ask(stub: Any) -> list[topic_pb2.TopicMessage]:
-            return [message async for message in stub.Replay(request, timeout=ASK)]
-
-        return [message for found in await self._ask(ask) for message in found]
-
-    async def forget(self, pattern: str, identity: str) -> int:
+    async def forget(self, pattern: str, identities: Sequence[str]) -> int:
         """Has other nodes keep nothing of these; how many messages these were."""
-        request = topic_pb2.TopicForgetRequest(name=pattern, here=True, identity=identity)
+        request = topic_pb2.TopicForgetRequest(name=pattern, here=True, identity=identities)
 
-        async def ask(stub: Any) -> int:
-            reply = await stub.Forget(request, timeout=ASK)
+        async def ask(link: Link) -> int:
+            reply = await link.stub().Forget(request, timeout=ASK)
             return int(reply.messages)
 
-        return sum(await self._ask(ask))
+        return sum(await self.ask(ask))
 
-    async def _ask(self, ask: Callable[[Any], Awaitable[R]]) -> list[R]:
-        """The answers of those that give one."""
+    async def ask(self, ask: Callable[[Link], Awaitable[R]]) -> list[R]:
+        """Asks all nodes that can be reached; the answers of those that give one."""
         await self._look()
 
         async def one(link: Link) -> list[R]:
             try:
-                return [await ask(link.stub())]
+                return [await ask(link)]
             except (grpc.RpcError, IpcdError) as error:
                 self.keeper.log.debug("a node was not asked for topics", peer=link.node, reason=_reason(error))
                 return []

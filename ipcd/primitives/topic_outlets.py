@@ -30,6 +30,8 @@ from ipcd.state.topic import Board
 PARCELS: Final = 64
 BYTES: Final = 256 << 10
 SESSION_MOST: Final = 64
+# For whom one request may be: a process, and those for whom it says that it calls.
+IDENTITIES: Final = 16
 # Wants that are refused, beyond which no more is read before that is told.
 REFUSED: Final = 1024
 
@@ -74,20 +76,23 @@ class Outlets:
                 why = f"node {held.node} is not linked any more"
                 held.context.give_up(grpc.StatusCode.UNAVAILABLE, why, why)
 
-    def on_behalf(self, who: Who, identity: str) -> Who:
-        """Another node's daemon asks for somebody there. Both have to be let; for clients of a gateway it is enough
-        that we do not deny it.
+    def on_behalf(self, who: Who, identities: Sequence[str]) -> Who:
+        """Another node's daemon asks for somebody, who may be asking for others. All have to be let, and the daemon
+        too; for clients of its gateway it is enough that we do not deny it.
 
         Raises:
-            BadRequest: it is not another node's, or whom it says is not of there.
+            BadRequest: it is not another node's, or it names nobody, or too many.
         """
+        if who.node == self._keeper.node or who.called_for:
+            raise BadRequest("for others, only other nodes' daemons ask")
+        if not 0 < len(identities) <= IDENTITIES:
+            raise BadRequest(f"a node asks for 1 to {IDENTITIES} identities, not {len(identities)}")
         try:
-            asked = ids.parsed(identity)
+            for identity in identities:
+                ids.parsed(identity)
         except IpcdError as error:
             raise BadRequest(str(error)) from error
-        if who.node == self._keeper.node:
-            raise BadRequest("for others, only other nodes' daemons ask")
-        return Who(who.identity, (identity,), who.node if asked.grpc else self._keeper.node)
+        return Who(who.identity, tuple(identities), who.node)
 
     async def serve(self, context: CalledContext) -> None:
         """One call, from its begin to its end."""

@@ -22,7 +22,7 @@ LATEST: Final = topic_pb2.TOPIC_POLICY_LATEST
 MISSED_MOST: Final = (1 << 63) - 1
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Message:
     """One message, however many it waits for: `holders` counts them. `owner`: who published it."""
 
@@ -43,20 +43,20 @@ class Message:
 
 @dataclass(slots=True, eq=False)
 class Interest:
-    """What some subscribers of this node want of all nodes: one pattern, in one group or none, for one identity.
+    """What some subscribers of this node want of all nodes: one pattern, in one group or none, for the same identities.
     `refused`: nodes that do not let it have that."""
 
     id: int
     pattern: str
     group: str
-    identity: str
+    identities: tuple[str, ...]
     members: dict[Subscription, None] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, str, tuple[str, ...]]:
         """No two are alike in this."""
-        return self.pattern, self.group, self.identity
+        return self.pattern, self.group, self.identities
 
     def shown(self) -> topic_pb2.TopicWant:
         """As other nodes are told of it."""
@@ -64,7 +64,7 @@ class Interest:
             id=self.id,
             pattern=self.pattern,
             group=self.group,
-            identity=self.identity,
+            identity=self.identities,
             members=len(self.members),
             blocking=any(one.policy == BLOCK for one in self.members),
         )

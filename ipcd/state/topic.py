@@ -43,7 +43,7 @@ class Board:
         self._subscribed = Shares("subscriptions", limits.TOPIC_SUBSCRIPTIONS, limits.TOPIC_SUBSCRIPTIONS_EACH)
         self._held = Shares("bytes of messages that wait", limits.TOPIC_BYTES, limits.TOPIC_BYTES_EACH)
         self._trie: Trie[Wanting] = Trie()
-        self._by_key: dict[tuple[str, str, str], Interest] = {}
+        self._by_key: dict[tuple[str, str, tuple[str, ...]], Interest] = {}
         self._groups: dict[tuple[str, str], int] = {}  # whose turn it is
         self._last = 0
 
@@ -53,10 +53,11 @@ class Board:
         self,
         request: topic_pb2.TopicSubscribeRequest,
         owner: Owner,
-        identity: str,
+        identities: tuple[str, ...],
         may: Callable[[str], bool] | None = None,
     ) -> Subscription:
-        """Somebody listens from now on. `may`: whether it may read a subject, where the pattern has wildcards.
+        """Somebody listens from now on, for these identities. `may`: whether it may read a subject, where the pattern
+        has wildcards.
 
         Raises:
             BadRequest: the pattern is none, nor the name of the group, or there is no such policy.
@@ -69,7 +70,7 @@ class Board:
         limits.check("messages that wait for one subscription", request.most, limits.TOPIC_WAITING_MOST)
         limits.check("bytes that wait for one subscription", request.most_bytes, limits.TOPIC_WAITING_BYTES)
         self._subscribed.take(owner)
-        key = (pattern, request.group, identity)
+        key = (pattern, request.group, identities)
         interest = self._by_key.get(key)
         if interest is None:
             self._last += 1

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ipcd_client
 import pytest
 from integration.daemons import LONG, Daemon, Daemons, eventually
 from integration.ipcctl.runs import ctl, running
 from ipcd_client.errors import NotAllowed
+from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
 from ipcd_client.primitives.errors import Empty
+from ipcd_client.primitives.place import Place
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Cluster
 from primitives.test_topic import listed
@@ -138,6 +141,53 @@ def test_another_node_is_killed_and_comes_back(nodes: Daemons) -> None:
         assert (message.data, message.gap) == (b"after", True)
 
 
+def test_a_node_that_was_started_again_counts_anew(nodes: Daemons) -> None:
+    """What it publishes then is no message that it kept before, though it has the same number."""
+    back = nodes.run("b", "--listen", "127.0.0.1:0")
+    front = nodes.run("a", "--peer", back.listen)
+    linked(front, back)
+    count = 500
+    with ipcd_client.topic("x", node=back.socket) as there:
+        last = [there.publish(b"before", keep=count).sequence for _ in range(count)][-1]
+    with ipcd_client.topic("x", node=front.socket) as topic, topic.subscribe(replay=count) as messages:
+        assert [messages.receive(LONG).sequence for _ in range(count)] == list(range(last - count + 1, last + 1))
+        back.kill()
+        Path(back.socket).unlink(missing_ok=True)
+        back = nodes.run("b", "--listen", back.listen)
+        # What is published before it hears of a does not come there.
+        eventually(lambda: there_publishes(back), "it wants to be heard")
+        message = messages.receive(LONG)
+        assert (message.data, message.gap, message.replayed) == (b"after", True, False)
+        assert message.sequence <= last
+
+
+def test_what_a_node_refuses_is_asked_anew_when_it_comes_back(nodes: Daemons) -> None:
+    config = nodes.folder / "b.toml"
+    config.write_text(f'[[rules]]\neffect = "deny"\nwho = "node/a/uid/{os.getuid()}"\nmay = "read"\nwhat = "topic:x"\n')
+    back = nodes.run("b", "--listen", "127.0.0.1:0", "--config", str(config))
+    front = nodes.run("a", "--peer", back.listen)
+    linked(front, back)
+    with ipcd_client.topic("x", node=front.socket) as topic, topic.subscribe() as messages:
+        front.logged("a node refuses a topic", "may not read")
+        back.kill()
+        Path(back.socket).unlink(missing_ok=True)
+        back = nodes.run("b", "--listen", back.listen)
+        eventually(lambda: there_publishes(back), "it wants to be heard")
+        assert messages.receive(LONG).data == b"after"
+
+
+def test_what_is_kept_no_more_when_its_turn_comes_is_counted(cluster: Cluster) -> None:
+    with ipcd_client.topic("replays.x", node=cluster.front.socket) as topic:
+        for number in range(5):
+            topic.publish(b"%d" % number, keep=5)
+        with topic.subscribe(replay=5, prefetch=1) as messages:
+            assert topic.forget() == 5
+            topic.publish(b"new")
+            first, new = messages.receive(LONG), messages.receive(LONG)
+            assert (first.data, first.replayed) == (b"0", True)
+            assert (new.data, new.replayed, new.missed) == (b"new", False, 4)
+
+
 def there_publishes(back: Daemon) -> bool:
     with ipcd_client.topic("x", node=back.socket) as topic:
         return bool(topic.publish(b"after").nodes == 1)
@@ -254,6 +304,71 @@ def test_rules(nodes: Daemons) -> None:
         assert topic("secret.x").publish(b"secret").nodes == 0
         topic("secret.x", back).publish(b"not of a")
         assert there.receive(LONG).data == b"not of a"
+
+
+@pytest.mark.parametrize("denied", [7001, 7002, None], ids=["the first", "the second", "the caller"])
+def test_everybody_for_whom_it_is_has_to_be_let_by_other_nodes(nodes: Daemons, denied: int | None) -> None:
+    who = f"node/a/uid/{os.getuid() if denied is None else denied}"
+
+    def rules(effect: str, who: str) -> str:
+        return "".join(
+            f'[[rules]]\neffect = "{effect}"\nwho = "{who}"\nmay = "{may}"\nwhat = "topic:x"\n'
+            for may in ("read", "register")
+        )
+
+    anybody, all_but_one = nodes.folder / "a.toml", nodes.folder / "b.toml"
+    anybody.write_text(rules("allow", "node/a/uid/*"))
+    all_but_one.write_text(rules("deny", who) + rules("allow", "node/a/uid/*"))
+    back = nodes.run("b", "--config", str(all_but_one))
+    front = nodes.run("a", "--config", str(anybody), "--peer", back.listen)
+    linked(front, back)
+    metadata = [("ipcd-for", f"spiffe://default/node/a/uid/{uid}") for uid in (7001, 7002)]
+    place = Place("topic", "x", front.socket)
+    try:
+        with ipcd_client.topic("x", node=back.socket) as there:
+            there.publish(b"kept", retain=True)
+            stub = topic_pb2_grpc.TopicStub(place.channel())
+            call: Any = stub.Subscribe(iter([topic_pb2.TopicSubscribeRequest(name="x", replay=1)]), metadata=metadata)
+            assert not next(call).HasField("message")
+            front.logged("a node refuses a topic", f"{who} may not read")
+            assert there.publish(b"secret").nodes == 0
+            # Nor what is kept: what comes is from here.
+            with ipcd_client.topic("x", node=front.socket) as here:
+                here.publish(b"own")
+            assert next(call).message.data == b"own"
+            call.cancel()
+            request = topic_pb2.TopicReplayRequest(name="x")
+            replayed: Any = stub.Replay(request, metadata=metadata, timeout=LONG)
+            assert [message.node for message in replayed] == []
+            reply = stub.Forget(topic_pb2.TopicForgetRequest(name="x"), metadata=metadata, timeout=LONG)
+            assert reply.messages == 0
+            assert [message.data for message in there.last()] == [b"kept"]
+    finally:
+        place.close()
+
+
+def test_for_others_only_daemons_ask_and_of_their_own_node(cluster: Cluster) -> None:
+    identity = [f"spiffe://default/node/b/uid/{os.getuid()}"]
+    here, there = Place("topic", "x@a", cluster.front.socket), Place("topic", "x@a", cluster.back.socket)
+
+    def forget(place: Place, **fields: Any) -> Any:
+        request = topic_pb2.TopicForgetRequest(name="x@a", identity=identity, **fields)
+        return topic_pb2_grpc.TopicStub(place.channel()).Forget(request, timeout=LONG)
+
+    try:
+        for place, fields, why in (
+            (here, {"here": True}, "for others, only other nodes' daemons ask"),
+            (there, {}, "for others, a node asks of what is here alone"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                forget(place, **fields)
+            failure: Any = caught.value
+            assert failure.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert why in failure.details()
+        assert forget(there, here=True).messages == 0
+    finally:
+        here.close()
+        there.close()
 
 
 # -- ipcctl ---------------------------------------------------------------------------------------

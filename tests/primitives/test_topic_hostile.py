@@ -14,6 +14,7 @@ import ipcd_client
 import pytest
 from integration.daemons import LONG, daemons, eventually
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
+from ipcd_client.primitives.errors import TimedOut
 from ipcd_client.primitives.place import Place
 from primitives import hostile_topics
 from primitives.roads import Cluster
@@ -54,6 +55,30 @@ def test_what_a_liar_publishes(liar: Cluster, group: str) -> None:
         assert listed(liar.front, f"{name}.*").subscriptions[0].dropped < 1 << 64
     assert len(liar.front.events("a message is lost")) >= 1
     assert not liar.front.events("a link of topics failed")
+
+
+def test_what_a_liar_keeps(liar: Cluster) -> None:
+    with (
+        ipcd_client.topic("kept.*", node=liar.front.socket) as topic,
+        ipcd_client.topic("kept.own", node=liar.front.socket) as own,
+    ):
+        own.publish(b"own", retain=True)
+        assert [(message.subject, message.data, message.node) for message in topic.last(0)] == [
+            ("kept.x", b"good", "b"),
+            ("kept.own", b"own", "a"),
+        ]
+        # However many it says that it has removed.
+        assert own.forget() == (1 << 32) - 1
+    with ipcd_client.topic(hostile_topics.ENDLESS, node=liar.front.socket) as topic:
+        # As much as one node may say, and no more.
+        assert 0 < sum(len(message.data) for message in topic.last(0)) <= limits.TOPIC_REPLAY_NODE
+        liar.front.logged("kept messages are left out", "bytes that one node keeps")
+        with topic.subscribe(replay=10) as messages:
+            assert [messages.receive(LONG).replayed for _ in range(10)] == [True] * 10
+            with pytest.raises(TimedOut):
+                messages.receive(0.05)
+            # There may have been more.
+            assert messages.gap
 
 
 # -- what another node wants ----------------------------------------------------------------------
@@ -101,9 +126,16 @@ def wanting(cluster: Cluster) -> Iterator[Any]:
 
 def test_what_makes_no_sense_is_refused_and_the_rest_is_not(cluster: Cluster, wanting: Any) -> None:
     link = eventually(lambda: room(wanting, b"refused"), "those of other tests have ended")
-    identity = "spiffe://local/node/b/uid/0"
+    identity = ["spiffe://local/node/b/uid/0"]
     good: dict[str, Any] = {"pattern": "wanted.x", "identity": identity, "members": 1}
-    bad: list[dict[str, Any]] = [{"pattern": ""}, {"pattern": "a..b"}, {"identity": "nobody"}, {"group": "\u00e4" * 65}]
+    bad: list[dict[str, Any]] = [
+        {"pattern": ""},
+        {"pattern": "a..b"},
+        {"identity": []},
+        {"identity": ["nobody"]},
+        {"identity": identity * 17},
+        {"group": "\u00e4" * 65},
+    ]
     wants = [topic_pb2.TopicWant(**{**good, "id": index, **each}) for index, each in enumerate(bad)]
     wants.append(topic_pb2.TopicWant(**{**good, "id": 99}))
     # As many in one group as there can be nowhere.

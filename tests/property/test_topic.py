@@ -131,7 +131,7 @@ class Topics(RuleBasedStateMachine):
     )
     def subscribe(self, wanted: str, policy: Any, most: int, group: str) -> None:
         request = topic_pb2.TopicSubscribeRequest(name=wanted, policy=policy, most=most, group=group)
-        self.subscribers.append((self.board.subscribe(request, OWNER, "me"), Model(wanted, policy, most, group)))
+        self.subscribers.append((self.board.subscribe(request, OWNER, ("me",)), Model(wanted, policy, most, group)))
 
     @precondition(lambda self: self.subscribers)
     @rule(data=st.data())

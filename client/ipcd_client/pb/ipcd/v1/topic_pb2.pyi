@@ -127,8 +127,8 @@ class TopicReplayRequest(_message.Message):
     name: str
     most: int
     here: bool
-    identity: str
-    def __init__(self, name: _Optional[str] = ..., most: _Optional[int] = ..., here: bool = ..., identity: _Optional[str] = ...) -> None: ...
+    identity: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., most: _Optional[int] = ..., here: bool = ..., identity: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TopicForgetRequest(_message.Message):
     __slots__ = ("name", "here", "identity")
@@ -137,8 +137,8 @@ class TopicForgetRequest(_message.Message):
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     name: str
     here: bool
-    identity: str
-    def __init__(self, name: _Optional[str] = ..., here: bool = ..., identity: _Optional[str] = ...) -> None: ...
+    identity: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., here: bool = ..., identity: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TopicForgetReply(_message.Message):
     __slots__ = ("messages",)
@@ -215,10 +215,10 @@ class TopicWant(_message.Message):
     id: int
     pattern: str
     group: str
-    identity: str
+    identity: _containers.RepeatedScalarFieldContainer[str]
     members: int
     blocking: bool
-    def __init__(self, id: _Optional[int] = ..., pattern: _Optional[str] = ..., group: _Optional[str] = ..., identity: _Optional[str] = ..., members: _Optional[int] = ..., blocking: bool = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., pattern: _Optional[str] = ..., group: _Optional[str] = ..., identity: _Optional[_Iterable[str]] = ..., members: _Optional[int] = ..., blocking: bool = ...) -> None: ...
 
 class TopicLinkRequest(_message.Message):
     __slots__ = ("name", "session", "wants", "serial", "acks", "received")

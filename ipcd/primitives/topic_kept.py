@@ -1,0 +1,76 @@
+"""What is kept of topics, here and on other nodes, for one who asks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from functools import partial
+
+from ipcd_client.pb.ipcd.v1 import topic_pb2
+from ipcd_client.primitives import naming
+from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.primitives.subjects import KIND
+
+from ipcd import limits
+from ipcd.primitives.host import READ, Keeper, Who
+from ipcd.primitives.topic_links import ASK, Link, Links
+from ipcd.state import foreign
+from ipcd.state.quota import Owner, Shares
+from ipcd.state.replay import Replay
+from ipcd.state.topic import Board
+
+
+class Replays:
+    """Of one node."""
+
+    def __init__(self, keeper: Keeper, board: Board, links: Links) -> None:
+        self._keeper = keeper
+        self._board = board
+        self._links = links
+        self._shares = Shares(
+            "bytes of messages that other nodes keep", limits.TOPIC_REPLAY_BYTES, limits.TOPIC_REPLAY_BYTES_EACH
+        )
+
+    def none(self, owner: Owner) -> Replay:
+        """Nothing, for one who wants nothing of it."""
+        return Replay(self._shares, owner)
+
+    async def gathered(self, pattern: str, most: int, who: Who, owner: Owner, *, here: bool, since: int = 0) -> Replay:
+        """Of each subject the last messages, for the caller, who closes it. `here`: of this node alone."""
+        replay = Replay(self._shares, owner, since)
+        try:
+            replay.own(self._board.kept.last(pattern, most))
+            if not here:
+                await self._ask(pattern, most, who, replay)
+            replay.settle(most, partial(self._keeper.may_who, who, READ, KIND))
+        except BaseException:
+            replay.close()
+            raise
+        return replay
+
+    async def _ask(self, pattern: str, most: int, who: Who, replay: Replay) -> None:
+        request = topic_pb2.TopicReplayRequest(name=pattern, most=most, here=True, identity=who.all)
+
+        async def ask(link: Link) -> None:
+            call = link.stub().Replay(request, timeout=ASK)
+            try:
+                await self._add(link.node, call, pattern, replay)
+            except limits.LimitReached as error:
+                replay.cut = True
+                self._keeper.log.warning("kept messages are left out", peer=link.node, reason=error)
+            finally:
+                call.cancel()
+
+        await self._links.ask(ask)
+
+    async def _add(self, node: str, call: AsyncIterable[topic_pb2.TopicMessage], pattern: str, replay: Replay) -> None:
+        size = 0
+        async for told in call:
+            size += len(told.data) + limits.TOPIC_COST
+            limits.check("bytes that one node keeps of what is asked for", size, limits.TOPIC_REPLAY_NODE)
+            try:
+                message = foreign.message(node, told, (), pattern)
+            except (BadRequest, limits.LimitReached) as error:
+                subject = told.subject[: naming.MOST]
+                self._keeper.log.warning("a message is lost", peer=node, subject=subject, reason=error)
+            else:
+                replay.add(message)
