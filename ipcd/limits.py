@@ -229,6 +229,15 @@ TOPIC_REPLAY_BYTES_EACH: Final[Each] = {"process": 64 << 20, "uid": 96 << 20, "n
 TOPIC_REPLAY_NODE: Final = 32 << 20
 # What a message counts for beside its data, in bytes.
 TOPIC_COST: Final = 256
+# Memory that local subscribers of a message map: from how many bytes and subscribers on it pays, how many messages and
+# bytes of them there are at one time, for how many seconds at most, and to how many of them a subscription may have
+# references that it has not used.
+TOPIC_MEMORY: Final = 256 << 10
+TOPIC_MEMORY_READERS: Final = 2
+TOPIC_MEMORIES: Final = 128
+TOPIC_MEMORIES_BYTES: Final = 128 << 20
+TOPIC_MEMORY_LATE: Final = 30.0
+TOPIC_REFERENCES: Final = 2
 # What nodes want of each other's topics: patterns for one node, links of one, which has a new one each time that it is
 # started, nodes whose wants are remembered while they are away, and for how many seconds.
 TOPIC_WANTS: Final = 16384

@@ -1,4 +1,4 @@
-"""What values' bytes are kept in: few in the daemon's own memory, many in sealed memory that readers map."""
+"""What bytes are kept in: few in the daemon's own memory, many in sealed memory that readers map."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from ipcd_client.aio.context import ServicerContext
 from ipcd_client.primitives import sealed
 from ipcd_client.primitives.errors import BadRequest, Lost
 from ipcd_client.primitives.values import INLINE, PIECE
 from ipcd_client.wire.fds import Fd
 
 from ipcd import limits
+from ipcd.parties import Attached
+from ipcd.servicer import NoDescriptors
 from ipcd.state.quota import Owner, Shares
 
 
@@ -38,7 +41,7 @@ class Content:
         try:
             return Fd(os.dup(self.memory.fileno()))
         except OSError as error:
-            raise limits.LimitReached(f"the value's memory cannot be handed over: {error.strerror}") from error
+            raise limits.LimitReached(f"the memory cannot be handed over: {error.strerror}") from error
 
     def pieces(self) -> Iterator[bytes]:
         """All bytes.
@@ -74,7 +77,7 @@ class Writing:
             try:
                 self._memory = sealed.make(size)
             except OSError as error:
-                raise limits.LimitReached(f"there is no memory for a value: {error.strerror}") from error
+                raise limits.LimitReached(f"there is no memory for it: {error.strerror}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +106,7 @@ class Writing:
             try:
                 sealed.write(self._memory, data, self._came)
             except OSError as error:
-                raise limits.LimitReached(f"there is no memory for a value: {error.strerror}") from error
+                raise limits.LimitReached(f"there is no memory for it: {error.strerror}") from error
         self._came += len(data)
 
     def done(self, owner: Owner = ()) -> Content:
@@ -218,3 +221,15 @@ class Store:
         """Nobody reads any more."""
         for content in list(self._old):
             self._forget(content)
+
+
+def attached(context: ServicerContext) -> Attached:
+    """The process of this machine that asks the node's own API for memory.
+
+    Raises:
+        NoDescriptors: it has not come by the node's socket.
+    """
+    process = context.peer_identity
+    if not isinstance(process, Attached) or not context.carries_fds:
+        raise NoDescriptors("memory is handed over as a descriptor, which this connection cannot carry")
+    return process

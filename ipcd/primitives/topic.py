@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -21,14 +21,16 @@ from ipcd_client.primitives.errors import BadRequest, Elsewhere, Full, TimedOut
 from ipcd_client.primitives.subjects import KIND
 from ipcd_client.primitives.waiting import checked, first_request, wait_of
 
+from ipcd import limits
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper, Who
 from ipcd.primitives.topic_kept import Replays
 from ipcd.primitives.topic_links import Links
+from ipcd.primitives.topic_memory import Memories, Reference
 from ipcd.primitives.topic_outlets import Outlets
 from ipcd.primitives.topic_wakers import Wakers
 from ipcd.state.quota import Owner
 from ipcd.state.replay import Replay, Seen
-from ipcd.state.subscription import Pending, Subscription
+from ipcd.state.subscription import Message, Pending, Subscription
 from ipcd.state.topic import Board
 
 # Messages that are sent at most without credit. The transport has bounds of its own.
@@ -44,7 +46,8 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         self._keeper = keeper
         self._wall = wall
         self._board = Board(keeper.node)
-        self._wakers = Wakers(self._board)
+        self.memories = Memories(keeper.broker.quotas)
+        self._wakers = Wakers(self._board, self.memories)
         self._outlets = Outlets(keeper, self._board, self._wakers)
         self._links = Links(keeper, self._board, self._wakers, self._outlets)
         self._wakers.links = self._links
@@ -59,6 +62,7 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         """Ends them."""
         await self._links.close()
         self._outlets.close()
+        self.memories.close()
 
     def _here(self, text: str) -> str:
         """A pattern without the node, which is this one.
@@ -116,16 +120,18 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         self._keeper.check(context, READ, KIND, pattern)
         who = self._keeper.who(context)
         may = partial(self._keeper.may_who, who, READ, KIND) if subjects.is_wild(pattern) else None
-        owner = self._keeper.owner(context)
-        subscription = self._board.subscribe(first, owner, who.all, may)
-        self._callers[subscription] = self._keeper.caller(context)
+        owner, caller = self._keeper.owner(context), self._keeper.caller(context)
+        maps = first.maps and caller.node == self._keeper.node and not who.called_for
+        subscription = self._board.subscribe(first, owner, who.all, may, maps=maps)
+        self._callers[subscription] = caller
         try:
             self._wakers.tell()
             with (
                 self._wakers.of(subscription) as news,
                 contextlib.closing(await self._before(subscription, first.replay, who, owner)) as kept,
             ):
-                await _Stream(context, first, news, self._board, self._wakers).run(subscription, kept)
+                stream = _Stream(context, first, news, self._board, self._wakers, self.memories)
+                await stream.run(subscription, kept)
         finally:
             del self._callers[subscription]
             self._board.unsubscribe(subscription)
@@ -138,6 +144,12 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         if not most:
             return self._replays.none(owner)
         return await self._replays.gathered(subscription.pattern, most, who, owner, since=since, here=False)
+
+    async def Fetch(self, request: topic_pb2.TopicMemoryRequest, context: CalledContext) -> topic_pb2.TopicFetchReply:
+        """The data of a delivery whose reference is of no use to the subscriber."""
+        self._here(request.name)
+        reference = self.memories.find(request.memory, self._keeper.owner(context))
+        return topic_pb2.TopicFetchReply(data=reference.message.data)
 
     # -- what is kept -----------------------------------------------------------------------------
 
@@ -238,8 +250,11 @@ class _Stream:
         news: Waiters,
         board: Board,
         wakers: Wakers,
+        memories: Memories,
     ) -> None:
         self._context = context
+        self._memories = memories
+        self._references: dict[bytes, Reference] = {}  # sent, and not used yet
         self._credit = first.credit or ALL
         self._news = news
         self._board = board
@@ -267,21 +282,38 @@ class _Stream:
             while True:
                 await self._allowed()
                 taken = self._board.take(subscription)
-                self._wakers.tell()
                 if taken is None:
+                    self._wakers.tell()
                     await self._wait()
                     continue
                 next_, missed, gap = taken
                 delivery = topic_pb2.TopicDelivery(missed=missed, gap=gap)
                 if next_ is not None and not seen.again(next_):
-                    delivery.message.CopyFrom(next_.shown())
-                elif not missed and not gap:
+                    self._fill(delivery, next_, subscription)
+                # Only now: what nobody waits for and nobody refers to is forgotten.
+                self._wakers.tell()
+                if not missed and not gap and not delivery.HasField("message"):
                     continue
                 await self._send(delivery)
         finally:
+            self._done(list(self._references))
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reading
+
+    def _fill(self, delivery: topic_pb2.TopicDelivery, message: Message, subscription: Subscription) -> None:
+        """With the message, or with a reference to its data."""
+        reference = self._memories.refer(message, subscription.owner) if subscription.maps else None
+        delivery.message.CopyFrom(message.shown(data=reference is None))
+        if reference is not None:
+            self._references[reference.id] = reference
+            delivery.memory, delivery.size = reference.id, len(message.data)
+
+    def _done(self, ids: Iterable[bytes]) -> None:
+        for each in ids:
+            reference = self._references.pop(each, None)
+            if reference is not None:
+                self._memories.done(reference)
 
     async def _send(self, delivery: topic_pb2.TopicDelivery) -> None:
         if delivery.HasField("message"):
@@ -290,8 +322,9 @@ class _Stream:
         await self._context.write(delivery)
 
     async def _allowed(self) -> None:
-        """Until the subscriber takes more."""
-        while self._credit <= 0:
+        """Until the subscriber takes more. Of those who do not use what they have references to nothing more is taken
+        from the queue, where their policy holds."""
+        while self._credit <= 0 or len(self._references) >= limits.TOPIC_REFERENCES:
             await self._wait()
 
     async def _wait(self) -> None:
@@ -311,6 +344,7 @@ class _Stream:
     async def _read(self) -> None:
         while (request := await self._context.read()) is not EOF:
             self._credit += request.credit
+            self._done(request.done)
             self._polled(request)
             self._news.progressed()
 
@@ -324,4 +358,5 @@ def add(keeper: Keeper, server: Dispatcher) -> TopicServicer:
     """(host.Adds)"""
     servicer = TopicServicer(keeper)
     topic_pb2_grpc.add_TopicServicer_to_server(servicer, server)
+    topic_pb2_grpc.add_TopicMemoryServicer_to_server(servicer.memories, keeper.api)
     return servicer

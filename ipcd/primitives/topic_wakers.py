@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ipcd_client.loop.waiters import Waiters
 
+from ipcd.primitives.topic_memory import Memories
 from ipcd.state.outlet import Outlet
 from ipcd.state.subscription import Interest, Pending, Subscription
 from ipcd.state.topic import Board
@@ -23,12 +24,13 @@ class Tellable(Protocol):
 
 
 class Wakers:
-    """Of those who wait now. `links` is told what this node wants."""
+    """Of those who wait now. `links` is told what this node wants, `memories` which messages nobody waits for."""
 
     links: Tellable
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, memories: Memories) -> None:
         self._board = board
+        self._memories = memories
         self._waiters: dict[Awaited, Waiters] = {}
         self._called: dict[Pending, Waiters] = {}
 
@@ -62,6 +64,8 @@ class Wakers:
             called = self._called.pop(one, None) if isinstance(one, Pending) else None
             if called is not None:
                 called.progressed()
+        while board.over:
+            self._memories.over(board.over.pop())
         if board.changed:
             changed = list(board.changed.values())
             board.changed.clear()

@@ -21,12 +21,10 @@ from ipcd_client.primitives.errors import NoSuchName
 from ipcd_client.rpc.failure import CallFailed
 
 from ipcd import limits
-from ipcd.parties import Attached
-from ipcd.primitives.contents import Content, Writing
+from ipcd.primitives.contents import Content, Writing, attached
 from ipcd.primitives.host import PUBLISH, READ, Keeper
 from ipcd.primitives.nodes import Nodes
 from ipcd.primitives.tickets import Tickets
-from ipcd.servicer import NoDescriptors
 
 _KIND: Final = "value"
 _SERVICE: Final = "/ipcd.v1.Value/"
@@ -99,12 +97,12 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
 
     async def Map(self, request: value_pb2.ValueGetRequest, context: ServicerContext) -> value_pb2.ValueReply:
         """What it is now, and memory with it."""
-        attached = _attached(context)
-        identity = self._keeper.identity(attached.process)
+        caller = attached(context)
+        identity = self._keeper.identity(caller.process)
         home = self._keeper.directory.find(_KIND, request.name) or self._keeper.node
         name, _ = naming.parse(_KIND, request.name)
         if home == self._keeper.node:
-            self._keeper.check_process(attached.process, READ, _KIND, name)
+            self._keeper.check_process(caller.process, READ, _KIND, name)
             reply, content = self._here(name, request)
         else:
             key = (home, name)
@@ -117,18 +115,18 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                 copy.users -= 1
                 self._make_room(0)
         if reply.more and content is not None and content.memory is not None:
-            attached.check_unread()
+            caller.check_unread()
             context.attach_fds([content.descriptor()])
         return reply
 
     async def Allot(self, request: value_pb2.ValueAllotRequest, context: ServicerContext) -> value_pb2.ValueAllotReply:
         """Memory to be written."""
-        attached = _attached(context)
+        caller = attached(context)
         if self._keeper.directory.find(_KIND, request.name) not in {"", self._keeper.node}:
             return value_pb2.ValueAllotReply()
-        self._keeper.check_process(attached.process, PUBLISH, _KIND, request.name)
-        attached.check_unread()
-        ticket, memory = self._tickets.issue(attached.owner, request.size)
+        self._keeper.check_process(caller.process, PUBLISH, _KIND, request.name)
+        caller.check_unread()
+        ticket, memory = self._tickets.issue(caller.owner, request.size)
         context.attach_fds([memory])
         return value_pb2.ValueAllotReply(ticket=ticket)
 
@@ -203,10 +201,3 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                 self._forget(key, copy)
         if size:
             limits.check("bytes of copies of values", self._bytes + size, limits.VALUE_COPIES_BYTES)
-
-
-def _attached(context: ServicerContext) -> Attached:
-    attached = context.peer_identity
-    if not isinstance(attached, Attached) or not context.carries_fds:
-        raise NoDescriptors("a value's memory is a descriptor, which this connection cannot carry")
-    return attached

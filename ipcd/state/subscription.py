@@ -24,7 +24,8 @@ MISSED_MOST: Final = (1 << 63) - 1
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Message:
-    """One message, however many it waits for: `holders` counts them. `owner`: who published it."""
+    """One message, however many it waits for: `holders` counts them. `owner`: who published it. `readers`: subscribers
+    that it was for and that can map its data; `watched`: somebody is to know when nobody holds it any more."""
 
     subject: str
     data: bytes
@@ -33,11 +34,17 @@ class Message:
     time: float
     owner: Owner = ()
     holders: int = 0
+    readers: int = 0
+    watched: bool = False
 
-    def shown(self) -> topic_pb2.TopicMessage:
-        """As it travels."""
+    def shown(self, *, data: bool = True) -> topic_pb2.TopicMessage:
+        """As it travels, with its data or without."""
         return topic_pb2.TopicMessage(
-            subject=self.subject, data=self.data, node=self.node, sequence=self.sequence, time=self.time
+            subject=self.subject,
+            data=self.data if data else b"",
+            node=self.node,
+            sequence=self.sequence,
+            time=self.time,
         )
 
 
@@ -100,7 +107,10 @@ class Subscription:
         most_bytes: int,
         owner: Owner,
         may: Callable[[str], bool] | None,
+        *,
+        maps: bool = False,
     ) -> None:
+        self.maps = maps  # data that is in memory of this machine
         self.interest = interest
         self.policy = policy
         self.most = most

@@ -28,13 +28,14 @@ class Board:
     """Of one node. What has changed for others is in `news`, `changed` and the outlets, from where the caller takes it.
 
     `news`: subscriptions and outlets that have something to take, and publishers that wait no longer.
-    `changed`: interests of this node that other nodes are to be told of.
+    `changed`: interests of this node that other nodes are to be told of. `over`: watched messages that nobody holds.
     """
 
     def __init__(self, node: str) -> None:
         self.node = node
         self.news: dict[Subscription | Outlet | Pending, None] = {}
         self.changed: dict[int, Interest] = {}
+        self.over: list[Message] = []
         self.interests: dict[int, Interest] = {}
         self.kept = Kept()
         self.published = 0
@@ -55,9 +56,11 @@ class Board:
         owner: Owner,
         identities: tuple[str, ...],
         may: Callable[[str], bool] | None = None,
+        *,
+        maps: bool = False,
     ) -> Subscription:
         """Somebody listens from now on, for these identities. `may`: whether it may read a subject, where the pattern
-        has wildcards.
+        has wildcards. `maps`: it is a process of this machine that can map memory.
 
         Raises:
             BadRequest: the pattern is none, nor the name of the group, or there is no such policy.
@@ -83,6 +86,7 @@ class Board:
             request.most_bytes or limits.TOPIC_WAITING_BYTES,
             owner,
             may,
+            maps=maps,
         )
         interest.members[subscription] = None
         self.subscriptions[subscription] = None
@@ -298,6 +302,7 @@ class Board:
         if one.may is not None and not one.may(message.subject):
             return
         pending.reached += 1
+        message.readers += one.maps
         if one.policy != BLOCK or (not one.blocked and one.has_room(message)):
             self._put(one, message)
         elif pending.wait:
@@ -370,6 +375,8 @@ class Board:
         message.holders -= 1
         if not message.holders:
             self._held.give(message.owner, _cost(message.data))
+            if message.watched:
+                self.over.append(message)
 
     @property
     def held(self) -> int:

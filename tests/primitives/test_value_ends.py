@@ -47,7 +47,7 @@ def memories(daemon: Daemon) -> int:
     count = 0
     for each in folder.iterdir():
         with contextlib.suppress(OSError):
-            count += "memfd:ipcd-value" in str(each.readlink())
+            count += "memfd:ipcd-sealed" in str(each.readlink())
     return count
 
 

@@ -19,7 +19,7 @@ def listen(pattern: str) -> None:
                 message = messages.receive(wait=1.0)
             except TimeoutError:
                 return
-            print(f"{message.subject} {message.data.decode()}", flush=True)
+            print(f"{message.subject} {bytes(message.data).decode()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -157,25 +157,26 @@ def sub(
 
 
 def _print(output: Output, message: Message, *, raw: bool) -> None:
+    data = bytes(message.data)
     if output.json:
         import base64
 
         try:
-            data = {"data": message.data.decode()}
+            shown = {"data": data.decode()}
         except UnicodeDecodeError:
-            data = {"data_base64": base64.b64encode(message.data).decode()}
+            shown = {"data_base64": base64.b64encode(data).decode()}
         facts = message._asdict()
         del facts["data"]
-        output.record({"subject": facts.pop("subject"), **data, **facts})
+        output.record({"subject": facts.pop("subject"), **shown, **facts})
         return
     if message.missed or message.gap:
         more = " and perhaps more" if message.gap else ""
         output.remark(f"missed {message.missed}{more}" if message.missed else "messages may have been missed")
     if raw:
-        sys.stdout.buffer.write(message.data + b"\n")
+        sys.stdout.buffer.write(data + b"\n")
         sys.stdout.buffer.flush()
     else:
-        output.line(f"{message.subject}  {message.data.decode('utf-8', 'backslashreplace')}")
+        output.line(f"{message.subject}  {data.decode('utf-8', 'backslashreplace')}")
 
 
 @topic.command("ls")

@@ -14,19 +14,22 @@ from typing import Any, Final, Self
 
 import grpc
 
+from ipcd_client.errors import IpcdError
+from ipcd_client.node import loop_attach
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
-from ipcd_client.primitives import subjects, topics
+from ipcd_client.primitives import subjects, topic_memory, topics
 from ipcd_client.primitives.errors import Empty, Lost, TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.topics import Flow, Message, Policy, Published, Wish
-from ipcd_client.primitives.waiting import Unanswered, deadline_of, ends_at, late, left_until, loop_answer, loop_first
+from ipcd_client.primitives.topics import Data, Flow, Message, Policy, Published, Wish
+from ipcd_client.primitives.waiting import MARGIN, Unanswered, deadline_of, ends_at, late, left_until, loop_answer, loop_first
 
 
 class Topic:
     """(primitives.topic.Topic)"""
 
-    def __init__(self, place: LoopPlace) -> None:
+    def __init__(self, place: LoopPlace, *, maps: bool = False) -> None:
         self._place = place
+        self._maps = maps
         self.name = subjects.pattern(place.text)
 
     async def publish(
@@ -51,7 +54,7 @@ class Topic:
     ) -> Subscription:
         """(primitives.topic.Topic)"""
         wish = Wish(policy, most, most_bytes, group, replay, prefetch)
-        subscription = Subscription(self._place, Flow(self._place.text, wish))
+        subscription = Subscription(self._place, Flow(self._place.text, wish, maps=self._maps))
         await subscription.start()
         return subscription
 
@@ -140,28 +143,64 @@ class Subscription:
         loop = asyncio.get_running_loop()
         request = self._flow.credit() if end is None else self._flow.poll(end - loop.time())
         if request is not None:
-            await self._ask(request)
+            await self._ask(self._call, request)
         while True:
             # A read that is under way belongs to the subscription, not to whoever waits for it.
             if self._reading is None:
-                self._reading = loop.create_task(_read(self._call))
+                self._reading = loop.create_task(self._read(self._call))
+            reading = self._reading
             seconds = deadline_of(left_until(end))
-            if not (await asyncio.wait({self._reading}, timeout=seconds))[0]:
+            if not (await asyncio.wait({reading}, timeout=seconds))[0]:
                 assert seconds is not None
                 await self._given_up()
                 raise late(seconds)
-            reading, self._reading = self._reading, None
-            delivery = reading.result()
-            message = self._flow.take(delivery)
+            self._reading = None
+            delivery, data = reading.result()
+            message = self._flow.take(delivery, data)
             if message is not None:
                 return message
             if end is not None and self._flow.ended(delivery):
                 return None
 
-    async def _ask(self, request: topic_pb2.TopicSubscribeRequest) -> None:
+    async def _read(self, call: Any) -> tuple[topic_pb2.TopicDelivery, Data | None]:
+        """A delivery, and what its reference stands for, if it has one."""
+        delivery = await _read(call)
+        if not delivery.memory:
+            return delivery, None
+        data = await self._data(delivery)
         try:
-            await self._call.write(request)
-        except asyncio.InvalidStateError:
+            await self._ask(call, self._flow.done(delivery))
+        except asyncio.CancelledError:
+            # Of the call, which its owner closes: what has come has come.
+            if not call.cancelled():
+                raise
+        return delivery, data
+
+    async def _data(self, delivery: topic_pb2.TopicDelivery) -> Data | None:
+        """(primitives.topic.Subscription)"""
+        request = self._flow.wanted(delivery)
+        try:
+            topic_memory.check_room()
+            attachment = loop_attach.hold(self._place.path)
+            try:
+                connection = await attachment.connection()
+                _, fds = await connection.call(topic_memory.MAP, request.SerializeToString(), timeout=MARGIN)
+            finally:
+                loop_attach.release(attachment)
+            return topic_memory.data(delivery.size, fds)
+        except (IpcdError, OSError):
+            pass
+        try:
+            reply = await self._place.run(_stub, lambda stub: stub.Fetch(request, timeout=MARGIN))
+        except IpcdError:
+            return None
+        data: bytes = reply.data
+        return data
+
+    async def _ask(self, call: Any, request: topic_pb2.TopicSubscribeRequest) -> None:
+        try:
+            await call.write(request)
+        except (asyncio.InvalidStateError, grpc.RpcError):
             pass  # the call is over: reading says why
 
     async def _begin(self, *, again: bool) -> None:
@@ -235,4 +274,4 @@ _stub: Final = topic_pb2_grpc.TopicStub
 
 def topic(subject: str, *, node: str | None = None, channel: grpc.aio.Channel | None = None) -> Topic:
     """A topic, for the running loop. (primitives.topic.topic)"""
-    return Topic(LoopPlace(subjects.KIND, subject, node, channel))
+    return Topic(LoopPlace(subjects.KIND, subject, node, channel), maps=channel is None)

@@ -23,9 +23,9 @@ def make(size: int) -> Fd:
     """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
-        memory = Fd(os.memfd_create("ipcd-value", flags | _MFD_NOEXEC_SEAL))
+        memory = Fd(os.memfd_create("ipcd-sealed", flags | _MFD_NOEXEC_SEAL))
     except OSError:
-        memory = Fd(os.memfd_create("ipcd-value", flags))
+        memory = Fd(os.memfd_create("ipcd-sealed", flags))
     try:
         os.ftruncate(memory.fileno(), size)
         # Whoever is to write it cannot make it more.
@@ -65,18 +65,33 @@ def mapped(memory: Fd, size: int) -> memoryview:
         BadMemory: it is not sealed, or of another size.
         OSError: it cannot be mapped.
     """
+    _check(memory, size)
+    # Private, as Linux before 6.7 refuses a shared mapping of what is sealed against writing. The pages are the same.
+    mapping = mmap.mmap(memory.fileno(), size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    with suppress(OSError):
+        mapping.madvise(mmap.MADV_WILLNEED)
+    return memoryview(mapping)
+
+
+def copied(memory: Fd, size: int) -> bytes:
+    """A copy of its bytes.
+
+    Raises:
+        BadMemory, OSError: as `mapped`.
+    """
+    _check(memory, size)
+    with mmap.mmap(memory.fileno(), size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as mapping:
+        return mapping[:]
+
+
+def _check(memory: Fd, size: int) -> None:
     try:
         seals = fcntl.fcntl(memory.fileno(), fcntl.F_GET_SEALS)
     except OSError:
-        raise BadMemory("the value's memory is no memfd") from None
+        raise BadMemory("the memory is no memfd") from None
     if seals & SEALS != SEALS:
         raise BadMemory(f"the memory's seals are {seals:#x}, {SEALS:#x} are needed")
     # Only now, as it cannot change any more.
     found = os.fstat(memory.fileno()).st_size
     if found != size:
         raise BadMemory(f"the memory has {found} bytes, {size} were said")
-    # Private, as Linux before 6.7 refuses a shared mapping of what is sealed against writing. The pages are the same.
-    mapping = mmap.mmap(memory.fileno(), size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-    with suppress(OSError):
-        mapping.madvise(mmap.MADV_WILLNEED)
-    return memoryview(mapping)

@@ -18,19 +18,22 @@ from typing import Any, Final, Self
 
 import grpc
 
+from ipcd_client.errors import IpcdError
+from ipcd_client.node import attach
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
-from ipcd_client.primitives import subjects, topics
+from ipcd_client.primitives import subjects, topic_memory, topics
 from ipcd_client.primitives.errors import Empty, Lost, TimedOut, from_status
 from ipcd_client.primitives.place import Place
-from ipcd_client.primitives.topics import Flow, Message, Policy, Published, Wish
-from ipcd_client.primitives.waiting import Unanswered, answer, deadline_of, ends_at, left_until
+from ipcd_client.primitives.topics import Data, Flow, Message, Policy, Published, Wish
+from ipcd_client.primitives.waiting import MARGIN, Unanswered, answer, deadline_of, ends_at, left_until
 
 
 class Topic:
     """A subject, or a pattern of subjects: `*` stands for one token, `>` at the end for one or more."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, maps: bool = False) -> None:
         self._place = place
+        self._maps = maps
         self.name = subjects.pattern(place.text)
 
     def publish(self, data: bytes, *, retain: bool = False, keep: int = 0, wait: float | None = None) -> Published:
@@ -75,7 +78,7 @@ class Topic:
             BadRequest, LimitReached, NotAllowed, CallFailed: the node refuses it.
         """
         wish = Wish(policy, most, most_bytes, group, replay, prefetch)
-        return Subscription(self._place, Flow(self._place.text, wish))
+        return Subscription(self._place, Flow(self._place.text, wish, maps=self._maps))
 
     def last(self, most: int = 1) -> list[Message]:
         """Of each subject so many of the last messages that were kept, on all nodes, the oldest first; 0: all.
@@ -183,11 +186,37 @@ class Subscription:
             call.ask(request)
         while True:
             delivery = call.read(deadline_of(left_until(end)))
-            message = self._flow.take(delivery)
+            data = None
+            if delivery.memory:
+                data = self._data(delivery)
+                call.ask(self._flow.done(delivery))
+            message = self._flow.take(delivery, data)
             if message is not None:
                 return message
             if end is not None and self._flow.ended(delivery):
                 return None
+
+    def _data(self, delivery: topic_pb2.TopicDelivery) -> Data | None:
+        """What a reference stands for: mapped, or where that fails, sent as ever. None if the node has it no more, or
+        is gone: reading on says why."""
+        request = self._flow.wanted(delivery)
+        try:
+            topic_memory.check_room()
+            attachment = attach.shared(self._place.path)
+            try:
+                end = time.monotonic() + MARGIN
+                connection = attachment.connection()
+                _, fds = attach.call(connection, topic_memory.MAP, request, topic_pb2.TopicMapReply, end)
+            finally:
+                attachment.release()
+            return topic_memory.data(delivery.size, fds)
+        except (IpcdError, OSError):
+            pass
+        try:
+            data: bytes = self._place.run(_stub, lambda stub: stub.Fetch(request, timeout=MARGIN)).data
+        except IpcdError:
+            return None
+        return data
 
     def _begin(self, *, again: bool) -> _Call:
         first = self._flow.first(again=again)
@@ -283,4 +312,4 @@ def topic(subject: str, *, node: str | None = None, channel: grpc.Channel | None
     Raises:
         BadRequest: it is no subject or pattern.
     """
-    return Topic(Place(subjects.KIND, subject, node, channel))
+    return Topic(Place(subjects.KIND, subject, node, channel), maps=channel is None)

@@ -27,18 +27,22 @@ PREFETCH: Final = 32
 AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # Seconds between two tries to subscribe again: the first, and at most.
 AGAIN: Final = (0.05, 2.0)
+# A memoryview is read-only, of memory that all subscribers of the machine share.
+Data = bytes | memoryview
 
 
 class Message(NamedTuple):
     """One message.
 
+    `data`: bytes; of a large message, which others on this machine are given too, a read-only memoryview of memory that
+    all of them share. It stays as it is for as long as it, or anything made of it, is held.
     `missed`: how many between the message before and this one the subscriber was not given; with `gap`, there may be
     more that nobody has counted. `replayed`: it was kept from before. `node` and `sequence`: where it was published,
     and its number there; `time` by that node's clock, in seconds since the epoch.
     """
 
     subject: str
-    data: bytes
+    data: Data
     node: str
     sequence: int
     time: float
@@ -73,8 +77,8 @@ class Wish(NamedTuple):
         # The last one there is, as far as possible.
         return 1 if self.policy == "latest" else min(PREFETCH, self.most or PREFETCH)
 
-    def request(self, name: str, *, again: bool) -> topic_pb2.TopicSubscribeRequest:
-        """The first one. `again`: what was kept has come before.
+    def request(self, name: str, *, again: bool, maps: bool) -> topic_pb2.TopicSubscribeRequest:
+        """The first one. `again`: what was kept has come before. `maps`: what is large may be mapped.
 
         Raises:
             BadRequest: it makes no sense.
@@ -91,6 +95,7 @@ class Wish(NamedTuple):
             group=self.group,
             replay=0 if again else self.replay,
             credit=self.credit,
+            maps=maps,
         )
 
 
@@ -112,10 +117,11 @@ def kept(message: topic_pb2.TopicMessage) -> Message:
 class Flow:
     """A subscription's two ends of its call: what is to be asked for, and what has come.
 
-    `missed` in all, `gap` ever.
+    `maps`: large messages may come as references. `missed` in all, `gap` ever.
     """
 
-    def __init__(self, name: str, wish: Wish) -> None:
+    def __init__(self, name: str, wish: Wish, *, maps: bool = False) -> None:
+        self._maps = maps
         self.missed = 0
         self.gap = False
         self._name = name
@@ -130,7 +136,7 @@ class Flow:
         self._taken = 0
         if again:
             self.gap = self._gap = True
-        return self._wish.request(self._name, again=again)
+        return self._wish.request(self._name, again=again, maps=self._maps)
 
     def credit(self) -> topic_pb2.TopicSubscribeRequest | None:
         """To be sent before waiting, if anything is: more may come."""
@@ -149,18 +155,31 @@ class Flow:
         """Nothing has come in the time of the last poll."""
         return delivery.poll == self._poll
 
-    def take(self, delivery: topic_pb2.TopicDelivery) -> Message | None:
-        """The message in it, if there is one."""
+    def wanted(self, delivery: topic_pb2.TopicDelivery) -> topic_pb2.TopicMemoryRequest:
+        """Asks for the data of a reference."""
+        return topic_pb2.TopicMemoryRequest(name=self._name, memory=delivery.memory)
+
+    def done(self, delivery: topic_pb2.TopicDelivery) -> topic_pb2.TopicSubscribeRequest:
+        """To be sent once the data of a reference has come."""
+        return topic_pb2.TopicSubscribeRequest(name=self._name, done=[delivery.memory])
+
+    def take(self, delivery: topic_pb2.TopicDelivery, data: Data | None = None) -> Message | None:
+        """The message in it, if there is one. `data`: what its reference stands for; without it, it is missed."""
         self.missed += delivery.missed
         self._missed += delivery.missed
         self.gap |= delivery.gap
         self._gap |= delivery.gap
         if not delivery.HasField("message"):
             return None
+        self._taken += 1
+        if delivery.memory and data is None:
+            self.missed += 1
+            self._missed += 1
+            return None
         told = delivery.message
         message = Message(
             told.subject,
-            told.data,
+            told.data if data is None else data,
             told.node,
             told.sequence,
             told.time,
@@ -169,5 +188,4 @@ class Flow:
             delivery.replayed,
         )
         self._missed, self._gap = 0, False
-        self._taken += 1
         return message

@@ -1,0 +1,528 @@
+"""Large messages of topics: one copy in memory for all who read them on a machine, and what becomes of them where that
+cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import grpc
+import ipcd_client
+import ipcd_client.aio
+import pytest
+from integration.daemons import LONG, Daemon, Daemons, eventually
+from integration.gateway import address_of
+from ipcd_client.node import attach
+from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
+from ipcd_client.primitives import topic_memory
+from ipcd_client.primitives.errors import Empty, Lost, TimedOut
+from ipcd_client.primitives.place import Place
+from ipcd_client.rpc.failure import CallFailed
+from primitives.roads import Cluster
+from primitives.test_value_ends import memories
+from primitives.topics_at import FACES
+
+from ipcd import limits
+from ipcd.primitives.topic_memory import Memories
+from ipcd.quota import Quotas
+from ipcd.state.subscription import Message
+
+READER = str(Path(__file__).with_name("topic_reader.py"))
+WITH_LIMITS = str(Path(__file__).with_name("with_limits.py"))
+SMALL = bytes(limits.TOPIC_MEMORY - 1)
+MOST = limits.TOPIC_MESSAGE
+
+
+def large(number: int, size: int = limits.TOPIC_MEMORY) -> bytes:
+    """A message that no other is like."""
+    return number.to_bytes(8, "big") * (size // 8)
+
+
+class Reader:
+    """topic_reader.py."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def receive(self, count: int) -> dict[str, Any]:
+        """So many; see there."""
+        self.tell(str(count))
+        assert self.process.stdout is not None
+        facts: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return facts
+
+
+@contextlib.contextmanager
+def reader(node: Daemon, name: str, face: str = "threads") -> Iterator[Reader]:
+    with subprocess.Popen(
+        [sys.executable, READER, node.socket, name, face],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "listens\n"
+            yield Reader(process)
+        finally:
+            process.kill()
+
+
+def own_memory(pid: int) -> int:
+    """Bytes that a process has for itself alone."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) << 10
+
+
+def test_there_is_one_copy_for_all_processes(cluster: Cluster) -> None:
+    node, count = cluster.front, 24
+    sums = [crc32(large(number, MOST)) for number in range(count)]
+    with (
+        reader(node, "one.copy") as first,
+        reader(node, "one.>", "loop") as second,
+        reader(node, "one.copy") as third,
+        ipcd_client.topic("one.copy", node=node.socket) as topic,
+    ):
+        readers = (first, second, third)
+        topic.publish(large(0, MOST))
+        for each in readers:
+            each.receive(1)
+        before = [own_memory(pid) for pid in (node.process.pid, *(each.process.pid for each in readers))]
+        for number in range(1, count):
+            topic.publish(large(number, MOST))
+            given = [each.receive(1) for each in readers]
+            assert [one["sums"] for one in given] == [[sums[number]]] * 3
+            assert [one["types"] for one in given] == [["memoryview"]] * 3
+        # All have all of it mapped: the same.
+        assert len(given[0]["inodes"]) == count
+        assert given[0]["inodes"] == given[1]["inodes"] == given[2]["inodes"]
+        # Nobody has a copy: of 46 MiB, 16 are far more than what else may come and go.
+        after = [own_memory(pid) for pid in (node.process.pid, *(each.process.pid for each in readers))]
+        assert all(now - then < 16 << 20 for then, now in zip(before, after, strict=True)), (before, after)
+        # What all have the node needs no more.
+        eventually(lambda: not memories(node), "the memory is given back")
+
+
+def test_what_is_read_stays(nodes: Daemons) -> None:
+    node = nodes.run()
+    with (
+        ipcd_client.topic("stays", node=node.socket) as topic,
+        topic.subscribe() as first,
+        topic.subscribe(policy="block") as second,
+    ):
+        topic.publish(large(7))
+        message = first.receive(LONG)
+        also = second.receive(LONG)
+    node.kill()
+    for one in (message, also):
+        assert isinstance(one.data, memoryview)
+        assert one.data.readonly
+        assert one.data == large(7)
+        # As numpy.frombuffer does.
+        with one.data.cast("Q") as numbers:
+            assert len(numbers) == limits.TOPIC_MEMORY // 8
+        with pytest.raises(TypeError):
+            one.data[0] = 1
+
+
+def test_on_a_loop(cluster: Cluster) -> None:
+    async def run() -> list[Any]:
+        topic = ipcd_client.aio.topic("on.loop", node=cluster.front.socket)
+        async with topic, await topic.subscribe() as first, await topic.subscribe() as second:
+            waiting = asyncio.create_task(first.receive())
+            await topic.publish(large(1))
+            given = [await waiting, await second.receive(LONG)]
+            # A task that gives up takes nothing, wherever it is.
+            for number in range(20):
+                await topic.publish(large(number))
+                task = asyncio.create_task(first.receive())
+                for _ in range(number):
+                    await asyncio.sleep(0)
+                task.cancel()
+                try:
+                    one = await task
+                except asyncio.CancelledError:
+                    one = await first.receive(LONG)
+                assert one.data == large(number)
+                assert (await second.receive(LONG)).data == large(number)
+            return given
+
+    assert [(type(one.data), one.data == large(1)) for one in asyncio.run(run())] == [(memoryview, True)] * 2
+
+
+def test_where_it_does_not_pay(cluster: Cluster) -> None:
+    socket = cluster.front.socket
+    with ipcd_client.topic("pays", node=socket) as topic, topic.subscribe() as first:
+        # For one.
+        topic.publish(large(1))
+        assert first.receive(LONG).data == large(1)
+        assert not memories(cluster.front)
+        with topic.subscribe() as second:
+            topic.publish(SMALL, retain=True)
+            assert [type(one.receive(LONG).data) for one in (first, second)] == [bytes, bytes]
+            # What was kept.
+            topic.publish(large(2), retain=True)
+            assert [type(one.receive(LONG).data) for one in (first, second)] == [memoryview] * 2
+            with topic.subscribe(replay=1) as third:
+                assert third.receive(LONG).data == large(2)
+
+
+def test_those_who_cannot_map_get_bytes(cluster: Cluster) -> None:
+    front, back = cluster
+    with grpc.insecure_channel(address_of(front)) as channel:
+        stub: Any = topic_pb2_grpc.TopicStub(channel)
+        # Whatever a client of plain gRPC says.
+        plain = stub.Subscribe(iter([topic_pb2.TopicSubscribeRequest(name="both", maps=True)]), timeout=LONG)
+        assert not next(plain).HasField("message")
+        with (
+            ipcd_client.topic("both", node=front.socket) as here,
+            ipcd_client.topic("both", node=back.socket) as there,
+            ipcd_client.topic("both@a", node=back.socket) as afar,
+            here.subscribe() as first,
+            here.subscribe() as second,
+            there.subscribe() as third,
+            there.subscribe() as fourth,
+            afar.subscribe() as fifth,
+            ipcd_client.topic("both", channel=channel).subscribe() as sixth,
+        ):
+            here.publish(large(3))
+            given = [one.receive(LONG).data for one in (first, second, third, fourth, fifth, sixth)]
+            assert given == [large(3)] * 6
+            # On each node those who are on it.
+            assert [type(data) for data in given] == [memoryview] * 4 + [bytes] * 2
+            told = next(plain)
+            assert (told.message.data, told.memory) == (large(3), b"")
+        plain.cancel()
+    del given
+
+
+def test_most_of_it_at_one_time(cluster: Cluster) -> None:
+    node = cluster.front
+    each = limits.TOPIC_WAITING_BYTES // limits.TOPIC_MEMORY  # that may wait for one
+    subjects = [f"most.{number}" for number in range(limits.TOPIC_MEMORIES // each + 1)]
+    with contextlib.ExitStack() as stack:
+        topics = [stack.enter_context(ipcd_client.topic(subject, node=node.socket)) for subject in subjects]
+        slow = [stack.enter_context(topic.subscribe()) for topic in topics]
+        everything = stack.enter_context(ipcd_client.topic("most.>", node=node.socket))
+        fast = stack.enter_context(everything.subscribe())
+        count = 0
+        for topic in topics:
+            for _ in range(each):
+                topic.publish(large(count))
+                data = fast.receive(LONG).data
+                assert data == large(count)
+                assert isinstance(data, memoryview if count < limits.TOPIC_MEMORIES else bytes)
+                count += 1
+        assert count > limits.TOPIC_MEMORIES
+        assert memories(node) == limits.TOPIC_MEMORIES
+        numbers = iter(range(count))
+        for one in slow:
+            for _ in range(each):
+                message = one.receive(LONG)
+                assert message.data == large(next(numbers))
+                assert not message.missed
+        del data, message
+        eventually(lambda: not memories(node), "the memory is given back")
+        # There is room again.
+        topics[0].publish(large(0))
+        assert isinstance(fast.receive(LONG).data, memoryview)
+
+
+def test_one_who_does_not_read_is_told_what_it_missed(cluster: Cluster) -> None:
+    with (
+        ipcd_client.topic("slow", node=cluster.front.socket) as topic,
+        topic.subscribe() as fast,
+        topic.subscribe() as slow,
+        topic.subscribe(policy="latest") as last,
+    ):
+        count = 3 * limits.TOPIC_WAITING_BYTES // MOST
+        for number in range(count):
+            topic.publish(large(number, MOST))
+            assert fast.receive(LONG).data == large(number, MOST)
+        for one, fewest in ((slow, limits.TOPIC_WAITING_BYTES // MOST), (last, 1)):
+            came = missed = 0
+            with contextlib.suppress(Empty):
+                while True:
+                    message = one.receive(0)
+                    missed += message.missed
+                    assert message.data == large(came + missed, MOST)
+                    came += 1
+            assert (came + missed, one.missed, one.gap) == (count, missed, False)
+            assert fewest <= came <= fewest + limits.TOPIC_REFERENCES
+        del message
+        # What it has missed nobody keeps.
+        eventually(lambda: not memories(cluster.front), "the memory is given back")
+
+
+def test_one_who_comes_late_gets_bytes(nodes: Daemons) -> None:
+    node = nodes.run(launcher=[sys.executable, WITH_LIMITS, "TOPIC_MEMORY_LATE=0.3", "--"])
+    with (
+        ipcd_client.topic("late", node=node.socket) as topic,
+        topic.subscribe() as first,
+        topic.subscribe() as second,
+    ):
+        for number in range(4):
+            topic.publish(large(number))
+            assert first.receive(LONG).data == large(number)
+        eventually(lambda: not memories(node), "the memory is given back")
+        # Two references are under way to it, two messages wait.
+        messages = [second.receive(LONG) for _ in range(4)]
+        assert [(type(one.data), one.missed) for one in messages] == [(bytes, 0)] * 4
+        assert [one.data for one in messages] == [large(number) for number in range(4)]
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_process_without_descriptors_gets_bytes(cluster: Cluster, face: str) -> None:
+    with (
+        ipcd_client.topic("few", node=cluster.front.socket) as topic,
+        topic.subscribe() as other,
+        reader(cluster.front, "few", face) as one,
+    ):
+        topic.publish(large(0))
+        assert one.receive(1)["types"] == ["memoryview"]
+        for more, kind in ((0, "bytes"), (1, "bytes"), (20, "memoryview")):
+            one.tell(f"few {more}")
+            topic.publish(large(more))
+            given = one.receive(1)
+            assert given["types"] == [kind]
+            assert given["sums"] == [crc32(large(more))]
+            assert given["missed"] == [0]
+        assert [other.receive(LONG).missed for _ in range(4)] == [0] * 4
+
+
+def test_a_process_that_keeps_many_gets_bytes(cluster: Cluster) -> None:
+    with (
+        ipcd_client.topic("keeps", node=cluster.front.socket) as topic,
+        topic.subscribe() as first,
+        reader(cluster.front, "keeps") as second,
+    ):
+        kept = []
+        for number in range(topic_memory.MOST + 2):
+            topic.publish(large(number))
+            kept.append(first.receive(LONG).data)
+            assert kept[-1] == large(number)
+            second.receive(1)
+        assert [type(data) for data in kept] == [memoryview] * topic_memory.MOST + [bytes] * 2
+        kept.clear()
+        topic.publish(large(0))
+        assert isinstance(first.receive(LONG).data, memoryview)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_node_without_descriptors_sends_bytes(nodes: Daemons, when: str) -> None:
+    """Before it has made the memory, or after that."""
+    node = nodes.run()
+    with (
+        ipcd_client.topic("poor", node=node.socket) as topic,
+        topic.subscribe() as first,
+        topic.subscribe() as second,
+    ):
+        topic.publish(large(0))
+        assert [isinstance(one.receive(LONG).data, memoryview) for one in (first, second)] == [True] * 2
+        eventually(lambda: not memories(node), "the memory is given back")
+        if when == "after":
+            topic.publish(large(1))
+            eventually(lambda: memories(node), "there is memory")
+        soft, hard = resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, (1, hard))
+        if when == "before":
+            topic.publish(large(1))
+        given = [one.receive(LONG) for one in (first, second)]
+        assert [(type(one.data), one.missed, one.data == large(1)) for one in given] == [(bytes, 0, True)] * 2
+        resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        topic.publish(large(2))
+        assert [isinstance(one.receive(LONG).data, memoryview) for one in (first, second)] == [True] * 2
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_reader_is_killed_before_it_has_mapped(cluster: Cluster, face: str) -> None:
+    node = cluster.front
+    with (
+        ipcd_client.topic("killed", node=node.socket) as topic,
+        topic.subscribe() as other,
+        reader(node, "killed", face) as one,
+    ):
+        topic.publish(large(1))
+        assert other.receive(LONG).data == large(1)
+        assert memories(node) == 1
+        one.process.kill()
+        eventually(lambda: not memories(node), "the memory is given back")
+
+
+def listens_again(one: Any) -> bool:
+    try:
+        one.receive(0.05)
+    except CallFailed:
+        return False
+    except TimedOut:
+        return bool(one.gap)
+    raise AssertionError("nothing was published")
+
+
+def test_the_daemon_is_killed_while_references_are_under_way(nodes: Daemons) -> None:
+    node = nodes.run()
+    with (
+        ipcd_client.topic("restart", node=node.socket) as topic,
+        topic.subscribe() as first,
+        topic.subscribe() as second,
+    ):
+        topic.publish(large(1))
+        assert first.receive(LONG).data == large(1)
+        node.kill()
+        node = nodes.run()
+        # What was under way is lost with the daemon, and nobody waits for it.
+        for one in (first, second):
+            eventually(lambda one=one: listens_again(one), "it listens again")
+        assert second.missed == 1
+        topic.publish(large(2))
+        message = second.receive(LONG)
+        assert (message.data == large(2), message.gap, type(message.data)) == (True, True, memoryview)
+        assert message.missed == 1
+        assert first.receive(LONG).data == large(2)
+        del message
+
+
+def test_a_child_of_a_fork(cluster: Cluster) -> None:
+    code = f"""
+import os, ipcd_client
+topic = ipcd_client.topic("child", node={cluster.front.socket!r})
+first, second = topic.subscribe(), topic.subscribe()
+topic.publish(b"a" * {limits.TOPIC_MEMORY})
+message = first.receive(10)
+pid = os.fork()
+if not pid:
+    assert message.data[:3] == b"aaa"
+    with topic.subscribe() as own:
+        topic.publish(b"b" * {limits.TOPIC_MEMORY})
+        print(type(message.data), type(own.receive(10).data), flush=True)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+print([bytes(second.receive(10).data[:1]) for _ in range(2)])
+first.close(), second.close(), topic.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LONG, check=False)
+    assert done.stdout == "<class 'memoryview'> <class 'memoryview'>\n[b'a', b'b']\n", done.stderr
+
+
+STRANGER = """
+import sys, time
+from ipcd_client.node import attach
+from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
+from ipcd_client.primitives.place import Place
+from ipcd_client.primitives import topic_memory
+_, socket, name, id_ = sys.argv
+request = topic_pb2.TopicMemoryRequest(name=name, memory=bytes.fromhex(id_))
+attachment = attach.shared(socket)
+try:
+    attach.call(attachment.connection(), topic_memory.MAP, request, topic_pb2.TopicMapReply, time.monotonic() + 10)
+except Exception as error:
+    print(error)
+place = Place("topic", name, socket)
+try:
+    place.run(topic_pb2_grpc.TopicStub, lambda stub: stub.Fetch(request, timeout=10))
+except Exception as error:
+    print(error)
+place.close()
+attachment.release()
+"""
+
+
+def test_only_those_who_were_given_it_may_map_it(cluster: Cluster) -> None:
+    node, name = cluster.front, "own"
+    place = Place("topic", name, node.socket)
+    stub: Any = topic_pb2_grpc.TopicStub(place.channel())
+    attachment = attach.shared(node.socket)
+
+    def mapped(id_: bytes) -> tuple[topic_pb2.TopicMapReply, list[Any]]:
+        request = topic_pb2.TopicMemoryRequest(name=name, memory=id_)
+        end = time.monotonic() + LONG
+        return attach.call(attachment.connection(), topic_memory.MAP, request, topic_pb2.TopicMapReply, end)
+
+    subscribers = [stub.Subscribe(_first(name)) for _ in range(2)]
+    try:
+        assert not any(next(one).HasField("message") for one in subscribers)
+        with ipcd_client.topic(name, node=node.socket) as topic:
+            topic.publish(large(1))
+        first, second = (next(one) for one in subscribers)
+        assert (first.message.data, first.size) == (b"", limits.TOPIC_MEMORY)
+        assert len(first.memory) == 16
+        assert first.memory != second.memory
+        done = subprocess.run(
+            [sys.executable, "-c", STRANGER, node.socket, name, first.memory.hex()],
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+            check=False,
+        )
+        why = "the reference to a message's data is done with, or another's"
+        assert done.stdout.splitlines() == [f"lost: {why}", why], done.stderr
+        with pytest.raises(CallFailed, match="another's"):
+            mapped(bytes(16))
+        reply, (memory,) = mapped(first.memory)
+        # What everybody reads nobody can change.
+        with memory, pytest.raises(PermissionError):
+            os.pwrite(memory.fileno(), b"x", 0)
+        assert reply.size == limits.TOPIC_MEMORY
+        fetch = topic_pb2.TopicMemoryRequest(name=name, memory=second.memory)
+        assert stub.Fetch(fetch, timeout=LONG).data == large(1)
+        for one in subscribers:
+            one.cancel()
+        eventually(lambda: not memories(node), "the memory is given back")
+        with pytest.raises(CallFailed, match="done with"):
+            mapped(first.memory)
+    finally:
+        for one in subscribers:
+            one.cancel()
+        attachment.release()
+        place.close()
+
+
+def _first(name: str) -> Iterator[topic_pb2.TopicSubscribeRequest]:
+    yield topic_pb2.TopicSubscribeRequest(name=name, credit=8, maps=True)
+
+
+def test_what_the_node_counts() -> None:
+    """Without any process: the bounds in bytes, and those who take the last descriptors."""
+
+    def message(size: int) -> Message:
+        return Message("s", bytes(size), "a", 1, 0.0, readers=2, holders=1)
+
+    async def run() -> None:
+        memories_ = Memories(Quotas(time.monotonic), late=LONG)
+        count = limits.TOPIC_MEMORIES_BYTES // MOST
+        references = [memories_.refer(message(MOST), ()) for _ in range(count)]
+        assert all(references)
+        assert memories_.bytes == limits.TOPIC_MEMORIES_BYTES
+        assert memories_.refer(message(limits.TOPIC_MEMORY), ()) is None
+        for one in references:
+            assert one is not None
+            memories_.done(one)
+            memories_.over(one.message)
+        assert (memories_.count, memories_.bytes) == (0, 0)
+        one = memories_.refer(message(MOST), ())
+        assert one is not None
+        with pytest.raises(Lost):
+            memories_.find(one.id, (("process", "pid 1"),))  # type: ignore[arg-type]
+        memories_.close()
+        poor = Memories(Quotas(time.monotonic, descriptors=1), late=LONG)
+        assert poor.refer(message(MOST), ()) is None
+        assert (poor.count, poor.bytes) == (0, 0)
+
+    asyncio.run(run())
