@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import grpc
 import ipcd_client
+import ipcd_client.aio
 import pytest
 from integration.daemons import LONG, Daemon, eventually
 from integration.gateway import address_of
@@ -288,6 +290,20 @@ def test_a_closed_subscription(threads: Face) -> None:
     with pytest.raises(Lost):
         subscription.receive(1)
     eventually(lambda: not _infos(threads, "closed"), "the node knows that it is gone")
+
+
+def test_it_is_closed_while_somebody_waits(cluster: Cluster) -> None:
+    async def run() -> None:
+        async with ipcd_client.aio.topic("closing", node=cluster.front.socket) as topic:
+            messages = await topic.subscribe()
+            waiting = asyncio.create_task(messages.receive())
+            while messages._reading is None:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await messages.close()
+            with pytest.raises(Lost):
+                await waiting
+
+    asyncio.run(run())
 
 
 def test_another_node_is_meant(cluster: Cluster) -> None:

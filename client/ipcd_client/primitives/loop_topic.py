@@ -248,10 +248,12 @@ class Subscription:
     async def _given_up(self) -> None:
         if self._call is not None:
             self._call.cancel()
-        if self._reading is not None:
-            await asyncio.wait({self._reading})
-            if not self._reading.cancelled():
-                self._reading.exception()
+        # Whoever waits for a message may take it meanwhile.
+        reading = self._reading
+        if reading is not None:
+            await asyncio.wait({reading})
+            if not reading.cancelled():
+                reading.exception()
 
     async def __aenter__(self) -> Self:
         return self
