@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,11 +16,13 @@ from typing import Any
 
 import grpc
 import ipcd_client
+import ipcd_client.aio
 import pytest
 from integration.daemons import LONG, Daemon, Daemons, eventually
 from integration.ipcctl.runs import ctl, running
 from ipcd_client.errors import NotAllowed
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
+from ipcd_client.primitives import waiting
 from ipcd_client.primitives.errors import Empty
 from ipcd_client.primitives.place import Place
 from ipcd_client.rpc.failure import CallFailed
@@ -119,6 +122,27 @@ def test_the_daemon_is_killed_and_comes_back(nodes: Daemons) -> None:
         assert (got[0].data, got[0].gap, messages.gap) == (b"after", True, True)
         # What was kept was the daemon's.
         assert topic.last() == []
+
+
+def test_the_daemon_hangs_and_goes_on(nodes: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = nodes.run()
+
+    async def run() -> None:
+        async with ipcd_client.aio.topic("hangs", node=node.socket) as topic, await topic.subscribe() as messages:
+            node.process.send_signal(signal.SIGSTOP)
+            with monkeypatch.context() as patched:
+                patched.setattr(waiting, "MARGIN", 0.1)
+                with pytest.raises(CallFailed):
+                    await messages.receive(0)
+            node.process.send_signal(signal.SIGCONT)
+            # The next who waits is told nothing of a call that is over.
+            task = asyncio.create_task(messages.receive(LONG))
+            while not task.done():
+                await topic.publish(b"on")
+                await asyncio.wait({task}, timeout=0.02)
+            assert ((await task).data, messages.gap) == (b"on", True)
+
+    asyncio.run(run())
 
 
 def test_another_node_is_killed_and_comes_back(nodes: Daemons) -> None:

@@ -21,7 +21,16 @@ from ipcd_client.primitives import subjects, topic_memory, topics
 from ipcd_client.primitives.errors import Empty, Lost, TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.topics import Data, Flow, Message, Policy, Published, Wish
-from ipcd_client.primitives.waiting import MARGIN, Unanswered, deadline_of, ends_at, late, left_until, loop_answer, loop_first
+from ipcd_client.primitives.waiting import (
+    MARGIN,
+    Unanswered,
+    deadline_of,
+    ends_at,
+    late,
+    left_until,
+    loop_answer,
+    loop_first,
+)
 
 
 class Topic:
@@ -252,8 +261,10 @@ class Subscription:
         reading = self._reading
         if reading is not None:
             await asyncio.wait({reading})
-            if not reading.cancelled():
-                reading.exception()
+            failed = reading.cancelled() or reading.exception() is not None
+            if failed and self._reading is reading:
+                # With its call. What has come stays for the next who waits.
+                self._reading = None
 
     async def __aenter__(self) -> Self:
         return self
