@@ -1,4 +1,4 @@
-"""A publisher or subscriber that tests kill: `topic_program.py pub|sub SOCKET NAME [POLICY]`."""
+"""A publisher or subscriber that tests kill: `topic_program.py pub|sub SOCKET NAME [POLICY [GROUP]]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main() -> None:
             topic.publish(b"%d" % number)
             print(number, flush=True)
     policy: Any = rest[0]
-    subscription = topic.subscribe(policy=policy, most=1, prefetch=1)
+    subscription = topic.subscribe(policy=policy, group="".join(rest[1:]), most=1, prefetch=1)
     print("listens", flush=True)
     sys.stdin.read()
     subscription.close()
