@@ -97,7 +97,7 @@ def test_members_of_a_group_that_block_are_killed(cluster: Cluster, there: bool)
             eventually(lambda: len(listed(home, name).subscriptions) == 1, "both have gone")
             topic.publish(b"last")
             # What waited for those is lost; what comes next, the third one has.
-            data = b""
+            data: Any = b""
             while data != b"last":
                 data = third.receive(LONG).data
             assert third.missed == 0
