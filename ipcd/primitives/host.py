@@ -42,6 +42,13 @@ READ: Final = rules.READ
 # Calls that one connection may have open, and bytes of one message.
 STREAMS: Final = 4096
 MESSAGE: Final = 4 << 20
+# Why a gateway's client may not: nothing that a rule of this node would change.
+_WITHHELD: Final = (
+    "the rules of that node, whose gateway it came through, do not allow it (`ipcctl rules check` says which)"
+)
+_NOT_ASKED: Final = (
+    "it came through that node's gateway, whose rules are asked only of the name that a call begins with"
+)
 
 
 class Who(NamedTuple):
@@ -175,8 +182,10 @@ class Keeper:
             decision = rules_.decide(identity, verb, f"{kind}:{name}")
             if not decision.allowed and (decision.rule is not None or identity != let_in):
                 yield decision
-            elif verb in who.withheld or (who.about not in {"", name} and not decision.allowed):
-                yield Decision(False, None, identity, verb, f"{kind}:{name}", who.node, rules_.users)
+            elif verb in who.withheld:
+                yield Decision(False, None, identity, verb, f"{kind}:{name}", who.node, why=_WITHHELD)
+            elif who.about not in {"", name} and not decision.allowed:
+                yield Decision(False, None, identity, verb, f"{kind}:{name}", who.node, why=_NOT_ASKED)
 
     def here(self, kind: str, text: str) -> str:
         """The name, without a node, of what a request says is here.

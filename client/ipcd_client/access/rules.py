@@ -55,7 +55,7 @@ class Rule:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Whether `identity` may do `verb` with `name` on `node`. `rule` decided; None: there was none that fits.
-    `users`: those that the rule same-uid allows, in words."""
+    `users`: those that the rule same-uid allows, in words. `why`: instead of what no rule allows."""
 
     allowed: bool
     rule: Rule | None
@@ -64,6 +64,7 @@ class Decision:
     name: str
     node: str
     users: str = ""
+    why: str = ""
 
     @property
     def rule_name(self) -> str:
@@ -79,6 +80,8 @@ class Decision:
                 f"{self.identity} may not {deed}: {self.rule} denies it, and a deny wins over every allow; "
                 f"only a change of the rules of node {self.node} would let it"
             )
+        if self.why:
+            return f"{self.identity} may not {deed}: {self.why}"
         path = self.identity.removeprefix(ids.SCHEME).partition("/")[2]
         help_ = f'effect = "allow", who = "{path}", may = "{self.verb}", what = "{self.name or ANY}"'
         return (
