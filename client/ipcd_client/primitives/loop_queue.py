@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import grpc
 
+from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import queue_parts as parts
@@ -81,10 +82,13 @@ class Message(parts.Received):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None:
+        if error is None:
             await self.ack()
-        else:
+            return
+        try:
             await self.nack()
+        except IpcdError as failure:
+            error.add_note(self.not_given_back(failure))
 
 
 class Queue:

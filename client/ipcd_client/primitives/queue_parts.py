@@ -268,6 +268,10 @@ class Received:
         """For who settles it."""
         return pb.QueueReceipt(id=self.id, tag=self.tag)
 
+    def not_given_back(self, failure: Exception) -> str:
+        """What is added to the error for which it should have been: that one is raised."""
+        return f"ipcd: message {self.id} was not given back, and comes again when its lease is over: {failure}"
+
 
 def receipts_of(messages: Iterable[pb.QueueMessage]) -> list[pb.QueueReceipt]:
     """For who settles them."""
