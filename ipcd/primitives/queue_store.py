@@ -20,7 +20,7 @@ from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 
 from ipcd.log import Log
-from ipcd.state.queue_order import Message
+from ipcd.state.queue_message import Message
 from ipcd.state.quota import Key
 
 FILE: Final = "queues.db"
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 
 class Store:
-    """Of one node, for its loop. `open` first, `close` last. (state.queue.Kept)"""
+    """Of one node, for its loop. `open` first, `close` last. (queue_message.Kept)"""
 
     def __init__(self, folder: Path, log: Log) -> None:
         self.path = folder / FILE

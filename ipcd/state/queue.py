@@ -1,4 +1,4 @@
-"""One queue: what is in it, who holds what, and who waits. Pure: time is an argument.
+"""One queue: its bounds, and who waits. Pure: time is an argument.
 
 A message is *ready*, *delayed* until it is due, or *held* by the one who received it, until that one settles it or its
 lease is over. Each delivery has a tag of its own: who comes with an old one holds it no more.
@@ -8,85 +8,20 @@ What a verb does for others than its caller is in `events`, which the caller of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
 
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.primitives.errors import BadRequest, Full
 
 from ipcd import limits
-from ipcd.state.queue_order import Heap, Message, Ready
-from ipcd.state.quota import Owner, Shares
+from ipcd.state.queue_asked import checked_delay, checked_lease
+from ipcd.state.queue_contents import Contents
+from ipcd.state.queue_message import Kept, Message, cost
+from ipcd.state.queue_waiters import Arrived, Delivered, Event, Receiver, Receivers, Sender, Taken, Watcher
+from ipcd.state.quota import Shares
 
-# Where options say nothing.
-MESSAGES: Final = 1024
-BYTES: Final = 16 << 20
-LEASE: Final = 30.0
-PRIORITIES: Final = 32
-_TYPES: Final = 1 << 63
-
-
-class Kept(Protocol):
-    """Where a durable queue's messages are written down, in the order of the calls."""
-
-    def put(self, queue: str, message: Message) -> None:
-        """It is there."""
-
-    def mark(self, queue: str, message: Message) -> None:
-        """It is there in another state. This may get lost."""
-
-    def delete(self, queue: str, message: Message) -> None:
-        """It is there no more."""
-
-
-@dataclass(slots=True, eq=False)
-class Receiver:
-    """Who waits for messages. `lease`: seconds for which they will be held; infinite for who settles them at once."""
-
-    type: int
-    most: int
-    lease: float
-    user: Any = None
-
-
-@dataclass(slots=True, eq=False)
-class Sender:
-    """Who waits for room."""
-
-    messages: list[Message]
-    user: Any = None
-
-
-@dataclass(slots=True, eq=False)
-class Watcher:
-    """Who is told once of what arrives in the empty queue."""
-
-    user: Any = None
-
-
-class Delivered(NamedTuple):
-    """These are held by a receiver now, which waits no more."""
-
-    receiver: Receiver
-    messages: list[Message]
-
-
-class Taken(NamedTuple):
-    """So many of a sender's first messages are in, and it waits no more. 0 is the id of one that was thrown away."""
-
-    sender: Sender
-    ids: list[int]
-
-
-class Arrived(NamedTuple):
-    """A watcher is told, and watches no more."""
-
-    watcher: Watcher
-
-
-Event = Delivered | Taken | Arrived
+_DROPPING = frozenset({pb.QUEUE_FULL_DROP_OLDEST, pb.QUEUE_FULL_DROP_NEWEST})
 
 
 @dataclass(slots=True)
@@ -98,77 +33,6 @@ class Counts:
     returned: int = 0
     dropped: int = 0
     dead: int = 0
-
-
-def completed(options: pb.QueueOptions) -> pb.QueueOptions:
-    """The options with what they leave out.
-
-    Raises:
-        BadRequest: they make no sense.
-    """
-    full = pb.QueueOptions()
-    full.CopyFrom(options)
-    full.messages = options.messages or MESSAGES
-    full.bytes = options.bytes or BYTES
-    full.lease = options.lease or LEASE
-    if full.messages > limits.QUEUE_MESSAGES:
-        raise BadRequest(f"a queue has room for at most {limits.QUEUE_MESSAGES} messages, not {full.messages}")
-    if full.bytes > limits.QUEUE_BYTES:
-        raise BadRequest(f"a queue has room for at most {limits.QUEUE_BYTES} bytes, not {full.bytes}")
-    checked_lease(full.lease)
-    if full.when_full not in pb.QueueFull.values():
-        raise BadRequest(f"{full.when_full} is nothing that can be done when a queue is full")
-    if full.deliveries and not full.dead_letters:
-        raise BadRequest("deliveries are counted for dead_letters: the name of a queue")
-    if full.dead_letters and not full.deliveries:
-        raise BadRequest("dead_letters goes with deliveries: after how many a message goes there")
-    return full
-
-
-def checked_lease(lease: float) -> float:
-    """The lease, if it is one.
-
-    Raises:
-        BadRequest: it is none.
-    """
-    if not 0 < lease <= limits.QUEUE_LEASE:
-        raise BadRequest(f"a lease is between 0 and {limits.QUEUE_LEASE:g} s, not {lease:g}")
-    return lease
-
-
-def checked_type(type_: int) -> int:
-    """The type of messages that somebody wants, if it is one.
-
-    Raises:
-        BadRequest: its negative is none.
-    """
-    if type_ == -_TYPES:
-        raise BadRequest(f"{type_} is the negative of no type")
-    return type_
-
-
-def message_of(draft: pb.QueueDraft, owner: Owner, now: float) -> Message:
-    """What somebody sends.
-
-    Raises:
-        BadRequest: it makes no sense.
-    """
-    if draft.priority >= PRIORITIES:
-        raise BadRequest(f"a priority is between 0 and {PRIORITIES - 1}, not {draft.priority}")
-    if draft.type < 0:
-        raise BadRequest(f"the type of a message is 1 or more, not {draft.type}")
-    if not 0 <= draft.delay <= limits.QUEUE_DELAY:
-        raise BadRequest(f"a delay is between 0 and {limits.QUEUE_DELAY:g} s, not {draft.delay:g}")
-    if len(draft.data) > limits.QUEUE_MESSAGE:
-        raise BadRequest(f"a message has at most {limits.QUEUE_MESSAGE} bytes, not {len(draft.data)}")
-    return Message(
-        draft.priority, draft.type or 1, draft.data, owner, now, until=now + draft.delay if draft.delay else 0.0
-    )
-
-
-def cost(message: Message) -> int:
-    """What it counts for in its owner's quota."""
-    return len(message.data) + limits.QUEUE_OVERHEAD
 
 
 @dataclass(slots=True)
@@ -215,41 +79,36 @@ class Queue:
         self._most = self.options.messages
         self._most_bytes = self.options.bytes
         self._full = self.options.when_full
-        self._kept = self.around.kept if self.options.durable else None
-        self._messages: dict[int, Message] = {}
-        self._ready = Ready()
-        self._delayed = 0
-        self.bytes = 0
-        self._receivers: dict[Receiver, None] = {}
+        self._in = Contents(self.name, self.around.shares, self.around.kept if self.options.durable else None)
+        self._receivers = Receivers()
         self._senders: dict[Sender, None] = {}
         self._watchers: dict[Watcher, None] = {}
         self._was_empty = True
-        # Leases and delays by their ends.
-        self._times = Heap(
-            lambda entry: entry[1] in self._messages and self._messages[entry[1]].until == entry[0],
-            lambda: ((one.until, one.id) for one in self._messages.values() if 0 < one.until < math.inf),
-            lambda: len(self._messages),
-        )
 
     # -- figures ----------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._in)
 
     @property
     def ready(self) -> int:
         """Messages that can be received."""
-        return len(self._ready)
+        return len(self._in.ready)
 
     @property
     def delayed(self) -> int:
         """Those that are not due."""
-        return self._delayed
+        return self._in.delayed
 
     @property
     def held(self) -> int:
         """Those that somebody has received, and not settled."""
-        return len(self._messages) - len(self._ready) - self._delayed
+        return self._in.held
+
+    @property
+    def bytes(self) -> int:
+        """Of the data of all of them."""
+        return self._in.bytes
 
     @property
     def receivers(self) -> int:
@@ -282,18 +141,18 @@ class Queue:
                 raise BadRequest(
                     f"queue {self.name} has room for {self._most_bytes} bytes, not for {len(message.data)}"
                 )
-        owner = messages[0].owner
-        total = sum(map(cost, messages))
-        self.around.shares.take(owner, total)
+        shares, owner = self.around.shares, messages[0].owner
+        shares.take(owner, cost(messages))
         # Who waits is first.
         ids = [] if self._senders else self._put_all(messages, now)
         if ids:
-            self.around.shares.give(owner, sum(map(cost, messages[len(ids) :])))
+            shares.give(owner, cost(messages[len(ids) :]))
             self._pump(now)
             return ids
         if not wait or self._full == pb.QUEUE_FULL_FAIL:
-            self.around.shares.give(owner, total)
-            raise Full(f"queue {self.name} has {len(self._messages)} messages with {self.bytes} bytes")
+            shares.give(owner, cost(messages))
+            # No figures: whoever may send need not be one who may look.
+            raise Full(f"queue {self.name} is full: it takes {self._most} messages with {self._most_bytes} bytes")
         sender = Sender(list(messages))
         self._senders[sender] = None
         return sender
@@ -302,102 +161,86 @@ class Queue:
         ids = []
         for message in messages:
             if self._make_room(len(message.data)):
-                self._put(message, now)
-            elif self._full in {pb.QUEUE_FULL_DROP_OLDEST, pb.QUEUE_FULL_DROP_NEWEST}:
+                message.id = self.around.numbers.next_id()
+                self.counts.sent += 1
+                self._in.put(message, now)
+            elif self._full in _DROPPING:
                 self.counts.dropped += 1
-                self.around.shares.give(message.owner, cost(message))
+                self.around.shares.give(message.owner, message.cost)
             else:
                 break
             ids.append(message.id)
         return ids
 
     def _make_room(self, size: int) -> bool:
-        while len(self._messages) >= self._most or self.bytes + size > self._most_bytes:
-            oldest = self._ready.oldest() if self._full == pb.QUEUE_FULL_DROP_OLDEST else None
-            if oldest is None:
-                return False
-            self._ready.remove(oldest)
-            self._forget(oldest)
+        inside = self._in
+        if len(inside) < self._most and inside.bytes + size <= self._most_bytes:
+            return True
+        ready = inside.ready
+        if self._full != pb.QUEUE_FULL_DROP_OLDEST or (
+            # None of them is thrown away for what has no room without all of them.
+            len(inside) - len(ready) >= self._most or inside.bytes - ready.bytes + size > self._most_bytes
+        ):
+            return False
+        while len(inside) >= self._most or inside.bytes + size > self._most_bytes:
+            oldest = ready.oldest()
+            assert oldest is not None
+            inside.remove(oldest)
             self.counts.dropped += 1
         return True
 
-    def _put(self, message: Message, now: float) -> None:
-        message.id = self.around.numbers.next_id()
-        self.counts.sent += 1
-        self._insert(message, now)
-        if self._kept is not None:
-            self._kept.put(self.name, message)
-
     def restore(self, message: Message, now: float) -> None:
         """One that was written down, and counts for its owner already."""
-        self._insert(message, now)
+        self._in.insert(message, now)
         self._pump(now)
-
-    def _insert(self, message: Message, now: float) -> None:
-        self._messages[message.id] = message
-        self.bytes += len(message.data)
-        if message.until > now:
-            self._delayed += not message.held
-            self._times.push((message.until, message.id))
-        else:
-            message.held = False
-            message.until = 0.0
-            self._ready.add(message)
 
     # -- receiving --------------------------------------------------------------------------------
 
     def receive(self, type_: int, most: int, lease: float, now: float) -> list[Message]:
         """Holds as many as there are, up to `most`; none if there are none."""
         messages = self._take(type_, most, lease, now)
-        if messages and not self._ready:
+        if messages and not self._in.ready:
             self._was_empty = True
         return messages
 
     def wait(self, waiter: Receiver | Watcher) -> None:
         """There was nothing for it: it waits."""
         if isinstance(waiter, Receiver):
-            self._receivers[waiter] = None
+            self._receivers.add(waiter)
         else:
             self._watchers[waiter] = None
 
     def leave(self, waiter: Receiver | Sender | Watcher, now: float) -> None:
         """It waits no more. Nothing happens if it does not wait."""
         if isinstance(waiter, Receiver):
-            self._receivers.pop(waiter, None)
+            self._receivers.discard(waiter)
         elif isinstance(waiter, Watcher):
             self._watchers.pop(waiter, None)
         elif waiter in self._senders:
             del self._senders[waiter]
-            self.around.shares.give(waiter.messages[0].owner, sum(map(cost, waiter.messages)))
+            self.around.shares.give(waiter.messages[0].owner, cost(waiter.messages))
             # There may be room for what the next one sends.
             self._pump(now)
 
     def untake(self, messages: Iterable[Message], now: float) -> None:
         """They did not get to whom they were delivered: as if nothing had been."""
         for message in messages:
-            if self._holds(message.id, message.tag):
+            if self._in.holds(message.id, message.tag):
                 message.deliveries -= 1
                 message.tag = 0
                 self.counts.delivered -= 1
-                self._back(message, 0.0, now)
+                self._in.back(message, 0.0, now)
         self._pump(now)
 
     def _take(self, type_: int, most: int, lease: float, now: float) -> list[Message]:
         messages: list[Message] = []
         size = 0
         while len(messages) < most:
-            message = self._ready.next(type_)
+            message = self._in.ready.next(type_)
             if message is None or (messages and size + len(message.data) > limits.QUEUE_REPLY):
                 break
             size += len(message.data)
-            self._ready.remove(message)
-            message.held = True
-            message.deliveries += 1
-            message.tag = self.around.numbers.next_tag()
-            message.until = now + lease
-            if lease < math.inf:
-                self._times.push((message.until, message.id))
-                self._mark(message)
+            self._in.hold(message, self.around.numbers.next_tag(), lease, now)
             messages.append(message)
         self.counts.delivered += len(messages)
         return messages
@@ -406,7 +249,7 @@ class Queue:
         """What would be received."""
         size = 0
         messages: list[Message] = []
-        for message in self._ready.list(type_, most):
+        for message in self._in.ready.list(type_, most):
             size += len(message.data)
             if messages and size > limits.QUEUE_REPLY:
                 break
@@ -418,17 +261,12 @@ class Queue:
     def ack(self, number: int, tag: int, now: float, *, again: bool = False) -> bool:
         """Its holder has done with it. So it is also when its lease is over and nobody else has got it since. False if
         it is not its holder; `again`: what is gone has been acknowledged by it."""
-        message = self._messages.get(number)
+        message = self._in.get(number)
         if message is None:
             return again
         if message.tag != tag or not tag:
             return False
-        if not message.held:
-            if message.until:
-                self._delayed -= 1
-            else:
-                self._ready.remove(message)
-        self._forget(message)
+        self._in.remove(message)
         self._pump(now)
         return True
 
@@ -438,11 +276,10 @@ class Queue:
         Raises:
             BadRequest: that is no delay.
         """
-        if not 0 <= delay <= limits.QUEUE_DELAY:
-            raise BadRequest(f"a delay is between 0 and {limits.QUEUE_DELAY:g} s, not {delay:g}")
-        if not self._holds(number, tag):
+        checked_delay(delay)
+        message = self._in.holds(number, tag)
+        if message is None:
             return False
-        message = self._messages[number]
         # It is not its holder's any more, also if nobody else gets it.
         message.tag = 0
         self._return(message, delay, now)
@@ -450,93 +287,63 @@ class Queue:
         return True
 
     def extend(self, number: int, tag: int, lease: float, now: float) -> bool:
-        """It is held for so long from now on. False if it was not held so."""
-        checked_lease(lease)
-        if not self._holds(number, tag):
-            return False
-        message = self._messages[number]
-        message.until = now + lease
-        self._times.push((message.until, number))
-        self._mark(message)
-        return True
+        """It is held for so long from now on. False if it was not held so.
 
-    def _holds(self, number: int, tag: int) -> bool:
-        message = self._messages.get(number)
-        return message is not None and message.held and message.tag == tag
+        Raises:
+            BadRequest: that is no lease.
+        """
+        checked_lease(lease)
+        message = self._in.holds(number, tag)
+        if message is None:
+            return False
+        self._in.extend(message, lease, now)
+        return True
 
     def _return(self, message: Message, delay: float, now: float) -> None:
         self.counts.returned += 1
         most = self.options.deliveries
         if most and message.deliveries >= most and self.around.bury(self, message, now):
             self.counts.dead += 1
-            self._forget(message)
+            self._in.remove(message)
         else:
-            self._back(message, delay, now)
-
-    def _back(self, message: Message, delay: float, now: float) -> None:
-        message.held = False
-        message.until = now + delay if delay else 0.0
-        if delay:
-            self._delayed += 1
-            self._times.push((message.until, message.id))
-        else:
-            self._ready.add(message)
-        self._mark(message)
-
-    def _mark(self, message: Message) -> None:
-        if self._kept is not None:
-            self._kept.mark(self.name, message)
-
-    def _forget(self, message: Message) -> None:
-        del self._messages[message.id]
-        self.bytes -= len(message.data)
-        self.around.shares.give(message.owner, cost(message))
-        if self._kept is not None:
-            self._kept.delete(self.name, message)
+            self._in.back(message, delay, now)
 
     def purge(self, now: float) -> int:
         """Throws away what nobody holds: how many."""
-        gone = [message for message in self._messages.values() if not message.held]
+        gone = [message for message in self._in if not message.held]
         for message in gone:
-            if message.until:
-                self._delayed -= 1
-            else:
-                self._ready.remove(message)
-            self._forget(message)
+            self._in.remove(message)
         self._pump(now)
         return len(gone)
 
     def clear(self) -> int:
         """The end: how many there were. Who waits is to be told by the caller."""
-        count = len(self._messages)
-        for message in list(self._messages.values()):
-            self._forget(message)
+        count = len(self._in)
+        for message in list(self._in):
+            self._in.remove(message)
         return count
 
     # -- time -------------------------------------------------------------------------------------
 
     def next_time(self) -> float | None:
         """When `advance` has something to do."""
-        first = self._times.first()
-        return None if first is None else first[0]
+        return self._in.next_time()
 
     def advance(self, now: float) -> None:
         """Leases are over, and messages due."""
         due = False
-        while (first := self._times.first()) is not None and first[0] <= now:
+        while (message := self._in.due(now)) is not None:
             due = True
-            message = self._messages[first[1]]
             if message.held:
                 self._return(message, 0.0, now)
             else:
-                message.until = 0.0
-                self._delayed -= 1
-                self._ready.add(message)
+                self._in.ripe(message)
         if due:
             self._pump(now)
 
     def _pump(self, now: float) -> None:
         """Gives those who wait what there is for them."""
+        ready = self._in.ready
         while True:
             progress = False
             while self._senders:
@@ -544,18 +351,17 @@ class Queue:
                 ids = self._put_all(sender.messages, now)
                 if not ids:
                     break
-                self.around.shares.give(sender.messages[0].owner, sum(map(cost, sender.messages[len(ids) :])))
+                self.around.shares.give(sender.messages[0].owner, cost(sender.messages[len(ids) :]))
                 del self._senders[sender]
                 self.events.append(Taken(sender, ids))
                 progress = True
-            for receiver in list(self._receivers) if self._ready else ():
+            while ready and (receiver := self._receivers.first(ready)) is not None:
+                self._receivers.discard(receiver)
                 messages = self._take(receiver.type, receiver.most, receiver.lease, now)
-                if messages:
-                    del self._receivers[receiver]
-                    self.events.append(Delivered(receiver, messages))
+                self.events.append(Delivered(receiver, messages))
             if not progress:
                 break
-        if self._ready and self._was_empty:
+        if ready and self._was_empty:
             self.events += map(Arrived, self._watchers)
             self._watchers.clear()
-        self._was_empty = not self._ready
+        self._was_empty = not ready

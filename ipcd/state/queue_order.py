@@ -8,36 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from ipcd.state.quota import Owner
+from ipcd.state.queue_message import Message
 
 # Entries that have gone and may stay, whatever there is.
 _SLACK: Final = 64
-
-
-@dataclass(slots=True, eq=False)
-class Message:
-    """One. `owner`: whose quota it counts for."""
-
-    priority: int
-    type: int
-    data: bytes
-    owner: Owner
-    sent: float = 0.0
-    id: int = 0
-    # Of its last delivery; 0 before the first.
-    tag: int = 0
-    deliveries: int = 0
-    held: bool = False
-    # Of one that is held, the end of its lease; of a delayed one, when it is due; else 0.
-    until: float = 0.0
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """The least is the next."""
-        return (-self.priority, self.id)
 
 
 class Heap:
@@ -83,9 +59,10 @@ class _OfType:
 
 
 class Ready:
-    """The messages that can be received."""
+    """The messages that can be received. `bytes`: of their data."""
 
     def __init__(self) -> None:
+        self.bytes = 0
         self._messages: dict[int, Message] = {}
         self._types: dict[int, _OfType] = {}
         self._next = self._heap(lambda: (message.rank for message in self._messages.values()))
@@ -109,6 +86,7 @@ class Ready:
     def add(self, message: Message) -> None:
         """One more."""
         self._messages[message.id] = message
+        self.bytes += len(message.data)
         self._next.push(message.rank)
         self._oldest.push((message.id, message.id))
         of_type = self._types.get(message.type)
@@ -121,6 +99,7 @@ class Ready:
     def remove(self, message: Message) -> None:
         """One less."""
         del self._messages[message.id]
+        self.bytes -= len(message.data)
         of_type = self._types[message.type]
         del of_type.messages[message.id]
         if not of_type.messages:

@@ -124,7 +124,7 @@ def test_a_full_queue(face: Face) -> None:
 
     failing = face.queue("f", create=True, max_messages=1, when_full="fail")
     failing.send(b"")
-    with pytest.raises(Full, match="has 1 messages with 0 bytes"):
+    with pytest.raises(Full, match="is full: it takes 1 messages with 16777216 bytes"):
         failing.send(b"")
 
     oldest = face.queue("o", create=True, max_messages=3, when_full="drop-oldest")
@@ -134,6 +134,16 @@ def test_a_full_queue(face: Face) -> None:
     assert data(oldest.peek(9)) == [b"2", b"3"]
     held.ack()
     assert oldest.stat().dropped == 2
+    # Nothing is thrown away for what finds no room by that.
+    small = face.queue("s", create=True, max_bytes=10, when_full="drop-oldest")
+    small.send(b"12345")
+    held = small.receive(ack=False)
+    small.send(b"6", delay=100)
+    small.send(b"789")
+    assert small.send(b"123456") == 0
+    assert data(small.peek(9)) == [b"789"]
+    assert small.send(b"1234")
+    assert data(small.peek(9)) == [b"1234"]
 
     newest = face.queue("n", create=True, max_messages=1, when_full="drop-newest")
     assert newest.send(b"0")
@@ -170,8 +180,14 @@ def test_acknowledgement(face: Face) -> None:
     assert (queue.stat().delayed, queue.stat().returned) == (1, 2)
     with pytest.raises(RuntimeError), queue.receive(ack=False):
         raise RuntimeError
+    # What went wrong is told also where giving back goes wrong, too.
+    message = queue.receive(ack=False)
+    message.nack()
+    with pytest.raises(RuntimeError) as caught, message:
+        raise RuntimeError
+    assert "was not given back" in caught.value.__notes__[0]
     with queue.receive(ack=False) as message:
-        assert (message.data, message.deliveries) == (b"3", 2)
+        assert (message.data, message.deliveries) == (b"3", 3)
     assert (queue.stat().held, queue.stat().ready) == (0, 0)
 
 

@@ -311,6 +311,11 @@ def test_rules(nodes: Daemons) -> None:
             pytest.raises(NotAllowed, match=f"may not {verb} queue:no.{verb} on node a"),
         ):
             act(ours)
+    with ipcd_client.channel("ipcd://a", node=a.socket) as channel:
+        stub: Any = queue_pb2_grpc.QueueStub(channel)
+        for name, shown in (("no.publish", True), ("no.read", False)):
+            reply = stub.Create(queue_pb2.QueueCreateRequest(name=name), timeout=LONG)
+            assert (reply.made, reply.HasField("stat")) == (False, shown)
     with queue("other", a, deliveries=1, dead_letters="no.publish") as ours, pytest.raises(NotAllowed):
         ours.create()
     rows = ctl("queue", "ls", "-o", "json", node=a).json

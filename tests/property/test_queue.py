@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.primitives.errors import Full
 
 from ipcd import limits
-from ipcd.state.queue import Around, Arrived, Delivered, Numbers, Queue, Receiver, Sender, Taken, Watcher, completed
-from ipcd.state.queue_order import Message
+from ipcd.state.queue import Around, Numbers, Queue
+from ipcd.state.queue_asked import completed
+from ipcd.state.queue_message import Message
+from ipcd.state.queue_waiters import Arrived, Delivered, Receiver, Sender, Taken, Watcher
 from ipcd.state.quota import Key, Owner, Shares
 
 OWNER: Owner = (Key("uid", "uid 7"),)
@@ -37,7 +40,7 @@ class Record:
 
 @dataclass
 class Disk:
-    """What a durable queue has written down. (state.queue.Kept)"""
+    """What a durable queue has written down. (queue_message.Kept)"""
 
     rows: dict[int, tuple[Any, ...]]
 
@@ -113,19 +116,17 @@ class Queues(RuleBasedStateMachine):
             found = [one for one in found if one.type == lowest]
         return sorted(found, key=lambda one: (-one.priority, one.id))
 
-    def room(self, size: int) -> bool:
-        used = sum(len(one.data) for one in self.model)
-        return len(self.model) < self.options.messages and used + size <= self.options.bytes
+    def room(self, size: int, without: Sequence[Record] = ()) -> bool:
+        left = [one for one in self.model if one not in without]
+        return len(left) < self.options.messages and sum(len(one.data) for one in left) + size <= self.options.bytes
 
     def put_all(self, messages: list[Message]) -> list[bool | None]:
         """Of the first of them, whether each was put in (None: dropped), as far as there is room."""
         done: list[bool | None] = []
         for message in messages:
-            while not self.room(len(message.data)) and self.options.when_full == pb.QUEUE_FULL_DROP_OLDEST:
-                oldest = min(self.ready(), key=lambda one: one.id, default=None)
-                if oldest is None:
-                    break
-                self.model.remove(oldest)
+            if self.options.when_full == pb.QUEUE_FULL_DROP_OLDEST and self.room(len(message.data), self.ready()):
+                while not self.room(len(message.data)):
+                    self.model.remove(min(self.ready(), key=lambda one: one.id))
             if self.room(len(message.data)):
                 # Their numbers are in the order in which they came in.
                 self.next_id += 1
@@ -281,16 +282,15 @@ class Queues(RuleBasedStateMachine):
             if held:
                 record.until = now + 5.0
             assert self.queue.extend(record.id, tag, 5.0, now) == held
-        else:
-            message = Message(record.priority, record.type, record.data, OWNER, id=record.id, tag=tag)
-            if held:
-                # Only what was delivered just now is taken back.
-                message = self.queue._messages[record.id]
-                record.deliveries -= 1
-                record.tag = 0
-                record.state, record.until = "ready", 0.0
-                self.settle_all()
-                self.queue.untake([message], now)
+        elif held:
+            # Only what was delivered just now is taken back.
+            taken = self.queue._in.get(record.id)
+            assert taken is not None
+            record.deliveries -= 1
+            record.tag = 0
+            record.state, record.until = "ready", 0.0
+            self.settle_all()
+            self.queue.untake([taken], now)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.5]))
     def time(self, seconds: float) -> None:

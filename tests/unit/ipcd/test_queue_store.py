@@ -14,8 +14,10 @@ from ipcd import limits
 from ipcd.log import Log
 from ipcd.primitives import queue_store
 from ipcd.primitives.queue_store import Row, Store, StoreFailed
-from ipcd.state.queue import Around, Numbers, Queue, Sender, completed
-from ipcd.state.queue_order import Message
+from ipcd.state.queue import Around, Numbers, Queue
+from ipcd.state.queue_asked import completed
+from ipcd.state.queue_message import Message
+from ipcd.state.queue_waiters import Sender
 from ipcd.state.quota import Key, Owner, Shares
 
 OWNER: Owner = (Key("uid", "uid 7"),)
