@@ -70,7 +70,8 @@ def test_a_receiver_is_killed(near: Road) -> None:
         with running(near.front.socket, name, "hold", "0.2") as process:
             assert said(process) == ["held", "1"]
             process.kill()
-        assert ours.receive(timeout=LONG, ack=False).deliveries == 2
+        with ours.receive(timeout=LONG, ack=False) as again:
+            assert again.deliveries == 2
         # One that waits takes nothing any more.
         with running(near.front.socket, name, "receive") as process:
             eventually(lambda: ours.stat().receivers, "it waits")

@@ -24,6 +24,8 @@ BATCH_BYTES: Final = 2 << 20
 # Seconds for which an acknowledgement is tried again while the node does not answer, and between two attempts.
 CONFIRM: Final = 10.0
 CONFIRM_PAUSE: Final = 0.1
+# Seconds that what is left of a batch waits for room when the time is over.
+_LAST: Final = 0.001
 
 
 class NotAll(PrimitiveError):
@@ -207,8 +209,11 @@ class Sending:
             if last > first and size > BATCH_BYTES:
                 break
             last += 1
-        # The first one as it was said, so that the answer has the caller's number.
+        # The first one as it was said, so that the answer has the caller's number. A caller that waits never asks not
+        # to wait, which would be answered otherwise.
         wait = self._until.left() if first else self._wait
+        if wait == 0 and self._wait:
+            wait = _LAST
         request = pb.QueueSendRequest(
             name=self._name, messages=self._drafts[first:last], wait=wait, create=self._create
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from unittest import mock
 
+import pytest
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
+from ipcd_client.primitives.queue_parts import Sending
 
 from ipcd.state.queue import Around, Numbers, Queue
 from ipcd.state.queue_asked import completed
@@ -12,6 +14,19 @@ from ipcd.state.queue_message import Message
 from ipcd.state.queue_order import Ready
 from ipcd.state.queue_waiters import Delivered, Receiver
 from ipcd.state.quota import Shares
+
+
+@pytest.mark.parametrize(("wait", "asked"), [(None, [None, None]), (0.0, [0.0, 0.0]), (1e-9, [1e-9, 0.001])])
+def test_a_sender_that_waits_goes_on_to_wait(wait: float | None, asked: list[float | None]) -> None:
+    """Else the rest of a batch that took its time would fail otherwise than the first ones."""
+    sending = Sending("q", [b"1", b"2"], wait, None)
+    waits = []
+    while (next_ := sending.request()) is not None:
+        request, wait = next_
+        assert (request.wait if request.HasField("wait") else None) == wait
+        waits.append(wait)
+        sending.got(pb.QueueSendReply(ids=[1]))
+    assert waits == asked
 
 
 def test_a_message_is_not_offered_to_all_who_wait_for_others() -> None:
