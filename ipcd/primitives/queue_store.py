@@ -119,6 +119,10 @@ class Store:
             StoreFailed: it is not. It is tried again: it may get there, or not.
         """
         waiter = self._loop.create_future()
+        if self._later is not None:
+            # It goes along with this: no group of its own in the way of the next commit.
+            self._later.cancel()
+            self._later = None
         with self._condition:
             if self._closing:
                 raise StoreFailed("the node is stopping")

@@ -52,6 +52,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         store.mark("q", held)
         store.delete("q", message(3))
         await asyncio.gather(*(store.commit() for _ in range(5)))
+        # All of it has gone along with that.
+        assert store._later is None
         # Nobody waits for this one.
         store.mark("q", message(1))
         await store.close()
