@@ -97,12 +97,13 @@ QUEUE_LEASE: Final = 7 * 86400.0
 QUEUE_DELAY: Final = 366 * 86400.0
 # Of pipes: ends of one that are open (each is a process that the others have a connection with), and of all, of one
 # owner; those without names; seconds for which an end of such a one may stay unopened; and calls for which the daemon
-# carries the bytes, as of the gateway's clients.
+# carries the bytes, as of the gateway's clients. Of a reader's address, in bytes.
 PIPE_ENDS_EACH: Final = 256
 PIPE_ENDS: Final = 8192
 PIPE_ENDS_OF: Final[Each] = {"process": 1024, "uid": 6144, "node": 2048}
 PIPES_UNNAMED: Final = 4096
 PIPES_UNNAMED_OF: Final[Each] = {"process": 512, "uid": 3072, "node": 1024}
+PIPE_ADDRESS: Final[dict[str, int]] = {"node": 128, "server": 255, "key": 64}
 PIPE_UNOPENED: Final = 60.0
 PIPE_CARRIED: Final = 256
 PIPE_CARRIED_OF: Final[Each] = {"process": 128, "uid": 192, "node": 192}

@@ -5,6 +5,7 @@
     IpcdError                     code: the gRPC status a caller sees
     ├── WireError                 UNAVAILABLE: the transport failed
     │   ├── WireClosed            the peer closed, reset, or died
+    │   │   ├── WireLost          its host does not answer any more
     │   │   └── Exhausted         RESOURCE_EXHAUSTED: the peer did, as one of its limits is reached
     │   ├── WireStarved           there was no memory for what the peer has sent
     │   └── WireTimeout           DEADLINE_EXCEEDED: a wait reached its deadline
@@ -40,6 +41,10 @@ class WireError(IpcdError):
 
 class WireClosed(WireError):
     """The other end closed the connection, or died."""
+
+
+class WireLost(WireClosed):
+    """The peer's host does not answer any more: whether the peer lives, nobody knows here."""
 
 
 class Exhausted(WireClosed):

@@ -141,6 +141,8 @@ class Pipes:
             raise BadRequest("a pipe is opened for reading or for writing")
         if side == READ and (address is None or not (address.node and address.server and address.key)):
             raise BadRequest("a reader says where it is, and the key that writers show it")
+        if side == READ and address is not None:
+            address = _checked(address)
         unnamed = is_unnamed(name)
         pipe = self._pipes.get(name)
         if pipe is None and unnamed and not again:
@@ -222,3 +224,12 @@ class Pipes:
     def _drop(self, pipe: _Pipe) -> None:
         del self._pipes[pipe.name]
         self._unnamed -= pipe.unnamed
+
+
+def _checked(address: pipe_pb2.PipeAddress) -> pipe_pb2.PipeAddress:
+    """What is kept for as long as the end is open, and told to each writer: nothing else of the request."""
+    sizes = {"node": len(address.node.encode()), "server": len(address.server.encode()), "key": len(address.key)}
+    for what, size in sizes.items():
+        if size > limits.PIPE_ADDRESS[what]:
+            raise BadRequest(f"the {what} of a reader's address has {size} bytes, at most {limits.PIPE_ADDRESS[what]}")
+    return pipe_pb2.PipeAddress(node=address.node, server=address.server, key=address.key)

@@ -12,7 +12,7 @@ from grpc.aio import EOF, AbortError
 from grpc.aio import UsageError as Misused
 
 from ipcd_client.aio.methods import Method, Unfit
-from ipcd_client.errors import UsageError
+from ipcd_client.errors import UsageError, WireLost
 from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.stream import close_all
 from ipcd_client.loop.waiters import Waiters
@@ -200,6 +200,10 @@ class ServicerContext(Base):
     def why_cancelled(self) -> str | None:
         """Why nobody waits for the answer any more; None while somebody does."""
         return self._call.cancelled
+
+    def caller_lost(self) -> bool:
+        """The connection has ended, and not by its peer: the caller may live."""
+        return isinstance(self._connection.error, WireLost)
 
     def done(self) -> bool:
         """The call is over, either way."""

@@ -15,7 +15,7 @@ from grpc.aio import EOF
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
 from ipcd_client.primitives.errors import Broken, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.pipe_reader import WINDOW, Inbox, Source
+from ipcd_client.primitives.pipe_reader import REPORT, Inbox, Source
 from ipcd_client.primitives.waiting import loop_first
 from ipcd_client.rpc.failure import CallFailed
 
@@ -45,12 +45,9 @@ class CarriedReader:
             await asyncio.wait({self._task})
         await self._place.close()
 
-    def took(self, taken: list[tuple[Source, int]]) -> None:  # noqa: ARG002  as of Reader
+    def took(self) -> None:
         """(Reader)"""
         self._room.set()
-
-    def waits(self) -> None:
-        """(Reader)"""
 
     async def _begin(self, stub: Any, wait: float | None) -> None:
         self._call = stub.Read(pipe_pb2.PipeRead(name=self._place.text, wait=wait))
@@ -61,7 +58,8 @@ class CarriedReader:
         try:
             while (data := await self._call.read()) is not EOF:
                 self.inbox.put(self._source, data.data)
-                while self.inbox.size >= WINDOW:
+                # It is empty before its reader hears of that.
+                while self.inbox.size >= REPORT:
                     self._room.clear()
                     await self._room.wait()
         except grpc.RpcError as failure:

@@ -99,7 +99,7 @@ class ReadEnd:
 
     def at_eof(self) -> bool:
         """Nobody writes, and all is read."""
-        return not self._rest and not self._reader.inbox.size and self._reader.inbox.ended
+        return not self._rest and not self._reader.inbox.size and self._reader.inbox.over
 
     async def close(self) -> None:
         """What is not read goes to other readers, if there are any. If this was the last one, writers' pipe breaks."""
@@ -126,15 +126,13 @@ class ReadEnd:
     async def _read(self, size: int) -> bytes:
         inbox = self._reader.inbox
         while not inbox.size:
-            if inbox.error is not None:
-                raise inbox.error
-            if inbox.ended:
+            if inbox.at_end():
                 return b""
             self._news.clear()
-            self._reader.waits()
             await self._news.wait()
-        parts, taken = inbox.take(size)
-        self._reader.took(taken)
+        parts, due = inbox.take(size)
+        if due:
+            self._reader.took()
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
 
@@ -148,7 +146,7 @@ class WriteEnd:
         self._name = place.name
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Has it written, soon. Up to 4096 bytes, and even 64 KiB, stay together, whoever else writes.
+        """Has it written, soon. Up to 4096 bytes, and even 256 KiB, stay together, whoever else writes.
 
         Raises:
             BrokenPipeError: nobody reads the pipe any more.

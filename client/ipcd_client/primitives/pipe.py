@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # Bytes that were written and are not on their way.
 _AHEAD: Final = WINDOW
+# Bytes that a file reads ahead.
+_BUFFER: Final = 64 << 10
 
 
 class _End(io.RawIOBase):
@@ -124,23 +127,21 @@ class ReadEnd(_End):
         if not len(view):
             return 0
         inbox = self._engine.inbox
-        if not inbox.size:
-            self._background.soon(self._engine.waits)
         with self._changed:
             while not inbox.size:
                 if self.closed:
                     raise ValueError("the pipe was closed meanwhile")
-                if inbox.error is not None:
-                    raise inbox.error
-                if inbox.ended:
+                if inbox.at_end():
                     return 0
                 self._changed.wait()
-        parts, taken = inbox.take(len(view))
+            # Within the lock: another thread would take it, and this one find the end of the file.
+            parts, due = inbox.take(len(view))
         start = 0
         for part in parts:
             view[start : start + len(part)] = part
             start += len(part)
-        self._background.soon(self._engine.took, taken)
+        if due:
+            self._background.soon(self._engine.took)
         return start
 
     def close(self) -> None:
@@ -149,17 +150,25 @@ class ReadEnd(_End):
 
 
 class WriteEnd(_End):
-    """The raw file that writes. Each write of up to 4096 bytes, and even of 64 KiB, stays together, whoever else
+    """The raw file that writes. Each write of up to 4096 bytes, and even of 256 KiB, stays together, whoever else
     writes."""
 
     def __init__(self, place: Callable[[], LoopPlace], name: str, wait: float | None) -> None:
         self._ahead = 0
+        self._pieces: deque[bytes] = deque()  # on their way to the loop, which looks if there were none before
         super().__init__(name, "wb", lambda: Writer(place(), self._sent, self._notify), wait)
 
     def _sent(self, size: int) -> None:
         with self._changed:
             self._ahead -= size
             self._changed.notify_all()
+
+    def _feed(self) -> None:
+        """(on the loop)"""
+        with self._changed:
+            pieces, self._pieces = self._pieces, deque()
+        for piece in pieces:
+            self._engine.feed(piece)
 
     def writable(self) -> bool:
         return True
@@ -183,7 +192,9 @@ class WriteEnd(_End):
                     raise self._engine.error or Broken(f"nobody reads the pipe {self.name} any more")
                 self._ahead += len(piece)
                 # Within the lock, so that what threads write stays in one order.
-                self._background.soon(self._engine.feed, piece)
+                self._pieces.append(piece)
+                if len(self._pieces) == 1:
+                    self._background.soon(self._feed)
         return len(view)
 
     def close(self) -> None:
@@ -207,7 +218,8 @@ class Pipe:
         """Opens it for reading, once somebody has it open for writing.
 
         Args:
-            buffering: bytes that the file reads ahead. 0: none, the file is the raw one, an io.RawIOBase.
+            buffering: bytes that the file reads ahead, which no other reader has any more; by default 64 KiB. 0: none,
+                the file is the raw one, an io.RawIOBase.
             wait: for so many seconds at most.
             nonblock: at once, whoever is there.
 
@@ -221,7 +233,7 @@ class Pipe:
             raw = CarriedReader(self._place, seconds)
         else:
             raw = ReadEnd(self._loop_place, self.name, seconds)
-        return raw if buffering == 0 else io.BufferedReader(raw, PIECE if buffering < 0 else buffering)
+        return raw if buffering == 0 else io.BufferedReader(raw, _BUFFER if buffering < 0 else buffering)
 
     def open_write(self, *, buffering: int = 0, wait: float | None = None, nonblock: bool = False) -> io.RawIOBase:
         """Opens it for writing, once somebody has it open for reading.

@@ -21,6 +21,8 @@ from ipcd_client.rpc.failure import CallFailed
 # connection waits for that.
 PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 LOST_AFTER: Final = 15.0
+# Seconds within which all who had a pipe open are there again, at a home that was started again.
+RETURN: Final = 3.0
 # Seconds for the home to hear that an end is closed.
 LEAVE: Final = 2.0
 
@@ -39,7 +41,16 @@ class Hold:
         self._changed = changed
         self._call: Any = None
         self._closing = False
+        self._settled = True  # whom the home does not know by now will not come
+        self._settling: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def deserted(self) -> bool:
+        """As far as can be known, nobody has the other side open."""
+        if self.removed or self.error is not None:
+            return True
+        return self.attached and self._settled and not self.news.others
 
     async def open(self, wait: float | None) -> None:
         """Returns when the end is open.
@@ -55,6 +66,7 @@ class Hold:
     async def close(self) -> None:
         """The home knows, if it can be reached."""
         self._closing = True
+        self._settle()
         if self._task is None:
             return
         # The task is not cancelled: that would cancel the call, and the home would hear of it later than of its end.
@@ -73,8 +85,22 @@ class Hold:
         call = stub.Open()
         news = await loop_first(call, wait, self._request)
         self._call = call
+        self._settle()
+        if self._again:
+            self._settled = False
+            self._settling = asyncio.get_running_loop().call_later(RETURN, self._settle_now)
         self.attached = True
         self.news = news
+        self._changed()
+
+    def _settle(self) -> None:
+        self._settled = True
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+
+    def _settle_now(self) -> None:
+        self._settle()
         self._changed()
 
     @property

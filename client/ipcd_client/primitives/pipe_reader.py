@@ -14,16 +14,30 @@ from grpc.aio import EOF
 
 from ipcd_client import aio
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
-from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.primitives.errors import BadRequest, Lost
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.pipe_hold import Hold
 from ipcd_client.primitives.waiting import first_request
 
 # Bytes of one writer that wait at a reader or are on their way to it, and of one message.
-WINDOW: Final = 256 << 10
-PIECE: Final = 64 << 10
-# A writer hears of what was taken when it is so much, or when the reader has to wait.
+WINDOW: Final = 1 << 20
+PIECE: Final = 256 << 10
+# A writer hears of what was taken when it is so much; or when nothing is left, but then not more often than after so
+# many seconds.
 REPORT: Final = WINDOW // 4
+PAUSE: Final = 0.005
+
+
+class Source:
+    """One writer, at a reader."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.taken = 0
+        self.reported = 0
+        self.closed = False
+        self.finished = False  # it has closed, and all has come
+        self.news = asyncio.Event()  # something is to be reported, or nothing more will come
 
 
 class Inbox:
@@ -35,6 +49,9 @@ class Inbox:
         # There is nobody left from whom anything could come.
         self.ended = False
         self.error: Exception | None = None
+        # Somebody will look soon whether everything was taken.
+        self.looked_at = False
+        self._torn: Exception | None = None
         self._notify = notify
         self._lock = threading.Lock()
         self._pieces: deque[tuple[Source, memoryview]] = deque()
@@ -52,10 +69,33 @@ class Inbox:
             self.ended, self.error = ended, error
             self._notify()
 
-    def take(self, most: int) -> tuple[list[memoryview], list[tuple[Source, int]]]:
-        """Up to so many bytes; and how many of them are whose."""
+    def tear(self, error: Exception) -> None:
+        """Something is missing: whoever reads is told so, once, when what has come is taken."""
+        self._torn = error
+        self._notify()
+
+    @property
+    def over(self) -> bool:
+        """It is the end of the file, once all is taken."""
+        return self.ended and self._torn is None
+
+    def at_end(self) -> bool:
+        """Whether it is the end of the file; to be asked where there is nothing to take.
+
+        Raises:
+            PrimitiveError, CallFailed: the pipe is lost, or something of what was written is.
+        """
+        torn, self._torn = self._torn, None
+        if torn is not None:
+            raise torn
+        if self.error is not None:
+            raise self.error
+        return self.ended
+
+    def take(self, most: int) -> tuple[list[memoryview], bool]:
+        """Up to so many bytes; and whether the writers are to hear of it (`Reader.took`)."""
         parts: list[memoryview] = []
-        taken: list[tuple[Source, int]] = []
+        due = False
         with self._lock:
             while most and self._pieces:
                 source, data = self._pieces[0]
@@ -67,19 +107,10 @@ class Inbox:
                 most -= len(part)
                 self.size -= len(part)
                 parts.append(part)
-                taken.append((source, len(part)))
-        return parts, taken
-
-
-class Source:
-    """One writer, at a reader."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.taken = 0
-        self.reported = 0
-        self.closed = False
-        self.report = asyncio.Event()
+                source.taken += len(part)
+                due |= source.taken - source.reported >= REPORT
+            due |= not self.size and not self.looked_at
+        return parts, due
 
 
 class Reader(pipe_pb2_grpc.PipeReaderServicer):
@@ -95,6 +126,7 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
         self._idle = asyncio.Event()
         self._idle.set()
         self._hold: Hold | None = None
+        self._closing = False
 
     async def open(self, wait: float | None) -> None:
         """Returns when there is a writer.
@@ -116,9 +148,10 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
 
     async def close(self) -> None:
         """What was not taken, the writers have again."""
+        self._closing = True
         for source in self._sources:
             source.closed = True
-            source.report.set()
+            source.news.set()
         if self._sources:
             await asyncio.wait({asyncio.ensure_future(self._idle.wait())}, timeout=2.0)
         if self._hold is not None:
@@ -130,27 +163,26 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
         """Whether anybody is left from whom something could come: those whose connection lives count, whatever the home
         says, as a daemon that was just started does not know them yet."""
         hold = self._hold
-        if hold is None:
-            return
-        gone = hold.removed or hold.error is not None or (hold.attached and not hold.news.others)
-        self.inbox.state(ended=gone and not self._sources, error=hold.error)
+        if hold is not None:
+            left = bool(self._sources)
+            self.inbox.state(ended=hold.deserted and not left, error=None if left else hold.error)
 
     async def abandon(self) -> None:
         """The same."""
         await self.close()
 
-    def took(self, taken: list[tuple[Source, int]]) -> None:
-        """The program has so many bytes of these."""
-        for source, count in taken:
-            source.taken += count
-            if source.taken - source.reported >= REPORT:
-                source.report.set()
-
-    def waits(self) -> None:
-        """The program wants more, and there is nothing: a writer that knows that gives to this reader first."""
+    def took(self) -> None:
+        """Something of what was taken is to be reported."""
+        empty = not self.inbox.size
         for source in self._sources:
-            if source.taken > source.reported:
-                source.report.set()
+            taken = source.taken - source.reported
+            # A writer that knows that a reader has nothing gives to that one first.
+            if taken >= REPORT or (empty and taken):
+                source.news.set()
+
+    def _look_again(self) -> None:
+        self.inbox.looked_at = False
+        self.took()
 
     async def Give(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802, ARG002  as in the .proto
         """One writer's bytes."""
@@ -164,42 +196,59 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
         source = Source()
         self._sources.add(source)
         self._idle.clear()
-        reporting = asyncio.get_running_loop().create_task(self._report(source, context))
+        receiving = asyncio.get_running_loop().create_task(self._receive(source, context))
+        receiving.add_done_callback(lambda task: _over(task, source))
         try:
-            await self._receive(source, context, reporting)
+            await self._report(source, context, receiving)
         finally:
-            reporting.cancel()
+            receiving.cancel()
+            if not self._closing and not source.finished:
+                self._torn(context)
             self._sources.discard(source)
             if not self._sources:
                 self._idle.set()
             self.look()
 
-    async def _receive(self, source: Source, context: Any, reporting: asyncio.Task[None]) -> None:
-        reading = asyncio.ensure_future(context.read())
-        try:
-            while True:
-                await asyncio.wait({reading, reporting}, return_when=asyncio.FIRST_COMPLETED)
-                if reporting.done():
-                    return  # it has closed, and said so
-                piece = reading.result()
-                if piece is EOF:
-                    return
-                source.received += len(piece.data)
-                if source.received - source.reported > WINDOW:
+    async def _receive(self, source: Source, context: Any) -> None:
+        while (piece := await context.read()) is not EOF:
+            data = piece.data
+            source.received += len(data)
+            if source.received - source.reported > WINDOW:
+                return
+            if not self.inbox.looked_at:
+                self.inbox.looked_at = True
+                asyncio.get_running_loop().call_later(PAUSE, self._look_again)
+            self.inbox.put(source, data)
+        source.finished = True
+
+    async def _report(self, source: Source, context: Any, receiving: asyncio.Task[None]) -> None:
+        await context.write(pipe_pb2.PipeCredit(window=WINDOW))
+        while True:
+            await source.news.wait()
+            source.news.clear()
+            if receiving.done() and not source.closed:
+                receiving.result()
+                if not source.finished:
                     await context.abort(
                         grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {WINDOW} bytes are on their way"
                     )
-                self.inbox.put(source, piece.data)
-                reading = asyncio.ensure_future(context.read())
-        finally:
-            reading.cancel()
-
-    async def _report(self, source: Source, context: Any) -> None:
-        await context.write(pipe_pb2.PipeCredit(window=WINDOW))
-        while True:
-            await source.report.wait()
-            source.report.clear()
+                return
             source.reported = source.taken
             await context.write(pipe_pb2.PipeCredit(taken=source.taken, closed=source.closed))
             if source.closed:
                 return
+
+    def _torn(self, context: Any) -> None:
+        """A writer's connection has ended, and it had not closed. If it has ended itself, that is the end of what it
+        wrote; else something is missing."""
+        why = context.why_cancelled()
+        if why is None:
+            self.inbox.tear(Lost(f"a writer of the pipe {self._place.name} was cut off: it has sent what it may not"))
+        elif context.caller_lost():
+            self.inbox.tear(Lost(f"a writer of the pipe {self._place.name} is lost: {why}"))
+
+
+def _over(receiving: asyncio.Task[None], source: Source) -> None:
+    if not receiving.cancelled():
+        receiving.exception()  # whether anybody asks for it or not
+    source.news.set()

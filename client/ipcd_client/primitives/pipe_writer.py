@@ -13,23 +13,31 @@ import grpc
 from grpc.aio import EOF
 
 from ipcd_client import aio
+from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
-from ipcd_client.primitives.errors import Broken
+from ipcd_client.primitives.errors import BadRequest, Broken, Lost, TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.pipe_hold import Hold
-from ipcd_client.primitives.pipe_reader import PIECE
+from ipcd_client.primitives.pipe_hold import PAUSES, Hold
+from ipcd_client.primitives.pipe_reader import PIECE, WINDOW
+from ipcd_client.rpc.failure import CallFailed
 
+# Seconds for a reader to answer first, and for the home to see that one is gone.
+REACH: Final = 10.0
 # Seconds for a reader to say that it has all.
 LINGER: Final = 30.0
+# Seconds for a reader to answer, however little is left of the time to open.
+_LEAST: Final = 1.0
 
 
 class _Give:
-    """The connection with one reader. `window` is 0 until it has answered."""
+    """The connection with one reader. `window` is 0 until it has answered, and when it takes no more."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: pipe_pb2.PipeAddress) -> None:
+        self.reader = reader
         self.call: Any = None
         self.task: asyncio.Task[None] | None = None
         self.window = 0
+        self.closed = False  # it has said so
         self.given = 0
         self.taken = 0
         self.kept: deque[bytes] = deque()  # given, and not taken yet
@@ -62,26 +70,44 @@ class Writer:
         self._notify = notify
         self._queue: deque[bytes] = deque()
         self._gives: dict[bytes, _Give] = {}
-        self._left: set[bytes] = set()  # whose connection has ended, and who may still be in the home's news
+        # Readers whose connection has ended, and who may still be in the home's news; why, where that is a fault.
+        self._left: dict[bytes, Exception | None] = {}
+        self._lost = 0  # bytes that were at readers who are gone, or on their way
         self._stirred = asyncio.Event()
         self._hold: Hold | None = None
         self._closing = False
+        self._sending = False
         self._pump: asyncio.Task[None] | None = None
 
     async def open(self, wait: float | None) -> None:
-        """Returns when there is a reader.
+        """Returns when a reader has answered; with a `wait` of 0, when there is one.
 
         Raises:
-            PrimitiveError, NotAllowed, CallFailed: there is none.
+            PrimitiveError, NotAllowed, CallFailed: there is none, or it cannot be called.
         """
+        loop = asyncio.get_running_loop()
+        limit = None if wait is None else loop.time() + wait
         try:
             request = pipe_pb2.PipeOpen(side=pipe_pb2.PIPE_SIDE_WRITE)
             self._hold = Hold(self._place, request, self._look)
             await self._hold.open(wait)
+            if wait != 0:
+                # A reader that came last of all is to have some time, too.
+                await self._until_reached(None if limit is None else max(limit, loop.time() + _LEAST))
         except BaseException:
             await self._end()
             raise
-        self._pump = asyncio.get_running_loop().create_task(self._run())
+        self._pump = loop.create_task(self._run())
+
+    async def _until_reached(self, limit: float | None) -> None:
+        try:
+            async with asyncio.timeout_at(limit):
+                while self._gives and not any(give.window for give in self._gives.values()):
+                    await self._until_stirred()
+        except TimeoutError:
+            raise TimedOut(f"no reader of the pipe {self._place.name} has answered within the time") from None
+        if self.broken and self.error is not None:
+            raise self.error
 
     def feed(self, data: bytes) -> None:
         """What is to be given, at most PIECE bytes, which stay together."""
@@ -93,17 +119,28 @@ class Writer:
         """Returns when readers have all.
 
         Raises:
-            Broken: there is nobody who would take it.
+            Broken: there is nobody who would take it, or a reader was lost with some of it.
         """
         try:
-            while self._queue and not self.broken:
-                await self._until_stirred()
-            broken = bool(self._queue)
-            await asyncio.gather(*(self._finish(give) for give in list(self._gives.values())))
+            while True:
+                while (self._queue or self._sending) and not self.broken:
+                    await self._until_stirred()
+                gives = list(self._gives.values())
+                await asyncio.gather(*(self._finish(give) for give in gives))
+                if self.broken or not self._queue:
+                    break
+                # One that has closed meanwhile gave it back, and the others are to be called again.
+                for give in gives:
+                    if not give.closed:
+                        self._left.pop(give.reader.key, None)
+                self._look()
+            unsent = bool(self._queue)
         finally:
             await self._end()
-        if broken:
-            raise Broken(f"nobody reads the pipe {self._place.name} any more")
+        if unsent:
+            raise self.error or Broken(f"nobody reads the pipe {self._place.name} any more")
+        if self._lost:
+            raise Broken(f"a reader of the pipe {self._place.name} is gone, and {self._lost} bytes may be with it")
 
     async def abandon(self) -> None:
         """The same, without waiting: what readers do not have is lost."""
@@ -128,7 +165,8 @@ class Writer:
         else:
             with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
                 await give.call.done_writing()
-        await asyncio.wait({give.task}, timeout=LINGER)
+        if not (await asyncio.wait({give.task}, timeout=LINGER))[0]:
+            self._lost += give.waiting
 
     # -- readers ----------------------------------------------------------------------------------
 
@@ -139,14 +177,14 @@ class Writer:
             return
         if hold.attached:
             told = {reader.key: reader for reader in hold.news.readers}
-            self._left &= told.keys()
+            self._left = {key: why for key, why in self._left.items() if key in told}
             for key, give in list(self._gives.items()):
                 if key not in told and not give.window and give.task is not None:
                     give.task.cancel()  # it never answered, and is gone
             for key, reader in told.items():
                 if key not in self._gives and key not in self._left:
-                    give = self._gives[key] = _Give()
-                    give.task = asyncio.get_running_loop().create_task(self._hand(give, reader))
+                    give = self._gives[key] = _Give(reader)
+                    give.task = asyncio.get_running_loop().create_task(self._hand(give))
         self._state()
 
     def _state(self) -> None:
@@ -154,40 +192,105 @@ class Writer:
         them yet."""
         hold = self._hold
         assert hold is not None
-        gone = hold.removed or hold.error is not None or (hold.attached and not hold.news.others)
-        broken = hold.removed or (gone and not any(give.window for give in self._gives.values()))
-        if broken != self.broken or hold.error is not self.error:
-            self.broken, self.error = broken, hold.error
+        faults = [why for why in self._left.values() if why is not None]
+        # The home says that they are there, and none can be called.
+        unreachable = hold.attached and 0 < len(faults) == hold.news.others
+        gone = (hold.deserted or unreachable) and not any(give.window for give in self._gives.values())
+        broken = hold.removed or gone
+        error = hold.error or (faults[0] if unreachable else None)
+        if broken != self.broken or error is not self.error:
+            self.broken, self.error = broken, error
             self._notify()
         self._stir()
 
-    async def _hand(self, give: _Give, reader: pipe_pb2.PipeAddress) -> None:
+    async def _hand(self, give: _Give) -> None:
         """Follows what one reader takes, until it is gone."""
+        fault: Exception | None = None
         try:
+            reader = give.reader
             target = f"ipcd://{quote(reader.node, safe='')}/{quote(reader.server, safe='')}"
             async with aio.channel(target, node=self._place.path) as channel:
-                stub: Any = pipe_pb2_grpc.PipeReaderStub(channel)
-                # The news may be here before the catalog has the server.
-                give.call = stub.Give(wait_for_ready=True)
-                await give.call.write(pipe_pb2.PipeGive(key=reader.key))
-                while (credit := await give.call.read()) is not EOF:
-                    give.took(credit.taken)
-                    if credit.closed:
-                        self._queue.extendleft(reversed(give.kept))
-                        self.size += sum(map(len, give.kept))
-                        self._sent(-sum(map(len, give.kept)))
-                        give.kept.clear()
-                        give.window = 0
-                        break
-                    give.window = give.window or credit.window
-                    self._stir()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # it is gone, and what it had with it
+                credit = await self._first_credit(give, pipe_pb2_grpc.PipeReaderStub(channel))
+                # More than a reader of ours ever grants, or less than is given at once, is nobody's to ask for.
+                if credit.window < PIECE:
+                    raise BadRequest(f"a reader of the pipe {self._place.name} takes only {credit.window} bytes")
+                give.window = min(credit.window, WINDOW)
+                self._state()
+                while not give.closed and (credit := await give.call.read()) is not EOF:
+                    self._credited(give, credit)
+                if not give.closed:
+                    give.kept.clear()  # it has all
+        except grpc.RpcError as error:
+            status: Any = error
+            fault = from_status(status.code(), status.details() or "")
+        except asyncio.InvalidStateError:
+            pass
+        except IpcdError as error:
+            fault = error
         finally:
+            self._ended(give, fault)
+
+    async def _first_credit(self, give: _Give, stub: Any) -> pipe_pb2.PipeCredit:
+        """The first answer of a reader. The news may be here before the catalog has its server, so it is tried again.
+
+        Raises:
+            grpc.RpcError, Lost: it cannot be called.
+        """
+        end = asyncio.get_running_loop().time() + REACH
+        words = "no answer"
+        try:
+            async with asyncio.timeout_at(end):
+                for attempt in range(1 << 30):
+                    give.call = stub.Give()
+                    try:
+                        await give.call.write(pipe_pb2.PipeGive(key=give.reader.key))
+                        credit: Any = await give.call.read()
+                    except grpc.RpcError as error:
+                        status: Any = error
+                        if status.code() is not grpc.StatusCode.UNAVAILABLE:
+                            raise
+                        words = status.details() or ""
+                        await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+                    else:
+                        if credit is EOF:
+                            raise Lost(f"a reader of the pipe {self._place.name} has ended the call")
+                        first: pipe_pb2.PipeCredit = credit
+                        return first
+        except TimeoutError:
+            pass
+        raise CallFailed(
+            grpc.StatusCode.UNAVAILABLE,
+            f"a reader of the pipe {self._place.name}, on node {give.reader.node}, cannot be reached: {words}",
+        )
+
+    def _credited(self, give: _Give, credit: pipe_pb2.PipeCredit) -> None:
+        give.took(credit.taken)
+        if credit.closed:
+            give.closed = True
             give.window = 0
-            del self._gives[reader.key]
-            self._left.add(reader.key)
-            self._look()
+            self._queue.extendleft(reversed(give.kept))
+            back = sum(map(len, give.kept))
+            self.size += back
+            self._sent(-back)
+            give.kept.clear()
+        self._stir()
+
+    def _ended(self, give: _Give, fault: Exception | None) -> None:
+        key = give.reader.key
+        answered, give.window = give.window > 0, 0
+        del self._gives[key]
+        self._lost += sum(map(len, give.kept))
+        self._left[key] = fault
+        if fault is not None and answered:
+            # Its process may have ended, which the home sees as well; if it does not, only the connection has.
+            self._left[key] = None
+            asyncio.get_running_loop().call_later(REACH, self._still_there, key, fault)
+        self._look()
+
+    def _still_there(self, key: bytes, fault: Exception) -> None:
+        if key in self._left and not self._closing:
+            self._left[key] = fault
+            self._state()
 
     # -- bytes ------------------------------------------------------------------------------------
 
@@ -197,17 +300,26 @@ class Writer:
             if give is None:
                 await self._until_stirred()
                 continue
-            data = self._queue.popleft()
+            data = self._gathered()
             self.size -= len(data)
             give.kept.append(data)
             give.given += len(data)
             self._sent(len(data))
-            try:
+            self._sending = True
+            with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # it is gone
                 await give.call.write(pipe_pb2.PipeGive(data=data))
-            except (grpc.RpcError, asyncio.InvalidStateError):
-                continue  # it is gone
+            self._sending = False
             if not self._queue:
                 self._stir()
+
+    def _gathered(self) -> bytes:
+        """What waits, as much of it as one message takes: a message costs more than its bytes."""
+        pieces = [self._queue.popleft()]
+        size = len(pieces[0])
+        while self._queue and size + len(self._queue[0]) <= PIECE:
+            pieces.append(self._queue.popleft())
+            size += len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _next(self) -> _Give | None:
         """The reader that has least to read, of those that take more."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from ipcd_client.errors import ProtocolError, WireClosed
+from ipcd_client.errors import ProtocolError, WireClosed, WireLost
 from ipcd_client.frame import codec
 from ipcd_client.frame.codec import Buffer, Decoder, Frame
 from ipcd_client.frame.settings import MAX_HELLO
@@ -39,6 +39,8 @@ _GONE: Final = {
     errno.EHOSTUNREACH: "cannot be reached",
     errno.ENETUNREACH: "cannot be reached",
 }
+# Of these the peer has not said anything.
+_SILENT: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
 class _Owned(socket.socket):
@@ -84,6 +86,7 @@ class SocketWire(Wire):
         self._fds: deque[Fd] = deque()
         self._short = False  # the last read brought less than was asked for
         self._gone: str | None = None  # why nothing more will come
+        self._lost = False  # and the peer has not ended it
         self._passing = threading.Lock()  # descriptors that wait to be sent are sent or closed under it
         self._passed = 0  # descriptors sent since the peer had certainly read all
         self._reading = select.poll()
@@ -210,7 +213,7 @@ class SocketWire(Wire):
             # What comes next brings its own.
             fdlib.check_named(self._fds)
         if self._gone is not None:
-            raise WireClosed(self._gone)
+            raise self._end(self._gone)
         while frame is None:
             try:
                 place = decoder.buffer()
@@ -341,7 +344,7 @@ class SocketWire(Wire):
 
     def _end(self, why: str) -> WireClosed:
         self._gone = self._gone or why
-        return WireClosed(self._gone)
+        return WireLost(self._gone) if self._lost else WireClosed(self._gone)
 
     def _why_gone(self) -> str:
         return self._gone or f"the connection with {self._peer} was closed on this side"
@@ -349,5 +352,6 @@ class SocketWire(Wire):
     def _words(self, error: OSError) -> str:
         if error.errno == errno.EBADF:
             return self._why_gone()
+        self._lost = self._lost or error.errno in _SILENT
         words = _GONE.get(error.errno or 0)
         return f"{self._peer} {words}" if words else f"the connection with {self._peer} failed: {error}"

@@ -56,6 +56,7 @@ class TcpWire(SocketWire):
             return
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
         if max(info[_RETRANSMITS], info[_PROBES]) >= DEAD_AFTER:
+            self._lost = True
             self._end(f"{self.peer()} does not answer")
             self.shutdown()
 

@@ -145,3 +145,20 @@ def test_bounds() -> None:
         pipes.make("unnamed.2", 0.0)
     pipes.expire(1e9)
     pipes.make("unnamed.2", 0.0)
+
+
+@pytest.mark.parametrize(("what", "value"), [("node", "n" * 129), ("server", "ü" * 128), ("key", b"k" * 65)])
+def test_an_address_has_bounds(what: str, value: Any) -> None:
+    pipes = Pipes()
+    wrong = address()
+    setattr(wrong, what, value)
+    with pytest.raises(BadRequest, match=f"the {what} of a reader's address has"):
+        pipes.open("p", READ, wrong, blocking=True)
+    assert "p" not in pipes
+
+
+def test_of_an_address_nothing_else_is_kept() -> None:
+    pipes = Pipes()
+    more = pipe_pb2.PipeAddress.FromString(address().SerializeToString() + b"\x7a\x05extra")
+    end, _ = pipes.open("p", READ, more, blocking=True)
+    assert end.address == address()

@@ -346,9 +346,9 @@ class PipeReaderServicer(object):
     """
 
     def Give(self, request_iterator, context):
-        """Carries what one writer writes to one reader. Each message is one write, at most 64 KiB, and never interleaved with
-        another. The writer ends its side when it closes; the reader answers OK when it has all. A reader that closes says so
-        with `closed`: what it has not taken is the writer's again.
+        """Carries what one writer writes to one reader. Each message is one write, or several whole ones, at most 256 KiB, and
+        never interleaved with another. The writer ends its side when it closes; the reader answers OK when it has all. A
+        reader that closes says so with `closed`: what it has not taken is the writer's again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
