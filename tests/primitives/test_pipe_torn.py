@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -254,10 +255,19 @@ def test_a_writer_whose_host_is_silent_is_no_end_of_the_file(
 
 @DIRECT
 def test_threads_that_read_one_file_see_its_end_once_it_is_there(road: Road, aside: ThreadPoolExecutor) -> None:
-    name, count, size = road.name("threads"), 2000, 100
+    name, count, size = road.name("threads"), 20, 100
     opening = aside.submit(ipcd_client.pipe(name, **road.keywords).open_write, wait=LONG)
     with ipcd_client.pipe(name, **road.keywords).open_read(wait=LONG, buffering=0) as reader:
         closed = threading.Event()
+        inbox: Any = reader._engine.inbox  # type: ignore[attr-defined]
+        take = inbox.take
+
+        def taken_late(most: int) -> Any:
+            # As a thread that the system has stopped just there.
+            time.sleep(0.01)
+            return take(most)
+
+        inbox.take = taken_late
 
         def read() -> tuple[int, bool]:
             total = 0
