@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from benchmarks.named import bytes_through, counted, fanned, queued, shared
@@ -64,6 +65,16 @@ ROWS: Final = (
         "64 B from one process to each of 10, all counted",
         "messages/s",
         {"ipcd": fanned.ipcd, "NATS": fanned.nats, "pyzmq PUB/SUB": fanned.zmq},
+    ),
+    Row(
+        "topic, large",
+        "1 MiB from one process to each of 4, all counted, a byte of each page looked at",
+        "messages/s",
+        {
+            "ipcd": partial(fanned.ipcd, load=fanned.LARGE),
+            "NATS": partial(fanned.nats, load=fanned.LARGE),
+            "pyzmq PUB/SUB": partial(fanned.zmq, load=fanned.LARGE),
+        },
     ),
     Row(
         "value",
