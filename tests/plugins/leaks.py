@@ -33,6 +33,9 @@ import pytest
 # a runtime such as grpcio's takes up to 0.3 s.
 SETTLE_SECONDS = 2.0
 
+# linux/sched.h
+PF_KTHREAD = 0x0020_0000
+
 # What a probe finds: an identity, which tells a thing from another that takes its place, and words for a person.
 Found = dict[Hashable, str]
 
@@ -79,19 +82,32 @@ def threads() -> Found:
     return {thread: f"thread {thread.name!r}{' (daemon)' if thread.daemon else ''}" for thread in threading.enumerate()}
 
 
+# Processes that are none of a run's, by its mark, and cannot become so: to look at every process of the machine before
+# and after each test takes longer than many a test. The inode of its directory tells a process from the next one with
+# the same number, and is there for the listing.
+_OTHERS: set[tuple[bytes, str, int]] = set()
+
+
 def processes() -> Found:
     """Children, and all that inherited this run's TMPDIR: orphans too, whose parent is no longer ours."""
-    mark = b"TMPDIR=" + os.fsencode(tempfile.gettempdir()) + b"\0"
+    mark = b"TMPDIR=" + os.fsencode(tempfile.gettempdir())
     own, found = os.getpid(), Found()
     for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == own:
+        other = mark, entry.name, entry.inode()
+        if not entry.name.isdecimal() or int(entry.name) == own or other in _OTHERS:
             continue
         try:
             line = Path(entry.path, "stat").read_text(errors="replace")
             # The command's name stands in parentheses and may hold any character; after it come the plain fields.
             state, parent, *rest = line[line.rindex(")") + 2 :].split()
-            if int(parent) != own and mark not in Path(entry.path, "environ").read_bytes() + b"\0":
-                continue
+            if int(parent) != own:
+                kernel = int(rest[4]) & PF_KTHREAD  # field 9
+                environment = b"" if kernel else Path(entry.path, "environ").read_bytes()
+                if mark not in environment.split(b"\0"):
+                    # It is empty while another program takes the process over.
+                    if environment or kernel:
+                        _OTHERS.add(other)
+                    continue
             command = Path(entry.path, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # ended meanwhile, or another user's
