@@ -14,10 +14,12 @@ help: ## this list
 demo: $(VENV)/.installed ## two nodes on this machine, one service, the same calls over every transport
 	$(BIN)/ipcd demo
 
-# The tests of the other interpreters in pairs: two CPUs are enough for that. What one prints is shown when it is over.
+# Two environments at a time, the longest first: two CPUs are enough for that, since many tests wait. What one prints is
+# shown when it is over. Faults under load want the machine for themselves.
 test: $(VENV)/.tox ## everything that is checked: the whole of tox
-	$(BIN)/tox run -e ruff,mypy,layers,protos,py311
-	$(BIN)/tox run-parallel --parallel 2 --parallel-no-spinner -e py312,py313,oldest,wheel
+	$(BIN)/tox run -e ruff,mypy,layers,protos
+	$(BIN)/tox run-parallel --parallel 2 --parallel-no-spinner -e py311-nodes,py311,py313,oldest,wheel,py312
+	$(BIN)/tox run -e py311-faults
 
 lint: $(VENV)/.tox ## only what needs no running program
 	$(BIN)/tox run -e ruff,mypy,layers,protos
