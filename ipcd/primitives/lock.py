@@ -18,6 +18,7 @@ from ipcd_client.aio.serving import CalledContext
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import lock_pb2, lock_pb2_grpc
 from ipcd_client.primitives.errors import BadRequest, TimedOut
+from ipcd_client.primitives.segments import Segment
 from ipcd_client.primitives.waiting import first_request, wait_of
 from ipcd_client.rpc import status
 from ipcd_client.rpc.failure import CallFailed
@@ -28,7 +29,6 @@ from ipcd.primitives.tokens import Tokens
 from ipcd.servicer import status_of
 from ipcd.state.lock import Action, Ended, Granted, Lock, Locks, Session
 from ipcd.state.primitives import FOR
-from ipcd.state.segments import Segment
 
 KIND: Final = "lock"
 # Bytes of what is said of who calls.

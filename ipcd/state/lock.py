@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ipcd_client.errors import IpcdError
+from ipcd_client.primitives import segments
 from ipcd_client.primitives.errors import BadRequest, Deadlock, InUse, Lost, NoSuchName, TimedOut
+from ipcd_client.primitives.segments import END, Segment
 
 from ipcd import limits
-from ipcd.state import segments
 from ipcd.state.quota import Owner, Part, Shares
-from ipcd.state.segments import END, Segment
 
 
 class Granted(NamedTuple):

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from ipcd_client.primitives import segments
 from ipcd_client.primitives.errors import Deadlock, TimedOut
+from ipcd_client.primitives.segments import END, Segment
 
-from ipcd.state import quota, segments
+from ipcd.state import quota
 from ipcd.state.lock import Action, Failed, Granted, Locks, Session
-from ipcd.state.segments import END, Segment
 
 # Bytes that are told apart; the last one stands for all from there on.
 BYTES = 6

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -20,7 +20,7 @@ from ipcd_client.pb.ipcd.v1 import lock_pb2, lock_pb2_grpc
 from ipcd_client.primitives import lock_terms as terms
 from ipcd_client.primitives.lock_session import Flag, Held, Stream
 from ipcd_client.primitives.lock_terms import Handle, Info, Wanted
-from ipcd_client.primitives.place import Place
+from ipcd_client.primitives.place import Place, keep
 
 __all__ = ["Flag", "Held", "Info", "Lock", "lock"]
 
@@ -39,6 +39,17 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+
+
+class _Made(NamedTuple):
+    """A stub, and for which channel."""
+
+    channel: grpc.Channel
+    stub: Any
+
+
+def _made(channel: grpc.Channel) -> _Made:
+    return _Made(channel, lock_pb2_grpc.LockStub(channel))
 
 
 class Lock(Handle):
@@ -76,7 +87,7 @@ class Lock(Handle):
             PrimitiveError, NotAllowed, CallFailed: it cannot be asked for.
         """
         request = lock_pb2.LockLookRequest(name=self._place.text)
-        reply = self._place.run(lock_pb2_grpc.LockStub, lambda stub: stub.Look(request, timeout=terms.ANSWER))
+        reply = self._place.run(_made, lambda made: made.stub.Look(request, timeout=terms.ANSWER))
         return Info.of(reply.locks[0])
 
     def remove(self, *, force: bool = False) -> None:
@@ -88,10 +99,10 @@ class Lock(Handle):
             PrimitiveError, NotAllowed, CallFailed: it cannot be.
         """
         request = lock_pb2.LockRemoveRequest(name=self._place.text, force=force)
-        self._place.run(lock_pb2_grpc.LockStub, lambda stub: stub.Remove(request, timeout=terms.ANSWER))
+        self._place.run(_made, lambda made: made.stub.Remove(request, timeout=terms.ANSWER))
 
     def close(self) -> None:
-        """Lets go of the connection. What is held stays so, and the next call takes the connection up again."""
+        """Lets go of the connection once nothing is held with it: what is stays so. The next call takes it up again."""
         self._place.close()
 
     def __enter__(self) -> Held:
@@ -114,15 +125,20 @@ class Lock(Handle):
         first = terms.opening(1, name, party) if wanted is None else wanted.request(1, name, party)
         wait = 0.0 if wanted is None else wanted.wait
 
-        def act(stub: Any) -> tuple[Stream, int]:
-            stream = Stream(stub, first, self._place.name)
+        def act(made: _Made) -> tuple[Stream, int]:
+            over = keep(made.channel)
+            try:
+                stream = Stream(made.stub, first, self._place.name, over)
+            except BaseException:
+                over()
+                raise
             try:
                 return stream, stream.first(wait)
             except BaseException:
                 stream.abandon()
                 raise
 
-        stream, token = self._place.run(lock_pb2_grpc.LockStub, act)
+        stream, token = self._place.run(_made, act)
         return Held(self._place, stream, wanted or self._wanted, token)
 
 

@@ -17,6 +17,7 @@ import grpc
 from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import lock_terms as terms
 from ipcd_client.primitives.errors import Lost, TimedOut
+from ipcd_client.primitives.lock_ledger import Ledger
 from ipcd_client.primitives.lock_terms import Holding, OnLost, Wanted
 from ipcd_client.primitives.waiting import deadline_of
 
@@ -31,23 +32,24 @@ class Flag(threading.Event):
 
 
 class Stream:
-    """The call. `name` is for errors."""
+    """The call. `name` is for errors; `on_end`: it is over."""
 
-    def __init__(self, stub: Any, first: lock_pb2.LockHoldRequest, name: str) -> None:
+    def __init__(self, stub: Any, first: lock_pb2.LockHoldRequest, name: str, on_end: Callable[[], None]) -> None:
         self.lost = Flag()
         self.error: Lost | None = None
         self._name = name
         self._pid = os.getpid()
         self._ids = itertools.count(first.id + 1)
-        self._first = first.id
+        self._first = first
         self._news = threading.Condition()
         # By the id of the request; None: not yet. Others nobody waits for any more.
-        self._answers: dict[int, lock_pb2.LockHoldReply | None] = {first.id: None}
+        self._answers: dict[int, lock_pb2.LockHoldReply | None] = {}
+        self._ledger = Ledger()
         self._failure: Any = None
         self._over = self._ending = False
         self._on_lost: list[OnLost] = []
         self._requests: queue.SimpleQueue[lock_pb2.LockHoldRequest | None] = queue.SimpleQueue()
-        self._requests.put(first)
+        self._on_end = on_end
         self._call = stub.Hold(iter(self._requests.get, None))
         self._reader = threading.Thread(target=self._read, name="ipcd-lock", daemon=True)
         self._reader.start()
@@ -59,7 +61,7 @@ class Stream:
             grpc.RpcError, Lost: the call has ended instead.
             TimedOut, Deadlock, CallFailed: it was not granted.
         """
-        reply = self._answer(self._first, deadline_of(wait))
+        reply = self._asked(self._first, deadline_of(wait))
         if reply is None:
             raise self._failure or self.error or Lost(f"the session with the lock {self._name!r} has ended")
         return terms.token_of(reply)
@@ -72,15 +74,7 @@ class Stream:
             TimedOut, Deadlock, CallFailed: it was not granted.
         """
         self.check()
-        with self._news:
-            id_ = next(self._ids)
-            self._answers[id_] = None
-        self._requests.put(make(id_))
-        try:
-            reply = self._answer(id_, deadline_of(wait))
-        except BaseException:
-            self._requests.put(terms.cancelling(id_))
-            raise
+        reply = self._asked(make(next(self._ids)), deadline_of(wait))
         if reply is None:
             self.check()
             raise Lost(f"the lock {self._name!r} has been released meanwhile")
@@ -119,24 +113,33 @@ class Stream:
             self._ending = True
             self._call.cancel()
 
-    def _answer(self, id_: int, timeout: float | None) -> lock_pb2.LockHoldReply | None:
+    def _asked(self, request: lock_pb2.LockHoldRequest, timeout: float | None) -> lock_pb2.LockHoldReply | None:
         end = None if timeout is None else monotonic() + timeout
         with self._news:
+            self._answers[request.id] = None
+            self._ledger.asked(request)
             try:
-                while self._answers[id_] is None and not self._over:
+                self._requests.put(request)
+                while (reply := self._answers[request.id]) is None and not self._over:
                     left = None if end is None else end - monotonic()
                     if left is not None and left <= 0:
                         raise TimedOut(f"the node that keeps the lock {self._name!r} does not answer")
                     self._news.wait(left)
-                return self._answers[id_]
+            except BaseException:
+                for more in self._ledger.given_up(request.id, self._ids):
+                    self._requests.put(more)
+                raise
             finally:
-                del self._answers[id_]
+                del self._answers[request.id]
+            self._ledger.done(request.id)
+            return reply
 
     def _read(self) -> None:
         code, details = grpc.StatusCode.OK, "the session was ended by the node"
         try:
             for reply in self._call:
                 with self._news:
+                    self._ledger.answered(reply)
                     if reply.id in self._answers:
                         self._answers[reply.id] = reply
                         self._news.notify_all()
@@ -154,6 +157,7 @@ class Stream:
                 callbacks, self._on_lost = self._on_lost, []
                 self.lost.set()
             self._news.notify_all()
+        self._on_end()
         for callback in callbacks:
             try:
                 callback(lost)

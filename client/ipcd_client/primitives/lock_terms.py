@@ -81,11 +81,6 @@ def releasing(id_: int, start: int, length: int) -> lock_pb2.LockHoldRequest:
     return lock_pb2.LockHoldRequest(id=id_, release=lock_pb2.LockRange(start=start, length=length))
 
 
-def cancelling(id_: int) -> lock_pb2.LockHoldRequest:
-    """Nobody waits for the answer to this one any more."""
-    return lock_pb2.LockHoldRequest(id=0, cancel=id_)
-
-
 def token_of(reply: lock_pb2.LockHoldReply) -> int:
     """The token that was granted; 0 where none was asked for.
 

@@ -58,6 +58,11 @@ class _Place(LoopPlace):
         if not self.users:
             await self.close()
 
+    async def left(self) -> None:
+        """What was held with it is not any more."""
+        self.ended()
+        await self.rest()
+
     async def run(self, stub: Callable[[grpc.aio.Channel], S], act: Callable[[S], Awaitable[R]]) -> R:
         self.began()
         try:
@@ -117,8 +122,8 @@ class Lock(Handle):
         await self._place.run(_stub, lambda stub: stub.Remove(request, timeout=terms.ANSWER))
 
     async def close(self) -> None:
-        """Lets go of the connection. What is held through it is lost; the next call takes it up again."""
-        await self._place.close()
+        """Lets go of the connection once nothing is held with it: what is stays so. The next call takes it up again."""
+        await self._place.rest()
 
     async def __aenter__(self) -> Held:
         held = await self.acquire()
@@ -141,7 +146,7 @@ class Lock(Handle):
         wait = 0.0 if wanted is None else wanted.wait
 
         async def act(stub: Any) -> tuple[Stream, int]:
-            stream = Stream(stub, first, self._place.name, self._place.ended)
+            stream = Stream(stub, first, self._place.name, self._place.left)
             self._place.began()
             try:
                 return stream, await stream.first(wait)

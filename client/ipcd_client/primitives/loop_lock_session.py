@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ import grpc
 from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import lock_terms as terms
 from ipcd_client.primitives.errors import Lost, TimedOut
+from ipcd_client.primitives.lock_ledger import Ledger
 from ipcd_client.primitives.lock_terms import Holding, OnLost, Wanted
 from ipcd_client.primitives.waiting import deadline_of
 
@@ -31,7 +32,9 @@ class Flag(asyncio.Event):
 class Stream:
     """The call. `name` is for errors. `on_end`: it is over. (lock_session.Stream)"""
 
-    def __init__(self, stub: Any, first: lock_pb2.LockHoldRequest, name: str, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, stub: Any, first: lock_pb2.LockHoldRequest, name: str, on_end: Callable[[], Awaitable[None]]
+    ) -> None:
         self.lost = Flag()
         self.error: Lost | None = None
         self._name = name
@@ -40,6 +43,7 @@ class Stream:
         self._ids = itertools.count(first.id + 1)
         self._first = first
         self._answers: dict[int, asyncio.Future[lock_pb2.LockHoldReply | None]] = {}
+        self._ledger = Ledger()
         self._failure: Any = None
         self._over = self._ending = False
         self._on_lost: list[OnLost] = []
@@ -70,16 +74,7 @@ class Stream:
             TimedOut, Deadlock, CallFailed: it was not granted.
         """
         self.check()
-        request = make(next(self._ids))
-        try:
-            reply = await self._asked(request, deadline_of(wait))
-        except BaseException:
-            if not self._over:
-                # Not awaited: whoever is cancelled is not to wait.
-                task = self._loop.create_task(self._send(terms.cancelling(request.id)))
-                self._cancelling.add(task)
-                task.add_done_callback(self._cancelling.discard)
-            raise
+        reply = await self._asked(make(next(self._ids)), deadline_of(wait))
         if reply is None:
             self.check()
             raise Lost(f"the lock {self._name!r} has been released meanwhile")
@@ -131,19 +126,31 @@ class Stream:
         answer = self._answers[request.id] = self._loop.create_future()
         if self._over:
             answer.set_result(None)
+        self._ledger.asked(request)
         try:
             async with asyncio.timeout(timeout):
                 await self._send(request)
-                return await answer
-        except TimeoutError:
-            raise TimedOut(f"the node that keeps the lock {self._name!r} does not answer") from None
+                reply = await answer
+        except BaseException as error:
+            more = self._ledger.given_up(request.id, self._ids)
+            if not self._over:
+                # Not awaited: whoever is cancelled is not to wait.
+                task = self._loop.create_task(self._send(*more))
+                self._cancelling.add(task)
+                task.add_done_callback(self._cancelling.discard)
+            if isinstance(error, TimeoutError):
+                raise TimedOut(f"the node that keeps the lock {self._name!r} does not answer") from None
+            raise
         finally:
             del self._answers[request.id]
+        self._ledger.done(request.id)
+        return reply
 
-    async def _send(self, request: lock_pb2.LockHoldRequest) -> None:
+    async def _send(self, *requests: lock_pb2.LockHoldRequest) -> None:
         async with self._sending:
             try:
-                await self._call.write(request)
+                for request in requests:
+                    await self._call.write(request)
             except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
                 pass  # the call is over, as the reader says
 
@@ -151,6 +158,7 @@ class Stream:
         code, details = grpc.StatusCode.OK, "the session was ended by the node"
         try:
             async for reply in self._call:
+                self._ledger.answered(reply)
                 answer = self._answers.get(reply.id)
                 if answer is not None and not answer.done():
                     answer.set_result(reply)
@@ -161,7 +169,6 @@ class Stream:
             # The call's own, not this task's.
             code, details = grpc.StatusCode.CANCELLED, "the call was cancelled"
         self._over = True
-        self._on_end()
         callbacks: list[OnLost] = []
         lost = terms.lost_by(self._name, code, details)
         if not self._ending:
@@ -176,6 +183,7 @@ class Stream:
                 callback(lost)
             except Exception:
                 log.exception("a callback for the loss of the lock %s failed", self._name)
+        await self._on_end()
 
 
 class Held(Holding[Stream]):
@@ -230,11 +238,8 @@ class Held(Holding[Stream]):
             Lost: it was lost before.
         """
         if not self._released():
-            if self._stream.error is not None:
-                await self._place.rest()
             self._stream.check()
             await self._stream.end()
-            await self._place.rest()
             # It may have been lost just before.
             if self._stream.error is not None:
                 raise self._stream.error

@@ -7,6 +7,7 @@ and nothing else of the same name is taken for it. The calls of all handles of a
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import weakref
@@ -74,6 +75,17 @@ def _release(path: str, target: str) -> None:
             return
         del _channels[path, target]
     shared.channel.close()
+
+
+def keep(channel: grpc.Channel) -> Callable[[], None]:
+    """Keeps the channel of a call that is under way, whatever becomes of the handles, until what this gives is called.
+    One that was not made here is its owner's."""
+    with _lock:
+        for (path, target), shared in _channels.items():
+            if shared.channel is channel:
+                shared.users += 1
+                return functools.partial(_release, path, target)
+    return lambda: None
 
 
 def _after_fork() -> None:
