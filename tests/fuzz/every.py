@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fuzz import announcements, clients, connections, daemon, descriptions, frames, memory, texts, wires
+from fuzz import announcements, clients, connections, daemon, descriptions, frames, memory, queues, texts, wires
 from fuzz.registry import TARGETS
 
-MODULES = (announcements, clients, connections, daemon, descriptions, frames, memory, texts, wires)
+MODULES = (announcements, clients, connections, daemon, descriptions, frames, memory, queues, texts, wires)
 
 __all__ = ["MODULES", "TARGETS"]
