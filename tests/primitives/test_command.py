@@ -204,9 +204,16 @@ def test_no_longer_than_it_may(face: Face, offer: Offers) -> None:
     assert face.run(name).returncode == -signal.SIGTERM
 
 
-def test_what_ignores_sigterm_gets_sigkill(face: Face, offer: Offers) -> None:
-    name = offer("deaf", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", seconds=0.1, grace=0.2)
-    assert face.run(name).returncode == -signal.SIGKILL
+def test_what_ignores_sigterm_gets_sigkill(road: Road, offer: Offers) -> None:
+    name = offer("deaf", "sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done", grace=0.2)
+    with ipcd_client.command(name, **road.keywords) as command:
+        process = command.popen(stdout=PIPE)
+        assert process.stdout is not None
+        # Before that it would be ended by SIGTERM.
+        assert process.stdout.readline() == b"deaf\n"
+        process.close()
+        gone(process.pid)
+        eventually(lambda: not command.describe().running, "nothing runs")
 
 
 def test_what_it_leaves_behind_ends_after_the_grace(face: Face, offer: Offers) -> None:
@@ -223,10 +230,17 @@ def test_descriptors_group_and_session(face: Face, offer: Offers) -> None:
     assert (int(fds), group, session) == (4, pid, pid)
 
 
-def test_a_time_out_of_the_caller_ends_it(face: Face, offer: Offers) -> None:
+def test_a_time_out_of_the_caller_ends_it(face: Face, road: Road, offer: Offers, tmp_path: Path) -> None:
     name = offer("say", "sh", "-c", "echo $$ > $OUT; exec sleep 60", env=("OUT",))
+    out = tmp_path / "out"
     with pytest.raises(subprocess.TimeoutExpired):
-        face.run(name, timeout=0.3)
+        face.run(name, timeout=0.3, env={"OUT": str(out)})
+    with ipcd_client.command(name, **road.keywords) as command:
+        eventually(lambda: not command.describe().running, "nothing runs")
+        assert command.describe().started == 1
+    # It may have been ended before it could say so.
+    if out.exists() and (said := out.read_text()):
+        assert not alive(int(said))
 
 
 # -- Popen ------------------------------------------------------------------------------------------
@@ -519,9 +533,58 @@ def test_a_caller_that_reads_nothing_keeps_no_place(road: Road, offer: Offers) -
 
 def test_streams_that_are_none(road: Road, offer: Offers) -> None:
     with ipcd_client.command(offer("cat", "cat"), **road.keywords) as command:
-        for keywords in ({"stdin": io.BytesIO()}, {"stdout": object()}, {"stdout": STDOUT}):
-            with pytest.raises(BadRequest):
-                command.popen(**keywords)
+        reading, writing = os.pipe()
+        os.close(reading)
+        closed = io.open(writing, "wb")  # noqa: SIM115, UP020
+        closed.close()
+        with Path(os.devnull).open("rb") as only_read, Path(os.devnull).open("wb") as only_written:
+            for keywords in (
+                {"stdin": io.BytesIO()},
+                {"stdin": 1 << 20},
+                {"stdin": only_written},
+                {"stdout": object()},
+                {"stdout": STDOUT},
+                {"stdout": only_read},
+                {"stdout": closed},
+                {"stderr": closed, "stdin": only_read},
+                {"stdout": PIPE, "encoding": "nonsense"},
+            ):
+                with pytest.raises(BadRequest):
+                    command.popen(**keywords)
+        # Before anything was started.
+        assert command.describe().started == 0
+
+
+def test_streams_that_are_none_to_a_loop(road: Road, offer: Offers) -> None:
+    name = offer("cat", "cat")
+
+    async def main() -> int:
+        with Path(os.devnull).open("rb") as only_read:  # noqa: ASYNC230
+            async with loop_command(road, name) as command:
+                for keywords in ({"stdin": io.BytesIO()}, {"stdin": 1 << 20}, {"stdout": only_read}):
+                    with pytest.raises(BadRequest):
+                        await command.popen(**keywords)
+                return int((await command.describe()).started)
+
+    assert asyncio.run(main()) == 0
+
+
+def test_a_thread_that_cannot_be_had_leaves_nothing(
+    road: Road, offer: Offers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "ipcd-command":
+            raise RuntimeError("can't start new thread")
+        begun(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    given = tmp_path / "in"
+    given.write_bytes(b"data")
+    with ipcd_client.command(offer("cat", "cat"), **road.keywords) as command, given.open() as source:
+        with pytest.raises(RuntimeError):
+            command.popen(stdin=source, stdout=DEVNULL)
         eventually(lambda: not command.describe().running, "nothing runs")
 
 

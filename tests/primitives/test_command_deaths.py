@@ -20,7 +20,7 @@ from integration.daemons import LONG, Daemon, Daemons, eventually
 from integration.gateway import address_of
 from integration.ipcctl.runs import CTL, ctl
 from ipcd_client.errors import IpcdError, NotAllowed
-from ipcd_client.primitives.errors import Lost
+from ipcd_client.primitives.errors import Full, Lost
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Cluster, Road
 from primitives.test_command import alive, gone, seen_from
@@ -81,6 +81,52 @@ def test_the_caller_is_killed(road: Road, stack: ExitStack, verb: str) -> None:
         # It ends with its offerer.
     stack.close()
     gone(pid)
+
+
+@DIRECT
+def test_what_outlives_its_caller_keeps_its_place_and_its_time(road: Road, stack: ExitStack) -> None:
+    name = offered(stack, road, "cat", "sleep", "60", detach=True, most=1, seconds=3)
+    with process("detach", road.front.socket, name) as (caller, said):
+        pid = int(said)
+        caller.kill()
+        caller.wait(LONG)
+    with ipcd_client.command(name, **road.keywords) as command:
+        with pytest.raises(Full, match="no more than 1"):
+            command.popen()
+        assert alive(pid)
+        gone(pid)
+        eventually(lambda: not command.describe().running, "its place is free")
+        command.popen(stdout=PIPE).close()
+
+
+@DIRECT
+def test_what_a_killed_caller_has_started_ends_with_all_its_family(
+    road: Road, stack: ExitStack, tmp_path: Path
+) -> None:
+    out = tmp_path / "pids"
+    name = offered(stack, road, "family", "sh", "-c", f"sleep 60 & echo $$ $! > {out}.new; mv {out}.new {out}; wait")
+    with process("run", road.front.socket, name) as (caller, _):
+        eventually(out.exists, "it has said who it is")
+        pids = [int(number) for number in out.read_text().split()]
+        assert all(alive(pid) for pid in pids)
+        caller.kill()
+    for pid in pids:
+        gone(pid)
+
+
+def test_a_program_ignores_nothing_that_its_offerer_does(cluster: Cluster) -> None:
+    """As nohup has it."""
+    node = cluster.front
+    arguments = [sys.executable, OFFERING, "serve", node.socket, "ignores", "grep", "SigIgn", "/proc/self/status"]
+    with subprocess.Popen(["sh", "-c", 'trap "" HUP INT USR1; exec "$@"', "sh", *arguments], stdout=PIPE) as offerer:
+        try:
+            assert offerer.stdout is not None
+            offerer.stdout.readline()
+            seen_from(node, "ignores")
+            with ipcd_client.command("ignores", node=node.socket) as command:
+                assert int(command.run().stdout.split()[1], 16) == 0
+        finally:
+            offerer.kill()
 
 
 def test_the_channel_of_a_caller_of_the_gateway_is_closed(cluster: Cluster, stack: ExitStack) -> None:

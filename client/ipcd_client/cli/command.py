@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -150,21 +149,26 @@ def serve(
 
 
 def _until_signal(server: CommandServer) -> int:
-    came: SimpleQueue[int] = SimpleQueue()
-
     def on_signal(number: int, _: FrameType | None) -> None:
         # A second one ends this process at once, and with it what runs.
         signal.signal(number, signal.SIG_DFL)
-        came.put(number)
 
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(writing, False)
+    # The C handler writes the numbers there: the main thread does not hear of one that comes just before it waits.
+    fd_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before: dict[int, Any] = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        number = came.get()
+        while (number := os.read(reading, 1)[0]) not in before:
+            pass
         server.stop()
         return number
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        signal.set_wakeup_fd(fd_before)
+        os.close(reading)
+        os.close(writing)
 
 
 @command.command("run", context_settings={"allow_interspersed_args": False})

@@ -15,7 +15,7 @@ from ipcd_client.node.paths import default_socket
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
 from ipcd_client.primitives.command_call import RunCall
-from ipcd_client.primitives.command_place import START, piped, target_of, to_of
+from ipcd_client.primitives.command_place import START, check_streams, piped, target_of, to_of
 from ipcd_client.primitives.command_popen import Popen
 from ipcd_client.primitives.command_server import CommandServer
 from ipcd_client.primitives.command_state import started_by
@@ -111,6 +111,7 @@ class Command:
             stdout=to_of(stdout, "stdout"),
             stderr=to_of(stderr, "stderr"),
         )
+        check_streams(stdin, stdout, stderr, encoding)
         self._keep()
         channel = self._road.hold()
         call = RunCall(channel, request, self._road.release)
@@ -123,7 +124,6 @@ class Command:
             process.begin()
             return process
         except BaseException:
-            # Such as of a file without a descriptor.
             call.cancel()
             raise
 

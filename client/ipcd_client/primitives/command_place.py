@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import fcntl
 import os
 import subprocess
 from typing import Any, Final
@@ -59,6 +61,31 @@ def descriptor_of(value: Any, default: int | None) -> int | None:
         return int(value.fileno())
     except (AttributeError, OSError) as error:
         raise BadRequest(f"{value!r} has no descriptor: streams are PIPE, DEVNULL, files or descriptors") from error
+
+
+def check_streams(stdin: Any, stdout: Any, stderr: Any, encoding: str | None = None) -> None:
+    """Whether a run can be connected with these, before anything is started.
+
+    Raises:
+        BadRequest: with one of them it cannot.
+    """
+    for name, value, default in (("stdin", stdin, None), ("stdout", stdout, 1), ("stderr", stderr, 2)):
+        try:
+            fd = descriptor_of(value, default)
+            if fd is None:
+                continue
+            access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+        except (OSError, ValueError) as error:
+            if isinstance(error, BadRequest):
+                raise
+            raise BadRequest(f"{name}: {value!r} is not open: {error}") from error
+        if access == (os.O_WRONLY if name == "stdin" else os.O_RDONLY):
+            raise BadRequest(f"{name}: {value!r} is not open for {'reading' if name == 'stdin' else 'writing'}")
+    if encoding is not None:
+        try:
+            codecs.lookup(encoding)
+        except LookupError as error:
+            raise BadRequest(str(error)) from error
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -109,7 +109,10 @@ class Popen:
         self._lock = threading.Lock()
         self._call = call
         self._copies: list[threading.Thread] = []
-        self._stop, self._stopping = -1, -1  # the ends of a pipe: the thread's, and ours, whose end ends the thread
+        # The descriptors that are copied from, and to; by the output.
+        self._source: int | None = None
+        self._sinks: dict[int, int] = {}
+        self._stopping = -1  # our end of a pipe, whose end ends the thread that copies from a file
         self._collected: dict[int, list[bytes]] = {}
         self._given: memoryview | None = None
         self._text = text or encoding is not None or errors is not None
@@ -120,9 +123,8 @@ class Popen:
         self.stderr: IO[Any] | None = None
         if stdin == subprocess.PIPE:
             self.stdin = self._wrapped(io.BufferedWriter(_Input(call), CHUNK), write_through=True)
-        elif (source := descriptor_of(stdin, None)) is not None:
-            self._stop, self._stopping = os.pipe2(os.O_CLOEXEC)
-            self._copy(self._copy_in, source)
+        else:
+            self._source = descriptor_of(stdin, None)
         for number, value in ((STDOUT, stdout), (STDERR, stderr)):
             if value == subprocess.PIPE:
                 file = self._wrapped(io.BufferedReader(_Output(call, number), CHUNK))
@@ -131,7 +133,7 @@ class Popen:
                 else:
                     self.stderr = file
             elif (sink := descriptor_of(value, number)) is not None:
-                self._copy(self._copy_out, number, sink)
+                self._sinks[number] = sink
 
     def _wrapped(self, file: Any, **keywords: Any) -> IO[Any]:
         if not self._text:
@@ -301,15 +303,24 @@ class Popen:
 
     # -- copying ----------------------------------------------------------------------------------
 
-    def _copy(self, copy: Callable[..., None], *args: int) -> None:
-        # Without a reference to this: it would never be collected.
-        thread = threading.Thread(target=copy, args=(self._call, self._stop, *args), name="ipcd-command", daemon=True)
-        self._copies.append(thread)
-
     def begin(self) -> None:
         """Copies to and from files, from now on."""
-        for thread in self._copies:
-            thread.start()
+        if self._source is not None:
+            stop, self._stopping = os.pipe2(os.O_CLOEXEC)
+            try:
+                self._copy(self._copy_in, stop, self._source)
+            except BaseException:
+                os.close(stop)
+                self._end_input()
+                raise
+        for number, sink in self._sinks.items():
+            self._copy(self._copy_out, number, sink)
+
+    def _copy(self, copy: Callable[..., None], *args: int) -> None:
+        # Without a reference to this: it would never be collected.
+        thread = threading.Thread(target=copy, args=(self._call, *args), name="ipcd-command", daemon=True)
+        thread.start()
+        self._copies.append(thread)
 
     @staticmethod
     def _copy_in(call: RunCall, stop: int, fd: int) -> None:
@@ -333,7 +344,7 @@ class Popen:
             call.act(Called.end_stdin)
 
     @staticmethod
-    def _copy_out(call: RunCall, _stop: int, number: int, fd: int) -> None:
+    def _copy_out(call: RunCall, number: int, fd: int) -> None:
         try:
             while data := read(call, number, CHUNK):
                 write_all(fd, data)

@@ -14,7 +14,7 @@ from ipcd_client import aio
 from ipcd_client.node.paths import default_socket
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
-from ipcd_client.primitives.command_place import START, descriptor_of, piped, target_of, to_of
+from ipcd_client.primitives.command_place import START, check_streams, piped, target_of, to_of
 from ipcd_client.primitives.command_server import LoopCommandServer
 from ipcd_client.primitives.command_state import started_by
 from ipcd_client.primitives.errors import TimedOut, from_status
@@ -60,8 +60,7 @@ class LoopCommand:
             stdout=to_of(stdout, "stdout"),
             stderr=to_of(stderr, "stderr"),
         )
-        for stream in (stdin, stdout, stderr):
-            descriptor_of(stream, None)  # or it fails, before anything runs
+        check_streams(stdin, stdout, stderr)
         channel = self._hold()
         call = command_pb2_grpc.CommandStub(channel).Run()
         process = Process(call, request, [self.name, *args], stdin, stdout, stderr, self._release)

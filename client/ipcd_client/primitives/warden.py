@@ -29,6 +29,8 @@ from typing import Any, Final
 
 MESSAGE: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
+# Nobody sets those, and Python sets these for itself and back for each program.
+_FIXED: Final = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}
 
 
 class _Program:
@@ -143,7 +145,10 @@ def main() -> None:
     """The argument is the number of the socket's descriptor, and the process at its other end."""
     sock = socket.socket(fileno=int(sys.argv[1]))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # What is ignored here is ignored by each program, which could not even trap it: below nohup, say.
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is not signal.SIG_DFL and number not in _FIXED:
+            signal.signal(number, signal.SIG_DFL)
     sock.set_inheritable(False)
     try:
         parent = os.pidfd_open(int(sys.argv[2]))
