@@ -22,6 +22,7 @@ from ipcd_client.primitives.waiting import first_request, wait_of
 
 from ipcd import limits
 from ipcd.primitives.host import MAKE, PUBLISH, READ, Keeper
+from ipcd.primitives.tokens import Tokens
 from ipcd.state.circles import Wait, circles
 from ipcd.state.quota import Owner, Shares
 from ipcd.state.semaphore import Done, Party, Semaphores, Step, Ticket, check_value
@@ -30,13 +31,13 @@ KIND: Final = "semaphore"
 
 
 class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
-    """`clock` in seconds; `token`: those given are greater."""
+    """`clock` in seconds."""
 
-    def __init__(self, keeper: Keeper, clock: Callable[[], float] = time.monotonic, token: int | None = None) -> None:
+    def __init__(self, keeper: Keeper, clock: Callable[[], float] = time.monotonic) -> None:
         self._keeper = keeper
         self._clock = clock
-        # Tokens go on where those of the daemon before have ended: it cannot have given one each microsecond.
-        self._state = Semaphores(time.time_ns() // 1000 if token is None else token)
+        self._tokens = Tokens(keeper.state_dir, keeper.log, KIND)
+        self._state = Semaphores()
         self._holds = Shares("held operations on semaphores", limits.SEMAPHORE_HOLDS, limits.SEMAPHORE_HOLDS_EACH)
         self._waits = Shares("calls that wait at semaphores", limits.SEMAPHORE_WAITS, limits.SEMAPHORE_WAITS_EACH)
         self._results: dict[Ticket, asyncio.Future[None]] = {}
@@ -44,7 +45,8 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
         self._held: dict[Ticket, CalledContext] = {}
 
     async def start(self) -> None:
-        """Nothing is kept from before."""
+        """Before the first call: nothing but the tokens goes on from before."""
+        self._state.token = self._tokens.first()
 
     async def close(self) -> None:
         """The calls have ended, and what they held with them."""
@@ -55,11 +57,10 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
         """One operation whose effect stays."""
         steps = await self._steps(request, context)
         if not steps:
-            self._keeper.check(context, READ, KIND, self._here(request.name))
             return pb.SemaphoreReply(values=self._values([Step(self._found(request.name), 0)]))
         ticket = await self._granted(request, steps, context)
         self._state.commit(ticket)
-        return pb.SemaphoreReply(token=ticket.token, values=self._values(steps))
+        return pb.SemaphoreReply(token=ticket.token, values=self._readable(steps, context))
 
     async def Hold(self, _requests: AsyncIterator[Any], context: CalledContext) -> None:
         """One that is undone when the call ends."""
@@ -83,7 +84,7 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
             raise ticket.lost  # before it could be told that it was granted
         self._held[ticket] = context
         try:
-            await context.write(pb.SemaphoreReply(token=ticket.token, values=self._values(steps)))
+            await context.write(pb.SemaphoreReply(token=ticket.token, values=self._readable(steps, context)))
             while (request := await context.read()) is not EOF:
                 back = [Step(self._name_in(step, steps[0].name), step.delta) for step in _bounded(request)]
                 self._tell(self._state.give_back(ticket, back, self._clock()))
@@ -136,14 +137,13 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
             raise self._keeper.missing(KIND, text)
         return name
 
-    async def _made(self, text: str, value: int, context: CalledContext) -> str:
-        """The name of one that begins with so many: made now if there is none."""
+    async def _made(self, text: str, value: int, context: CalledContext) -> None:
+        """There is one that begins with so many: made now if there is none."""
         name = self._here(text)
         if self._state.get(name) is None:
             check_value(value)
             await self._keeper.take(context, KIND, text)
         self._state.make(name, value)
-        return name
 
     def _name_in(self, step: pb.SemaphoreOperation, name: str) -> str:
         """The semaphore of an operation: one of this node, as all of one request are."""
@@ -155,19 +155,17 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
     async def _steps(self, request: pb.SemaphoreRequest, context: CalledContext) -> list[Step]:
         """What is asked for, of semaphores that are here now and with which the caller may do it."""
         operations = _bounded(request)
+        name = self._here(request.name)
+        steps = [Step(self._name_in(operation, name), operation.delta) for operation in operations]
+        # Before any is made. To be told how many a new one has is to read it.
+        for step in steps or [Step(name, 0)]:
+            self._keeper.check(context, PUBLISH if step.delta > 0 else READ, KIND, step.name)
         if request.HasField("value"):
-            name = await self._made(request.name, request.value, context)
-        else:
-            name = self._here(request.name)
-        steps = []
+            await self._made(request.name, request.value, context)
         for operation in operations:
-            step = Step(self._name_in(operation, name), operation.delta)
-            verb = PUBLISH if operation.delta > 0 else READ
-            self._keeper.check(context, verb, KIND, step.name)
-            with _of_one_node(step.name, name):
-                if operation.name and operation.HasField("value"):
+            if operation.name and operation.HasField("value"):
+                with _of_one_node(operation.name, name):
                     await self._made(operation.name, operation.value, context)
-            steps.append(step)
         # Nothing is awaited from here until they are done or queued.
         for step, operation in zip(steps, operations, strict=True):
             with _of_one_node(step.name, name):
@@ -181,6 +179,7 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
         wait = wait_of(request)
         caller = self._keeper.caller(context)
         party = Party(caller.node, caller.pid, caller.pidfd_id, request.party)
+        self._tokens.reserve(self._state.token)
         ticket, done = self._state.ask(steps, party, self._clock())
         self._tell(done)
         if ticket.token:
@@ -229,6 +228,12 @@ class SemaphoreServicer(semaphore_pb2_grpc.SemaphoreServicer):
     def _values(self, steps: Iterable[Step]) -> list[int]:
         things = [self._state.get(step.name) for step in steps]
         return [0 if thing is None else thing.value for thing in things]
+
+    def _readable(self, steps: list[Step], context: CalledContext) -> list[int]:
+        """The same for those who may read all of them, as whoever takes some may; others are told none."""
+        read = {step.name for step in steps if step.delta <= 0}
+        others = {step.name for step in steps} - read
+        return self._values(steps) if all(self._keeper.may(context, READ, KIND, name) for name in others) else []
 
     def _place(self, ticket: Ticket) -> str:
         place = ticket.place

@@ -94,7 +94,7 @@ class Semaphores:
     """Of one node. Tokens begin after `token`."""
 
     def __init__(self, token: int = 0, waits: int = limits.SEMAPHORE_WAITS_HERE) -> None:
-        self._token = token
+        self.token = token
         self._waits = waits
         self._number = 0
         self._things: dict[str, Thing] = {}
@@ -180,7 +180,13 @@ class Semaphores:
         return ticket, done
 
     def commit(self, ticket: Ticket) -> None:
-        """What it did, if it was granted, stays."""
+        """What it did, if it was granted, stays.
+
+        Raises:
+            NoSuchName: it was undone, as one of its semaphores has been removed since.
+        """
+        if ticket.lost is not None:
+            raise NoSuchName(str(ticket.lost))
         for name in ticket.taken:
             self._things[name].holders.pop(ticket.number, None)
         ticket.taken.clear()
@@ -255,8 +261,8 @@ class Semaphores:
 
     def _grant(self, ticket: Ticket, now: float) -> set[str]:
         """Does it; which semaphores have changed."""
-        self._token += 1
-        ticket.token = self._token
+        self.token += 1
+        ticket.token = self.token
         ticket.since = now
         changed: dict[str, int] = {}
         for name, delta in ticket.steps:

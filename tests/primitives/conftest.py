@@ -28,6 +28,9 @@ for node in sys.argv[1:]:
     with ipcd_client.lock("first", node=node):
         pass
     ipcd_client.lock("first", node=node).remove()
+    with ipcd_client.semaphore("first", 1, node=node) as semaphore:
+        semaphore.acquire()
+        semaphore.remove()
 """
 
 

@@ -20,6 +20,7 @@ from integration.daemons import LONG, Daemon, Daemons, eventually
 from integration.gateway import address_of
 from ipcd_client.errors import NotAllowed
 from ipcd_client.pb.ipcd.v1 import names_pb2, names_pb2_grpc
+from ipcd_client.primitives import semaphore_terms as terms
 from ipcd_client.primitives.errors import Ambiguous, Lost, TimedOut
 from ipcd_client.primitives.semaphore import Semaphore
 from ipcd_client.rpc.failure import CallFailed
@@ -212,10 +213,28 @@ def test_both_sides_of_a_partition(nodes: Daemons) -> None:
             eventually(lambda: homes(a) == ["a"], "one is left")
 
 
-def homes(node: Daemon) -> list[str]:
+def listed(node: Daemon) -> list[names_pb2.Name]:
     with ipcd_client.channel("ipcd-node:", node=node.socket) as channel:
         request = names_pb2.ListNamesRequest(kind="semaphore")
-        return [name.node for name in names_pb2_grpc.NamesStub(channel).List(request, timeout=LONG).names]
+        return list(names_pb2_grpc.NamesStub(channel).List(request, timeout=LONG).names)
+
+
+def homes(node: Daemon) -> list[str]:
+    return [name.node for name in listed(node)]
+
+
+def test_tokens_grow_over_a_restart_with_the_clock_set_back(nodes: Daemons, tmp_path: Path) -> None:
+    arguments = ("--state-dir", str(tmp_path))
+    a = nodes.run("a", *arguments)
+    with ipcd_client.semaphore("s", 1, node=a.socket) as s:
+        token = s.acquire()
+        a.stop()
+        # As if the clock had been ahead.
+        file = tmp_path / "semaphore.token"
+        assert int(file.read_text()) > token
+        file.write_text(str(token + 10**15))
+        nodes.run("a", *arguments)
+        assert eventually(lambda: acquired(s), "the handle works again") > token + 10**15
 
 
 def test_who_may_what(nodes: Daemons) -> None:
@@ -253,7 +272,10 @@ def test_who_may_what(nodes: Daemons) -> None:
         for attempt in (takes.acquire, takes.hold, takes.get_value):
             with pytest.raises(NotAllowed, match=r"may not read semaphore:take\.x"):
                 attempt()
-        takes.release()
+        # Who may not have any makes none, and is not told how many there are of what it puts some in.
+        assert [name.name for name in listed(node)] == ["free", "put.x"]
+        assert takes._operate(terms.puts(1), 0.0).values == []
+        assert takes._operate(terms.puts(1), 0.0).token
     with handle("free") as free, pytest.raises(NotAllowed, match=r"may not read semaphore:take\.x"):
         free.operate([("free", -1), ("take.x", -1)])
     with handle("free") as free:

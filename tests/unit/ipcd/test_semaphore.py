@@ -185,3 +185,18 @@ def test_what_stays_is_held_by_nobody() -> None:
     node.state.commit(node.ask("x", a=-1))
     node.ask("x", a=-1)
     assert node.circles() == []
+
+
+def test_what_was_removed_before_it_could_stay_was_not_done() -> None:
+    """Between the grant and the word of it."""
+    node = Node(a=0, b=0)
+    ticket = node.ask("x", b=1, a=-1)
+    (done, _) = node.state.ask([Step("a", 1)], who("y"), 1.0)
+    node.state.commit(done)
+    assert ticket.token
+    node.state.remove("a", 2.0)
+    with pytest.raises(NoSuchName, match="a has been removed"):
+        node.state.commit(ticket)
+    thing = node.state.get("b")
+    assert thing is not None
+    assert thing.value == 0
