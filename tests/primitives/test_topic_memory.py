@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from integration.daemons import LONG, Daemon, Daemons, eventually
 from integration.gateway import address_of
 from ipcd_client.node import attach
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
-from ipcd_client.primitives import topic_memory
+from ipcd_client.primitives import sealed, topic_memory
 from ipcd_client.primitives.errors import Empty, Lost, TimedOut
 from ipcd_client.primitives.place import Place
 from ipcd_client.rpc.failure import CallFailed
@@ -189,6 +190,9 @@ def test_those_who_cannot_map_get_bytes(cluster: Cluster) -> None:
     front, back = cluster
     with grpc.insecure_channel(address_of(front)) as channel:
         stub: Any = topic_pb2_grpc.TopicStub(channel)
+        map_: Any = topic_pb2_grpc.TopicMemoryStub(channel).Map
+        with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE|UNIMPLEMENTED"):
+            map_(topic_pb2.TopicMemoryRequest(name="both", memory=bytes(16)), timeout=LONG)
         # Whatever a client of plain gRPC says.
         plain = stub.Subscribe(iter([topic_pb2.TopicSubscribeRequest(name="both", maps=True)]), timeout=LONG)
         assert not next(plain).HasField("message")
@@ -496,11 +500,30 @@ def _first(name: str) -> Iterator[topic_pb2.TopicSubscribeRequest]:
     yield topic_pb2.TopicSubscribeRequest(name=name, credit=8, maps=True)
 
 
+def message(size: int) -> Message:
+    """One that two subscribers can map, of whom one waits for it."""
+    return Message("s", bytes(size), "a", 1, 0.0, readers=2, holders=1)
+
+
+@pytest.mark.parametrize("step", ["make", "write"])
+def test_a_node_without_memory(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def none(*_: Any) -> Any:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    async def run() -> None:
+        poor = Memories(Quotas(time.monotonic), late=LONG)
+        with monkeypatch.context() as patched:
+            patched.setattr(sealed, step, none)
+            assert poor.refer(message(MOST), ()) is None
+        assert (poor.count, poor.bytes) == (0, 0)
+        assert poor.refer(message(MOST), ()) is not None
+        poor.close()
+
+    asyncio.run(run())
+
+
 def test_what_the_node_counts() -> None:
     """Without any process: the bounds in bytes, and those who take the last descriptors."""
-
-    def message(size: int) -> Message:
-        return Message("s", bytes(size), "a", 1, 0.0, readers=2, holders=1)
 
     async def run() -> None:
         memories_ = Memories(Quotas(time.monotonic), late=LONG)
