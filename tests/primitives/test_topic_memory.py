@@ -31,6 +31,7 @@ from ipcd_client.primitives.errors import Empty, Lost, TimedOut
 from ipcd_client.primitives.place import Place
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Cluster
+from primitives.test_topic import listed
 from primitives.test_value_ends import memories
 from primitives.topics_at import FACES
 
@@ -421,6 +422,25 @@ first.close(), second.close(), topic.close()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LONG, check=False)
     assert done.stdout == "<class 'memoryview'> <class 'memoryview'>\n[b'a', b'b']\n", done.stderr
+
+
+@pytest.mark.parametrize("how", ["--raw", "-ojson", ""])
+def test_ipcctl(cluster: Cluster, how: str) -> None:
+    node = cluster.front
+    command = [sys.executable, "-m", "ipcd_client.cli", "-s", node.socket, "topic", "sub", "shown", "-n", "1"]
+    with (
+        ipcd_client.topic("shown", node=node.socket) as topic,
+        topic.subscribe() as other,
+        subprocess.Popen([*command, *([how] if how else [])], stdout=subprocess.PIPE) as process,
+    ):
+        eventually(lambda: len(listed(node, "shown").subscriptions) == 2, "it listens")
+        topic.publish(b"a" * limits.TOPIC_MEMORY)
+        assert isinstance(other.receive(LONG).data, memoryview)
+        out, _ = process.communicate(timeout=LONG)
+    text = out.decode()
+    if how == "-ojson":
+        text = json.loads(text)["data"] + "\n"
+    assert text.removeprefix("shown  ") == "a" * limits.TOPIC_MEMORY + "\n"
 
 
 STRANGER = """
