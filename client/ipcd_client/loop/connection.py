@@ -88,7 +88,7 @@ class Connection(Reading):
                 call.stream, frame = opened
                 self._calls[call.stream] = call
                 self._put(frame)
-                call.sent_at = self.wire.sent + self._held_size
+                call.sent_at = self._given()
                 return
         try:
             call.stream, buffers = self.core.open(
@@ -101,7 +101,11 @@ class Connection(Reading):
             return
         self._calls[call.stream] = call
         self._send(buffers)
-        call.sent_at = self.wire.sent + self._held_size
+        call.sent_at = self._given()
+
+    def _given(self) -> int:
+        """Where the wire is when it has sent what is held, too; 0 where it does not count."""
+        return self.wire.sent + self._held_size if self.wire.sent else 0
 
     def end(self, call: ClientCall, code: grpc.StatusCode, details: str, reset: int = limits.RESET_CANCEL) -> bool:
         """Ends a call from this side, and tells the peer. False if it has ended already."""

@@ -255,6 +255,22 @@ def test_the_end_of_the_connection_ends_its_calls(kind: str) -> None:
     run(kind, test)
 
 
+def test_what_the_peer_may_have_seen_is_not_tried_elsewhere(kind: str) -> None:
+    """Calls that were held back to be sent together are given to the wire all the same."""
+
+    async def test(pair: Pair) -> None:
+        tasks = [asyncio.create_task(pair.caller.call("/t.T/forever", b"")) for _ in range(3)]
+        while pair.server.running < len(tasks):  # noqa: ASYNC110  they run in this loop
+            await asyncio.sleep(0)
+        pair.callee.fail(WireClosed("gone"))
+        for task in tasks:
+            with pytest.raises(CallFailed) as caught:
+                await task
+            assert not caught.value.refused
+
+    run(kind, test)
+
+
 def test_a_slow_reader_stops_its_own_stream_only(kind: str) -> None:
     async def test(pair: Pair) -> None:
         slow = pair.caller.stream("/t.T/count", request=b"1000")
