@@ -342,6 +342,42 @@ def test_the_daemon_is_restarted(nodes: Daemons, end: str) -> None:
             assert ears.wait().node == "a"
 
 
+def test_flags_go_on_after_one_that_waited_while_the_daemon_was_restarted(nodes: Daemons, face: Face) -> None:
+    first = nodes.run("a")
+    two = [face.listen("again", node=first.socket) for _ in range(2)]
+    made = [each._listener for each in two]
+    held, waits = (each._stream.inbox if face.kind == "sync" else each._inbox for each in made)
+
+    def turn(condition: Any) -> Any:
+        """Whether it is so, after the loop has had a turn."""
+        if face.kind == "aio":
+            face.run(asyncio.sleep(0.01))
+        return condition()
+
+    face.raise_("again", node=first.socket)
+    eventually(lambda: turn(lambda: held.raised and waits.raised), "both are told")
+    # One caller has it in its hands, and will take it at a daemon that is not there any more.
+    pending, old = held.take(), waits._pending
+    assert pending is not None
+    first.kill()
+    first = nodes.run("a")
+
+    def back() -> bool:
+        return [each.gaps for each in two] == [1, 1] and len(listeners(first, "again")) == 2
+
+    eventually(lambda: turn(back), "both are back")
+    taken = made[0]._stream.taken(pending) if face.kind == "sync" else face.run(made[0]._taken(pending))
+    assert taken == pending.flag
+    for count in (1, 2):
+        face.raise_("again", node=first.socket)
+        # With what waited it is one, which is taken at the daemon that has told of it: so it tells of the next.
+        eventually(lambda: turn(lambda: held.raised and waits._pending not in {None, old}), "both are told")
+        for each in two:
+            assert each.wait().pid == os.getpid()
+            assert each.take() is None
+        assert [(each.raised, each.coalesced) for each in listeners(first, "again")] == [(count, 0), (count, 0)]
+
+
 def test_both_sides_of_a_partition(nodes: Daemons) -> None:
     with opened("sync") as face:
         partitioned(nodes, face)

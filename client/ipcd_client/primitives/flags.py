@@ -6,11 +6,11 @@ import os
 import signal as os_signals
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import grpc
 
-from ipcd_client.errors import IpcdError
+from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.pb.ipcd.v1 import signal_pb2
 from ipcd_client.primitives import naming
 from ipcd_client.primitives.errors import BadRequest, Lost, NoSuchName
@@ -183,6 +183,11 @@ def lasting(error: IpcdError) -> bool:
     return not (isinstance(error, CallFailed) and error.code in passing)
 
 
+def unusable(error: Exception) -> IpcdError:
+    """Why a channel, which its caller has closed perhaps, takes no call any more."""
+    return UsageError(f"the channel cannot be used any more: {error}")
+
+
 def delays() -> Iterator[float]:
     """Seconds before each try."""
     delay = RETRY_FIRST
@@ -191,49 +196,55 @@ def delays() -> Iterator[float]:
         delay = min(2 * delay, RETRY_MOST)
 
 
+class Pending(NamedTuple):
+    """A flag that was told of. `listener`: the daemon's word for whom it told, which takes it there; empty where it was
+    taken already, or whoever told is gone: then nobody else has it."""
+
+    flag: Raised
+    listener: str = ""
+
+
 class Inbox:
     """Where what comes waits to be taken: of several there is the last one."""
 
-    __slots__ = ("_flag", "error", "gaps", "orphaned")
+    __slots__ = ("_pending", "error", "gaps")
 
     def __init__(self) -> None:
         self.gaps = 0  # how often nobody could be heard
-        self.orphaned = False  # the daemon that told of the flag is gone
         self.error: IpcdError | None = None
-        self._flag: Raised | None = None
+        self._pending: Pending | None = None
 
     @property
     def raised(self) -> bool:
         """There is something to be taken."""
-        return self._flag is not None
+        return self._pending is not None
 
     @property
     def settled(self) -> bool:
         """There is, or there will be nothing any more."""
-        return self._flag is not None or self.error is not None
+        return self._pending is not None or self.error is not None
 
     def broke(self) -> None:
         """The daemon cannot be heard."""
         self.gaps += 1
-        self.orphaned = self._flag is not None
 
-    def adopted(self) -> bool:
-        """Whether what was taken just now was told by a daemon that is gone: nobody else has it."""
-        orphaned, self.orphaned = self.orphaned, False
-        return orphaned
-
-    def put(self, flag: Raised) -> bool:
+    def put(self, pending: Pending) -> bool:
         """It came. False if there was one."""
-        before, self._flag = self._flag, flag
+        before, self._pending = self._pending, pending
         return before is None
 
-    def take(self) -> Raised | None:
+    def put_back(self, flag: Raised) -> None:
+        """It was taken for nobody. With one that came meanwhile it is one."""
+        if self._pending is None:
+            self._pending = Pending(flag)
+
+    def take(self) -> Pending | None:
         """It, and there is none any more; None if there is none.
 
         Raises:
             IpcdError: there is none, and there will be none.
         """
-        flag, self._flag = self._flag, None
-        if flag is None and self.error is not None:
+        pending, self._pending = self._pending, None
+        if pending is None and self.error is not None:
             raise self.error
-        return flag
+        return pending

@@ -11,7 +11,7 @@ import grpc
 
 from ipcd_client.errors import IpcdError
 from ipcd_client.primitives.errors import from_status
-from ipcd_client.primitives.flags import delays, lasting
+from ipcd_client.primitives.flags import delays, lasting, unusable
 
 # Seconds that a thread has to end in.
 _END = 5.0
@@ -95,6 +95,9 @@ class Follower:
                 if lasting(error):
                     self._followed.failed(error)
                     return False
+            except Exception as error:  # noqa: BLE001  whoever waits is to be told, whatever it is
+                self._followed.failed(unusable(error))
+                return False
             else:
                 return True
         return False

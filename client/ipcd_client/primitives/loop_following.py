@@ -10,7 +10,7 @@ import grpc
 
 from ipcd_client.errors import IpcdError
 from ipcd_client.primitives.errors import from_status
-from ipcd_client.primitives.flags import delays, lasting
+from ipcd_client.primitives.flags import delays, lasting, unusable
 from ipcd_client.primitives.waiting import loop_answer
 
 Opened = Callable[[Any], None]
@@ -71,6 +71,10 @@ class Follower:
                     if lasting(failure):
                         self._followed.failed(failure)
                         return
+                except asyncio.CancelledError:
+                    # grpc.aio says so too where the call was cancelled, and not this task.
+                    if self._ends():
+                        raise
                 self._followed.broken()
                 if not await self._again():
                     return
@@ -86,9 +90,23 @@ class Follower:
                 if lasting(error):
                     self._followed.failed(error)
                     return False
+            except Exception as error:  # noqa: BLE001  whoever waits is to be told, whatever it is
+                self._followed.failed(unusable(error))
+                return False
             else:
                 return True
         return False
+
+    @staticmethod
+    def _ends() -> bool:
+        """This task is to end."""
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+
+    def renew(self) -> None:
+        """Opens the stream again."""
+        if self._call is not None:
+            self._call.cancel()
 
     async def close(self) -> None:
         """Ends it."""

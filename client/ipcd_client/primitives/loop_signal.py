@@ -11,8 +11,8 @@ import grpc
 from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.pb.ipcd.v1 import signal_pb2, signal_pb2_grpc
 from ipcd_client.primitives import flags
-from ipcd_client.primitives.errors import TimedOut
-from ipcd_client.primitives.flags import Inbox, Raised, Told
+from ipcd_client.primitives.errors import NoSuchName, TimedOut
+from ipcd_client.primitives.flags import Inbox, Pending, Raised, Told
 from ipcd_client.primitives.loop_following import Follower, Opened
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.waiting import deadline_of, ends_at, loop_first
@@ -79,7 +79,8 @@ class LoopListener:
         self._place = place
         self._inbox = Inbox()
         self._request = signal_pb2.ListenRequest(name=place.text, group=group)
-        self._take = signal_pb2.TakeRequest(name=place.text)
+        self._listener = ""
+        self._closing = False
         self._handler = handler
         self._handling: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
@@ -115,10 +116,10 @@ class LoopListener:
 
     async def take(self) -> Raised | None:
         """As `Listener.take`."""
-        flag = self._inbox.take()
+        pending = self._inbox.take()
         if self._inbox.error is None:
             self._settled.clear()
-        return None if flag is None else await self._taken(flag)
+        return None if pending is None else await self._taken(pending)
 
     async def wait(self, timeout: float | None = None) -> Raised:
         """As `Listener.wait`."""
@@ -134,21 +135,32 @@ class LoopListener:
             except TimeoutError:
                 raise TimedOut(f"the signal {self._place.text} was not raised within {timeout:g} s") from None
 
-    async def _taken(self, told: Raised) -> Raised | None:
+    async def _taken(self, pending: Pending) -> Raised | None:
         async def call(stub: Any) -> signal_pb2.TakeReply:
-            reply: signal_pb2.TakeReply = await stub.Take(self._take, timeout=deadline_of(0))
+            request = signal_pb2.TakeRequest(name=self._place.text, listener=pending.listener)
+            reply: signal_pb2.TakeReply = await stub.Take(request, timeout=deadline_of(0))
             return reply
 
-        if self._inbox.adopted():
-            return told
+        if not pending.listener:
+            return pending.flag
         try:
             reply = await self._place.run(signal_pb2_grpc.SignalStub, call)
+        except NoSuchName:
+            return pending.flag  # the daemon that has told of it is gone, and the flag with it
         except IpcdError:
-            return told  # the daemon that has told of it is gone, and the flag with it
+            # The flag may still be raised at the daemon, which would not tell of it again.
+            self._follower.renew()
+            return pending.flag
+        except BaseException:
+            self._inbox.put_back(pending.flag)
+            self._settled.set()
+            self._follower.renew()
+            raise
         return flags.raised(reply.raised) if reply.HasField("raised") else None
 
     async def close(self) -> None:
         """Listens no more. Who waits is woken, with an error."""
+        self._closing = True
         self.failed(UsageError("the listener is closed"))
         await self._follower.close()
         if self._handling is not None and self._handling is not asyncio.current_task():
@@ -166,14 +178,18 @@ class LoopListener:
         while True:
             try:
                 flag = await self.wait()
-            except IpcdError:
+            except IpcdError as error:
+                if not self._closing:
+                    self._tell(f"nobody listens for the signal {self._place.text} any more", error)
                 return
             try:
                 await handler(flag)
             except Exception as error:  # noqa: BLE001  the loop's to tell, as of callbacks
-                loop = asyncio.get_running_loop()
-                message = f"the handler of the signal {self._place.text} failed"
-                loop.call_exception_handler({"message": message, "exception": error})
+                self._tell(f"the handler of the signal {self._place.text} failed", error)
+
+    @staticmethod
+    def _tell(message: str, error: Exception) -> None:
+        asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     # -- what is followed (loop_following.Followed) -----------------------------------------------
 
@@ -184,14 +200,14 @@ class LoopListener:
             call = stub.Listen(self._request)
             opened(call)
             reply = await loop_first(call, 0)
-            self._take.listener = reply.listening.listener
+            self._listener = reply.listening.listener
             return str(reply.listening.node)
 
         self.node = await self._place.run(signal_pb2_grpc.SignalStub, begin)
 
     def come(self, reply: signal_pb2.ListenReply) -> bool:
         """The flag was raised."""
-        self._inbox.put(flags.raised(reply.raised))
+        self._inbox.put(Pending(flags.raised(reply.raised), self._listener))
         self._settled.set()
         return True
 

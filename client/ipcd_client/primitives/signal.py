@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import grpc
@@ -13,8 +14,8 @@ import grpc
 from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.pb.ipcd.v1 import signal_pb2, signal_pb2_grpc
 from ipcd_client.primitives import flags, main_thread
-from ipcd_client.primitives.errors import TimedOut
-from ipcd_client.primitives.flags import Inbox, Raised, Told
+from ipcd_client.primitives.errors import NoSuchName, TimedOut
+from ipcd_client.primitives.flags import Inbox, Pending, Raised, Told
 from ipcd_client.primitives.following import Follower
 from ipcd_client.primitives.place import Place
 from ipcd_client.primitives.waiting import deadline_of, ends_at, first, left_until
@@ -133,8 +134,8 @@ class Listener:
         """
         self._check()
         with self._stream.news:
-            flag = self._stream.inbox.take()
-        return None if flag is None else self._stream.taken(flag)
+            pending = self._stream.inbox.take()
+        return None if pending is None else self._stream.taken(pending)
 
     def wait(self, timeout: float | None = None) -> Raised:
         """Waits until the flag is raised, for at most `timeout` seconds, and takes it.
@@ -150,10 +151,10 @@ class Listener:
         while True:
             with stream.news:
                 stream.news.wait_for(lambda: stream.inbox.settled, left_until(end))
-                flag = stream.inbox.take()
-            if flag is None:
+                pending = stream.inbox.take()
+            if pending is None:
                 raise TimedOut(f"the signal {stream.place.text} was not raised within {timeout:g} s")
-            taken = stream.taken(flag)
+            taken = stream.taken(pending)
             if taken is not None:
                 return taken
 
@@ -165,7 +166,7 @@ class Listener:
         """Listens no more. Who waits is woken, with an error."""
         if self._end.detach() is None:
             return
-        self._stream.failed(UsageError("the listener is closed"))
+        self._stream.end(UsageError("the listener is closed"))
         if self._process == os.getpid():
             self._follower.close()
             self._stream.place.close()
@@ -186,40 +187,53 @@ class _Stream:
         self.news = threading.Condition(threading.RLock())  # a handler may interrupt who holds it
         self.node = ""
         self._request = signal_pb2.ListenRequest(name=place.text, group=group)
-        self._take = signal_pb2.TakeRequest(name=place.text)
+        self._listener = ""
+        self._call: Any = None
         self._handler = handler
 
     def open(self, opened: Callable[[Any], None]) -> None:
         def begin(stub: signal_pb2_grpc.SignalStub) -> str:
-            call = stub.Listen(self._request)
+            call = self._call = stub.Listen(self._request)
             opened(call)
             listening = first(call, 0).listening
-            self._take.listener = listening.listener
+            self._listener = listening.listener
             return str(listening.node)
 
         self.node = self.place.run(signal_pb2_grpc.SignalStub, begin)
 
-    def taken(self, told: Raised) -> Raised | None:
+    def taken(self, pending: Pending) -> Raised | None:
         """The flag, taken at the daemon, which has told of it."""
-        if self.inbox.adopted():
-            return told
+        if not pending.listener:
+            return pending.flag
+        request = signal_pb2.TakeRequest(name=self.place.text, listener=pending.listener)
         try:
-            reply = self.place.run(
-                signal_pb2_grpc.SignalStub, lambda stub: stub.Take(self._take, timeout=deadline_of(0))
-            )
+            reply = self.place.run(signal_pb2_grpc.SignalStub, lambda stub: stub.Take(request, timeout=deadline_of(0)))
+        except NoSuchName:
+            return pending.flag  # the daemon that has told of it is gone, and the flag with it
         except IpcdError:
-            return told  # the daemon that has told of it is gone, and the flag with it
+            self._renew()
+            return pending.flag
+        except BaseException:
+            with self.news:
+                self.inbox.put_back(pending.flag)
+            self._renew()
+            raise
         return flags.raised(reply.raised) if reply.HasField("raised") else None
 
+    def _renew(self) -> None:
+        """Listens anew: where a flag may still be raised at the daemon, it would not tell of it again."""
+        self._call.cancel()
+
     def come(self, reply: signal_pb2.ListenReply) -> bool:
-        flag: Raised | None = flags.raised(reply.raised)
-        if flag is not None and self._handler is not None:
+        pending = Pending(flags.raised(reply.raised), self._listener)
+        if self._handler is not None:
             # Here, as a handler of a signal must wait for nothing that the thread it interrupts may hold.
-            flag = self.taken(flag)
-        if flag is None:
-            return True
+            flag = self.taken(pending)
+            if flag is None:
+                return True
+            pending = Pending(flag)
         with self.news:
-            first = self.inbox.put(flag)
+            first = self.inbox.put(pending)
             self.news.notify_all()
         if first and self._handler is not None:
             main_thread.call(self._handle)
@@ -227,15 +241,26 @@ class _Stream:
 
     def _handle(self) -> None:
         with self.news:
-            flag = self.inbox.take() if self.inbox.raised else None
-        if flag is not None and self._handler is not None:
-            self._handler(flag)
+            pending = self.inbox.take() if self.inbox.raised else None
+        if pending is not None and self._handler is not None:
+            self._handler(pending.flag)
 
     def broken(self) -> None:
         with self.news:
             self.inbox.broke()
 
     def failed(self, error: IpcdError) -> None:
+        self.end(error)
+        if self._handler is not None:
+            # Nobody else would ever be told.
+            main_thread.call(partial(_raise, error))
+
+    def end(self, error: IpcdError) -> None:
+        """Nothing comes any more."""
         with self.news:
-            self.inbox.error = error
+            self.inbox.error = self.inbox.error or error
             self.news.notify_all()
+
+
+def _raise(error: IpcdError) -> None:
+    raise error
