@@ -276,9 +276,9 @@ class _Stream:
                 message = kept.next()
                 if message is not None:
                     seen.add(message)
-                    await self._send(topic_pb2.TopicDelivery(message=message.shown(), replayed=True))
+                    await self._send(subscription, topic_pb2.TopicDelivery(message=message.shown(), replayed=True))
             if kept.gone or kept.cut:
-                await self._send(topic_pb2.TopicDelivery(missed=kept.gone, gap=kept.cut))
+                await self._send(subscription, topic_pb2.TopicDelivery(missed=kept.gone, gap=kept.cut))
             while True:
                 await self._allowed()
                 taken = self._board.take(subscription)
@@ -294,7 +294,7 @@ class _Stream:
                 self._wakers.tell()
                 if not missed and not gap and not delivery.HasField("message"):
                     continue
-                await self._send(delivery)
+                await self._send(subscription, delivery)
         finally:
             self._done(list(self._references))
             reading.cancel()
@@ -315,11 +315,13 @@ class _Stream:
             if reference is not None:
                 self._memories.done(reference)
 
-    async def _send(self, delivery: topic_pb2.TopicDelivery) -> None:
+    async def _send(self, subscription: Subscription, delivery: topic_pb2.TopicDelivery) -> None:
         if delivery.HasField("message"):
             self._credit -= 1
             self._poll = None
-        await self._context.write(delivery)
+        # What waits besides goes in the same write.
+        more = subscription.waiting > 0 and self._credit > 0
+        await self._context.send(delivery.SerializeToString(), more=more)
 
     async def _allowed(self) -> None:
         """Until the subscriber takes more. Of those who do not use what they have references to nothing more is taken

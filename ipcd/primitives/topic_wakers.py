@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 from ipcd_client.loop.waiters import Waiters
 
@@ -12,6 +13,9 @@ from ipcd.primitives.topic_memory import Memories
 from ipcd.state.outlet import Outlet
 from ipcd.state.subscription import Interest, Pending, Subscription
 from ipcd.state.topic import Board
+
+# Messages for which a subscription does not have to be woken at once.
+WAITING: Final = 8
 
 Awaited = Subscription | Outlet | Pending
 
@@ -33,6 +37,7 @@ class Wakers:
         self._memories = memories
         self._waiters: dict[Awaited, Waiters] = {}
         self._called: dict[Pending, Waiters] = {}
+        self._due: dict[Subscription, None] = {}  # in this order
 
     @contextmanager
     def of(self, one: Awaited) -> Iterator[Waiters]:
@@ -51,6 +56,22 @@ class Wakers:
 
     def wake(self, one: Awaited) -> None:
         """There is news of other than the board's."""
+        if isinstance(one, Subscription) and 0 < one.waiting < WAITING:
+            if not self._due:
+                asyncio.get_running_loop().call_soon(self._next)
+            self._due[one] = None
+        else:
+            self._wake(one)
+
+    def _next(self) -> None:
+        """One in each of the loop's turns: what is published meanwhile comes first, and goes with what waits."""
+        one = next(iter(self._due))
+        del self._due[one]
+        self._wake(one)
+        if self._due:
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _wake(self, one: Awaited) -> None:
         waiters = self._waiters.get(one)
         if waiters is not None:
             waiters.progressed()

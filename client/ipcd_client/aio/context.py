@@ -257,15 +257,15 @@ class ServicerContext(Base):
 
     # -- for the server ---------------------------------------------------------------------------
 
-    async def send(self, data: bytes) -> None:
-        """Sends one response that is serialized.
+    async def send(self, data: bytes, *, more: bool = False) -> None:
+        """Sends one response that is serialized. `more`: others follow at once, and go in the same write.
 
         Raises:
             grpc.aio.UsageError: the call is over.
         """
         call = self._call
         call.headers_sent = True
-        if not await self._connection.send(call, data, fds=self._take_outgoing()):
+        if not await self._connection.send(call, data, fds=self._take_outgoing(), more=more):
             # Who goes on although the task was cancelled must not go on for ever: nothing here suspends any more.
             self._check_running()
 

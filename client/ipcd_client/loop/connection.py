@@ -132,13 +132,20 @@ class Connection(Reading):
         return self.core.credit(call.stream) > 0 and self.wire.backlog + self._held_size < BACKLOG_HIGH
 
     def send_now(
-        self, call: ClientCall | ServerCall, message: Buffer, *, end: bool = False, fds: Sequence[Fd] = ()
+        self,
+        call: ClientCall | ServerCall,
+        message: Buffer,
+        *,
+        end: bool = False,
+        fds: Sequence[Fd] = (),
+        more: bool = False,
     ) -> bool:
-        """Sends one message, whatever the credit. False: the call has ended, nothing was sent, and `fds` are closed."""
+        """Sends one message, whatever the credit. False: the call has ended, nothing was sent, and `fds` are closed.
+        `more`: others follow at once, and go in the same write."""
         if call.stream not in self._calls:
             close_all(fds)
             return False
-        self._send(self.core.message(call.stream, message, end=end, fds=len(fds)), fds)
+        self._send(self.core.message(call.stream, message, end=end, fds=len(fds)), fds, more=more)
         return True
 
     async def send(
@@ -148,9 +155,10 @@ class Connection(Reading):
         *,
         end: bool = False,
         fds: Sequence[Fd] = (),
+        more: bool = False,
     ) -> bool:
         """Sends one message once there is credit and room. `fds` are owned by the connection from here on.
-        False: the call has ended, nothing was sent."""
+        False: the call has ended, nothing was sent. `more`: as `send_now`."""
         try:
             while call.stream in self._calls and not self.has_room(call):
                 if self.core.credit(call.stream) <= 0:
@@ -162,7 +170,7 @@ class Connection(Reading):
         except BaseException:
             close_all(fds)
             raise
-        return self.send_now(call, message, end=end, fds=fds)
+        return self.send_now(call, message, end=end, fds=fds, more=more)
 
     def take(self, call: ClientCall | ServerCall) -> Payload:
         """The next message of the call, of which there must be one. Gives the credit back."""

@@ -281,8 +281,9 @@ class Life(ABC):
         if held and self.error is None:
             self._write((b"".join(held),) if size <= _TOGETHER else held)
 
-    def _send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> None:
-        """Queues and sends what goes. A failure is left for the reader to find, as the wire is then readable."""
+    def _send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = (), *, more: bool = False) -> None:
+        """Queues and sends what goes; with `more`, with what comes next in the loop's turn. A failure is left for the
+        reader to find, as the wire is then readable."""
         if self.error is not None or not buffers:
             close_all(fds)
             return
@@ -292,7 +293,7 @@ class Life(ABC):
         if fds:
             self._release()
             self._write(buffers, fds)
-        elif self._held or len(self._calls) > 1:
+        elif more or self._held or len(self._calls) > 1:
             self._hold(buffers)
         else:
             self._write(buffers)

@@ -68,6 +68,11 @@ class Echo:
         await context.write(request)
         await context.write(request)
 
+    async def together(self, request: bytes, context: Any) -> None:
+        for number in range(int(request)):
+            await context.send(b"%d" % number, more=number < int(request) - 1)
+            self.seen.append(number)
+
     async def abort(self, request: bytes, context: Any) -> bytes:
         context.set_trailing_metadata((("why", "because"),))
         await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
@@ -95,6 +100,7 @@ class Echo:
             **{name: grpc.unary_unary_rpc_method_handler(getattr(self, name)) for name in unary},
             "count": grpc.unary_stream_rpc_method_handler(self.count),
             "written": grpc.unary_stream_rpc_method_handler(self.written),
+            "together": grpc.unary_stream_rpc_method_handler(self.together),
             "total": grpc.stream_unary_rpc_method_handler(self.total),
             "both": grpc.stream_stream_rpc_method_handler(self.both),
         }
@@ -279,6 +285,31 @@ def test_a_slow_reader_stops_its_own_stream_only(kind: str) -> None:
             assert await pair.caller.call("/t.T/echo", b"x" * 2000) == (b"x" * 2000, [])
         produced = len([one for one in pair.echo.seen if isinstance(one, int)])
         assert produced < 400, "the window is 4096 bytes, and each message costs at least 17"
+        assert len([message async for message in slow]) == 999
+
+    run(kind, test)
+
+
+def test_what_follows_at_once_goes_in_one_write(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(pair: Pair) -> None:
+        writes: list[int] = []
+        send = pair.callee.wire.send
+
+        def counted(buffers: Any, fds: Any = ()) -> bool:
+            writes.append(sum(map(len, buffers)))
+            return send(buffers, fds)
+
+        monkeypatch.setattr(pair.callee.wire, "send", counted)
+        stream = pair.caller.stream("/t.T/together", request=b"100")
+        assert [message async for message in stream] == [b"%d" % number for number in range(100)]
+        assert len([size for size in writes if size > 100 * 16]) == 1
+        assert len(writes) < 10
+        # As much as there is credit for, and no more.
+        pair.echo.seen.clear()
+        slow = pair.caller.stream("/t.T/together", request=b"1000")
+        assert await slow.receive() == b"0"
+        await pair.caller.call("/t.T/echo", b"")
+        assert len(pair.echo.seen) < 400
         assert len([message async for message in slow]) == 999
 
     run(kind, test)
