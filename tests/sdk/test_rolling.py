@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 import ipcd_client
@@ -92,11 +95,18 @@ class Cluster:
 
 
 def free_addresses(count: int) -> list[str]:
-    """Of ports that nobody listens on, and that stay the same when a daemon comes back."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]
-    for sock in sockets:
-        sock.close()
+    """Of ports that nobody listens on, and that nobody has when a daemon comes back: the kernel gives them to none who
+    asks for any, as other runs of tests do all the time."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split())
+    every = range(2_000, 1 << 16)
+    ports = [port for port in every if not first <= port <= last] or every
+    addresses: list[str] = []
+    with contextlib.ExitStack() as taken:
+        while len(addresses) < count:
+            port = secrets.choice(ports)
+            with contextlib.suppress(OSError):  # somebody has it
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+                addresses.append(f"127.0.0.1:{port}")
     return addresses
 
 
