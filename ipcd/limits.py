@@ -127,10 +127,11 @@ WATCHES_PER_CONNECTION: Final = 16
 TOKENS: Final = 4096
 TOKENS_PER_OWNER: Final = 512
 TOKENS_PER_USER: Final = 3072
-# Calls that one connection has open at the daemon, and all of one owner.
+# Calls that one connection has open at the daemon, and all of one owner. Those of a link are bounded by the link: a
+# node's are what its processes ask of the named things that are here.
 STREAMS: Final = 512
 CALLS: Final = 16384
-CALLS_EACH: Final[Each] = {"process": 2048, "uid": 12288, "node": 256, "host": 8192}
+CALLS_EACH: Final[Each] = {"process": 2048, "uid": 12288, "node": 8192, "host": 8192}
 # What a connection asks of the daemon, in frames taken in; long ones, and methods that cost more, count for several.
 # Whoever is over the rate is not read until it has waited: nothing is refused. (a second, at once)
 PACE: Final = {

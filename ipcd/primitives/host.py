@@ -105,7 +105,11 @@ class Keeper:
 
     def owner(self, context: CalledContext) -> quota.Owner:
         """Whose quota counts."""
-        return _owner(self.node, self.caller(context))
+        caller = self.caller(context)
+        if caller.node != self.node and any(key == FOR for key, _ in context.invocation_metadata()):
+            # One process there calls for many.
+            return (quota.Key("node", caller.node),)
+        return _owner(self.node, caller)
 
     def check(self, context: CalledContext, verb: str, kind: str, name: str) -> None:
         """Whether the caller may do this with a name: MAKE (and remove), PUBLISH (put something in, or change it) or
@@ -266,10 +270,10 @@ class Host:
 
 
 def _owner(node: str, caller: node_pb2.Process) -> quota.Owner:
-    """Whose quota counts for what a process does: its own and its user's, or its node's where it is another."""
-    if caller.node == node:
-        return quota.local(caller.uid, caller.pid, caller.pidfd_id)
-    return (quota.Key("node", caller.node),)
+    """Whose quota counts for what a process does: its own and its user's, and its node's where it is another, which is
+    believed who of its processes it is."""
+    who = (caller.uid, caller.pid, caller.pidfd_id)
+    return quota.local(*who) if caller.node == node else quota.remote(caller.node, *who)
 
 
 class _Caller(NamedTuple):

@@ -1,7 +1,8 @@
 """Who holds how much of what, and who asks how often. Pure: time is an argument.
 
-An owner is a list of keys, from the narrowest to the widest: a process and its user, or a node and its host. What it
-takes counts for each of them, so that one process cannot use up what is its user's, nor one user what there is.
+An owner is a list of keys, from the narrowest to the widest: a process and its user, or a node and its host, or all of
+a process, its user and its node. What it takes counts for each of them, so that one process cannot use up what is its
+user's, nor one user what there is.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ def host(name: str) -> Owner:
 def node(remote: str) -> Owner:
     """A node at the other end of a connection, by its HOST:PORT."""
     return (Key("node", remote), Key("host", remote.rpartition(":")[0]))
+
+
+def remote(name: str, uid: int, pid: int, pidfd_id: int = 0) -> Owner:
+    """A process of the node of that name, as that one says: it may have as much as one of this machine, and all of its
+    node together as much as a node."""
+    return (*(Key(kind, f"{whose} of node {name}") for kind, whose in local(uid, pid, pidfd_id)), Key("node", name))
 
 
 class Shares:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from typing import Any
 
 import ipcd_client
+import ipcd_client.aio
 import pytest
-from integration.daemons import LONG, Daemons
+from integration.daemons import LONG, Daemons, until
 from ipcd_client.primitives.errors import NoSuchName
 from ipcd_client.rpc.failure import CallFailed
 from primitives.limited import limited
@@ -42,6 +45,10 @@ def there(node: str, *names: str) -> list[str]:
             continue
         found.append(name)
     return found
+
+
+async def _waiting(lock: Any, count: int) -> bool:
+    return bool((await lock.look()).waiter_count == count)
 
 
 def test_idle_locks_make_room(nodes: Daemons) -> None:
@@ -83,6 +90,32 @@ def test_nobody_makes_room_for_somebody_else(nodes: Daemons) -> None:
     for held in here:
         held.release()
     assert there(home.socket, "there-3", "there-4", "there-5") == ["there-3", "there-4", "there-5"]
+
+
+def test_many_of_one_node_wait_for_one_lock(nodes: Daemons) -> None:
+    """And keep nobody there from other locks: what one process of a node may have it leaves to the others of that."""
+    home = nodes.run("b", launcher=limited(CALLS_EACH={"process": 8, "uid": 40, "node": 40, "host": 40}))
+    other = nodes.run("a", "--peer", home.listen)
+    other.logged("node linked", "b")
+    held = ipcd_client.lock("x@b", node=home.socket).acquire()
+
+    async def main() -> None:
+        lock = ipcd_client.aio.lock("x@b", node=other.socket)
+        # One call is left, with which to look.
+        waits = [asyncio.create_task(lock.acquire()) for _ in range(7)]
+        await until(lambda: _waiting(lock, 7), "all wait")
+        async with await lock.session():
+            with pytest.raises(
+                CallFailed, match=r"limit of 8 calls at the daemon of one process is reached \(pid \d+ of"
+            ):
+                await lock.session()
+        await asyncio.to_thread(another_process, other.socket, "y@b")
+        held.release()
+        for wait in asyncio.as_completed(waits):
+            await (await wait).release()
+        await lock.close()
+
+    asyncio.run(main())
 
 
 def test_a_session_holds_so_many_ranges(road: Road) -> None:

@@ -73,3 +73,23 @@ def test_what_a_closed_connection_is_said_to_hold_is_nothing() -> None:
     guard.close()
     assert guard.holds(1 << 20) is None
     assert world.quotas.queued.used == 0
+
+
+def test_one_process_of_another_node_leaves_calls_to_the_others() -> None:
+    """Of its node and of its user; and all of a node leave some to other nodes."""
+    calls = World().quotas.calls
+    most = limits.CALLS_EACH
+    greedy, other = quota.remote("b", 1, 7), quota.remote("b", 1, 8)
+    calls.take(greedy, most["process"])
+    with pytest.raises(limits.LimitReached, match=r"of one process is reached \(pid 7 of node b\)"):
+        calls.take(greedy)
+    calls.take(other)
+    # Of the same number, but elsewhere.
+    calls.take(quota.local(1, 7), most["process"])
+    calls.take(quota.remote("c", 1, 7), most["process"])
+    left = most["node"] - most["process"] - 1
+    for pid in range(100, 100 + left // 1000 + 1):
+        calls.take(quota.remote("b", pid, pid), min(1000, left - 1000 * (pid - 100)))
+    with pytest.raises(limits.LimitReached, match=r"of one node is reached \(b\)"):
+        calls.take(other)
+    calls.take(quota.remote("c", 1, 8))
