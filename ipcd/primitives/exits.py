@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import select
+import signal
 import struct
 import time
 from collections.abc import Callable
@@ -67,10 +68,24 @@ class Exit:
             self.process.pidfd_id = inode
             with contextlib.suppress(OSError):
                 self.process.uid = Path(f"/proc/{process.pid}").stat().st_uid
+            if not self.has_number:
+                raise _none(process)
             self.late = self._readable()
         except BaseException:
             os.close(self._fd)
             raise
+
+    @property
+    def has_number(self) -> bool:
+        """The number is the process's still, as it runs or was not reaped: what is read of the number now, before this
+        is asked, is of this process and not of another that got it meanwhile."""
+        try:
+            signal.pidfd_send_signal(self._fd, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            pass  # it is another user's, and there
+        return True
 
     def told(self, wait_status: int) -> None:
         """Its parent has said how it ended."""
@@ -103,7 +118,8 @@ class Exit:
         while True:
             status = self._reaped()
             if status is None:
-                status = unreaped(self.process.pid)
+                found = unreaped(self.process.pid)
+                status = found if self.has_number else None
             if status is not None:
                 return status, KERNEL
             if self._told.done():

@@ -207,7 +207,8 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
         (pid, _), caller = flags.number(what), self._process(context)
         if not caller.pid or caller.node != self._keeper.node or parent_of_unreaped(pid) != caller.pid:
             raise NotAllowed(f"process {pid} has not ended, or was reaped, or is no child of process {caller.pid}")
-        watched = [each for each in self._exits if each.process.pid == pid]
+        # It is this process's number now: a watch of one that had it before has nothing to do with that.
+        watched = [each for each in self._exits if each.process.pid == pid and each.has_number]
         for each in watched:
             each.told(request.wait_status)
         return signal_pb2.TellExitReply(watches=len(watched))

@@ -30,9 +30,9 @@ from ipcd_client.primitives import sealed, topic_memory
 from ipcd_client.primitives.errors import Empty, Lost, TimedOut
 from ipcd_client.primitives.place import Place
 from ipcd_client.rpc.failure import CallFailed
+from primitives.memories import memories
 from primitives.roads import Cluster
 from primitives.test_topic import listed
-from primitives.test_value_ends import memories
 from primitives.topics_at import FACES
 
 from ipcd import limits

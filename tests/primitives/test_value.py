@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from integration.daemons import LONG
+from integration.daemons import LONG, eventually
 from ipcd_client.primitives.errors import BadRequest, TimedOut
 from ipcd_client.primitives.values import INLINE
 from primitives.faces import FACES, handles
+from primitives.memories import memories
 from primitives.roads import Road
 
 LARGE = bytes(range(256)) * 4096 * 3
@@ -123,6 +125,35 @@ def test_large(two: list[Any], road: Road) -> None:
         one.set(LARGE[:size])
         with other.get() as snapshot:
             assert snapshot.data == LARGE[:size]
+
+
+def test_what_was_read_is_mapped_as_long_as_it_is_held(two: list[Any], road: Road) -> None:
+    one, other = two
+    copies = memories(road.front)
+
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("memfd:ipcd-sealed")
+
+    before, each = mapped(), road.kind != "gateway"
+    one.set(LARGE)
+    seen = other.watch(timeout=LONG)
+    with contextlib.closing(seen):
+        for number in range(1, 6):
+            found = other.get()
+            assert next(seen).version == found.version
+            held = found.data[:1]
+            del found
+            # That one, and the one that the watch has told of.
+            assert mapped() == before + 2 * each
+            one.set(LARGE[number:])
+            assert bytes(held) == LARGE[number - 1 : number]
+            del held
+    del seen
+    # Nor has a daemon more than the last.
+    assert mapped() == before
+    assert memories(road.front) <= copies + 1
+    one.delete()
+    eventually(lambda: memories(road.front) <= copies, "what has ended is given back")
 
 
 def test_who_waits_sees_the_last_change_at_once(two: list[Any]) -> None:

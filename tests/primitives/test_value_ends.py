@@ -20,6 +20,7 @@ from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
 from ipcd_client.primitives.errors import Ambiguous, Lost
 from ipcd_client.primitives.place import target_of
 from ipcd_client.rpc.failure import CallFailed
+from primitives.memories import memories
 from primitives.roads import Cluster, Road
 
 from ipcd import limits
@@ -39,16 +40,6 @@ def program(deed: str, node: Daemon, name: str) -> Iterator[subprocess.Popen[str
             yield process
         finally:
             process.kill()
-
-
-def memories(daemon: Daemon) -> int:
-    """Values with memory of their own that it has."""
-    folder = Path(f"/proc/{daemon.process.pid}/fd")
-    count = 0
-    for each in folder.iterdir():
-        with contextlib.suppress(OSError):
-            count += "memfd:ipcd-sealed" in str(each.readlink())
-    return count
 
 
 def test_what_a_process_holds_ends_when_it_is_killed(road: Road) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from ipcd_client.rpc.failure import CallFailed
 from ipcd import limits
 from ipcd.primitives import exits
 from ipcd.primitives.exits import Exit
+from ipcd.primitives.signal import SignalServicer
 from ipcd.state import quota
 from ipcd.state.signal import Aim, Listener, Listeners
 
@@ -121,7 +123,7 @@ def test_what_ends_a_listener() -> None:
     assert [round(next(delays), 2) for _ in range(8)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
 
 
-@pytest.mark.parametrize("text", ["", "x", "0", "-1", "1@", str(1 << 31), "\u0663"])
+@pytest.mark.parametrize("text", ["", "x", "0", "01", "-1", "1@", str(1 << 31), "\u0663"])
 def test_what_is_no_number_of_a_process(text: str) -> None:
     with pytest.raises(BadRequest):
         flags.number(text)
@@ -246,6 +248,33 @@ def test_a_number_that_is_another_process_by_now() -> None:
         with pytest.raises(NoSuchName):
             Exit(other)
         Exit(exit_.process).close()
+
+    watched(main)
+
+
+def test_what_is_read_of_the_number_is_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the parent has reaped, another may have the number, and have ended, too."""
+    monkeypatch.setattr(exits, "unreaped", lambda _: 0x700)
+    monkeypatch.setattr(exits, "_GET_INFO", 0)
+    monkeypatch.setattr("ipcd.primitives.signal.parent_of_unreaped", lambda _: os.getpid())
+
+    async def main(child: subprocess.Popen[bytes], exit_: Exit) -> None:
+        servicer: Any = object.__new__(SignalServicer)
+        parent = node_pb2.Process(node="a", pid=os.getpid())
+        servicer._keeper = SimpleNamespace(node="a", caller=lambda _: parent)
+        servicer._exits = {exit_}
+        context = SimpleNamespace(invocation_metadata=tuple)
+
+        async def told() -> int:
+            request = signal_pb2.TellExitRequest(name=str(child.pid), wait_status=0x800)
+            return int((await servicer.TellExit(request, context)).watches)
+
+        ended_unreaped(child)
+        numbers = [exit_.has_number]
+        child.wait()
+        assert [*numbers, exit_.has_number] == [True, False]
+        assert await told() == 0
+        assert (await exit_.ended()).source == ""
 
     watched(main)
 
