@@ -10,11 +10,12 @@ from typing import Any
 
 import grpc
 
-from ipcd_client.errors import UsageError
+from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
 from ipcd_client.primitives.command_state import Called
-from ipcd_client.primitives.errors import Lost, TimedOut, from_status
+from ipcd_client.primitives.errors import Lost, from_status
+from ipcd_client.primitives.waiting import unanswered
 
 
 class RunCall:
@@ -63,8 +64,8 @@ class RunCall:
             self.until(lambda called: called.pid or called.returncode is not None, timeout)
         except BaseException as error:
             self.cancel()
-            if isinstance(error, TimeoutError) and not isinstance(error, TimedOut):
-                raise TimedOut("no answer from the offerer") from None
+            if isinstance(error, TimeoutError) and not isinstance(error, IpcdError):
+                raise unanswered(timeout) from None
             raise
 
     def until(self, ready: Callable[[Called], Any], timeout: float | None = None) -> Any:

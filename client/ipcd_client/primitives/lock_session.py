@@ -16,10 +16,10 @@ import grpc
 
 from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import lock_terms as terms
-from ipcd_client.primitives.errors import Lost, TimedOut
+from ipcd_client.primitives.errors import Lost
 from ipcd_client.primitives.lock_ledger import Ledger
 from ipcd_client.primitives.lock_terms import Holding, OnLost, Wanted
-from ipcd_client.primitives.waiting import deadline_of
+from ipcd_client.primitives.waiting import deadline_of, unanswered
 
 log = logging.getLogger("ipcd_client")
 
@@ -123,7 +123,7 @@ class Stream:
                 while (reply := self._answers[request.id]) is None and not self._over:
                     left = None if end is None else end - monotonic()
                     if left is not None and left <= 0:
-                        raise TimedOut(f"the node that keeps the lock {self._name!r} does not answer")
+                        raise unanswered(timeout)
                     self._news.wait(left)
             except BaseException:
                 for more in self._ledger.given_up(request.id, self._ids):
@@ -208,7 +208,7 @@ class Held(Holding[Stream]):
         Raises:
             Lost: nothing is held any more.
         """
-        self.acquire(self._wanted.start, self._wanted.length, shared=True)
+        self.acquire(self._wanted.start, self._wanted.length, shared=True, wait=0)
 
     def release(self) -> None:
         """Gives back all, and ends the session. Does nothing the second time.

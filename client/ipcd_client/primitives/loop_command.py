@@ -11,17 +11,18 @@ from typing import Any, Self
 import grpc
 
 from ipcd_client import aio
+from ipcd_client.errors import IpcdError
 from ipcd_client.node.paths import default_socket
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
 from ipcd_client.primitives.command_place import START, check_streams, piped, target_of, to_of
 from ipcd_client.primitives.command_server import LoopCommandServer
 from ipcd_client.primitives.command_state import started_by
-from ipcd_client.primitives.errors import TimedOut, from_status
+from ipcd_client.primitives.errors import from_status
 from ipcd_client.primitives.loop_command_process import Process
 from ipcd_client.primitives.offer import Offer
 from ipcd_client.primitives.place import OPTIONS
-from ipcd_client.primitives.waiting import deadline_of
+from ipcd_client.primitives.waiting import deadline_of, unanswered
 
 
 class LoopCommand:
@@ -64,13 +65,14 @@ class LoopCommand:
         channel = self._hold()
         call = command_pb2_grpc.CommandStub(channel).Run()
         process = Process(call, request, [self.name, *args], stdin, stdout, stderr, self._release)
+        seconds = deadline_of(wait, START)
         try:
-            async with asyncio.timeout(deadline_of(wait, START)):
+            async with asyncio.timeout(seconds):
                 await process.started()
         except BaseException as error:
             await process.close()
-            if isinstance(error, TimeoutError) and not isinstance(error, TimedOut):
-                raise TimedOut("no answer from the offerer") from None
+            if isinstance(error, TimeoutError) and not isinstance(error, IpcdError):
+                raise unanswered(seconds) from None
             raise
         return process
 

@@ -14,10 +14,10 @@ import grpc
 
 from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import lock_terms as terms
-from ipcd_client.primitives.errors import Lost, TimedOut
+from ipcd_client.primitives.errors import Lost
 from ipcd_client.primitives.lock_ledger import Ledger
 from ipcd_client.primitives.lock_terms import Holding, OnLost, Wanted
-from ipcd_client.primitives.waiting import deadline_of
+from ipcd_client.primitives.waiting import deadline_of, unanswered
 
 log = logging.getLogger("ipcd_client")
 
@@ -139,7 +139,7 @@ class Stream:
                 self._cancelling.add(task)
                 task.add_done_callback(self._cancelling.discard)
             if isinstance(error, TimeoutError):
-                raise TimedOut(f"the node that keeps the lock {self._name!r} does not answer") from None
+                raise unanswered(timeout) from None
             raise
         finally:
             del self._answers[request.id]
@@ -229,7 +229,7 @@ class Held(Holding[Stream]):
         Raises:
             Lost: nothing is held any more.
         """
-        await self.acquire(self._wanted.start, self._wanted.length, shared=True)
+        await self.acquire(self._wanted.start, self._wanted.length, shared=True, wait=0)
 
     async def release(self) -> None:
         """Gives back all, and ends the session. Does nothing the second time.

@@ -26,7 +26,7 @@ from ipcd_client.primitives import queue_parts as parts
 from ipcd_client.primitives.errors import from_status
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.queue_parts import Draft, NotAll, Stat, WhenFull
-from ipcd_client.primitives.waiting import deadline_of
+from ipcd_client.primitives.waiting import deadline_of, loop_first
 from ipcd_client.rpc.failure import CallFailed
 
 __all__ = ["Draft", "Message", "NotAll", "Notification", "Queue", "Stat", "queue"]
@@ -178,8 +178,7 @@ class Queue:
 
         async def opened(stub: Any) -> Any:
             call = stub.Notify(request)
-            if await call.read() is grpc.aio.EOF:
-                await call  # raises why
+            await loop_first(call, 0)
             return call
 
         return Notification(await self._run(opened))

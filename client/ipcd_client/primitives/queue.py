@@ -25,7 +25,7 @@ from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import queue_parts as parts
 from ipcd_client.primitives.place import Place
 from ipcd_client.primitives.queue_parts import Draft, NotAll, Stat, WhenFull
-from ipcd_client.primitives.waiting import deadline_of
+from ipcd_client.primitives.waiting import deadline_of, first
 from ipcd_client.rpc.failure import CallFailed
 
 __all__ = ["Draft", "Message", "NotAll", "Notification", "Queue", "Stat", "queue"]
@@ -243,7 +243,7 @@ class Queue:
 
         def opened(stub: Any) -> Any:
             call = stub.Notify(request)
-            next(call)
+            first(call, 0)
             return call
 
         return Notification(self._run(opened), callback)

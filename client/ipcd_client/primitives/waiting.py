@@ -16,7 +16,8 @@ from typing import Any, Final
 import grpc
 from grpc.aio import EOF
 
-from ipcd_client.primitives.errors import BadRequest
+from ipcd_client.errors import IpcdError
+from ipcd_client.primitives.errors import BadRequest, from_status
 
 # Seconds for an answer beyond the time that a call may wait.
 MARGIN: Final = 10.0
@@ -253,3 +254,9 @@ def _given(reply: Any) -> Any:
 def late(seconds: float) -> Unanswered:
     """What a call fails with that was not answered in so many seconds."""
     return Unanswered(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer came within {seconds:g} s")
+
+
+def unanswered(seconds: float | None) -> IpcdError:
+    """The same as the error of a caller that does not go by `Place.run`."""
+    failed = late(seconds or 0.0)
+    return from_status(failed.code(), failed.details())
