@@ -156,26 +156,27 @@ def opened(kind: str) -> Iterator[Face]:
             face.close()
         return
     with asyncio.Runner() as runner:
-        before = runner.run(_descriptors())
+        before = runner.run(descriptors())
         face = Face(kind, runner)
         try:
             yield face
         finally:
             face.close()
             face.forget()
-            runner.run(_over(before))
+            runner.run(over(before))
 
 
-async def _descriptors() -> int:
+async def descriptors() -> int:
+    """How many this process has."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
-async def _over(before: int) -> None:
+async def over(before: int) -> None:
     """What grpc.aio has still to hear of calls that were cancelled it hears on a loop that runs; until then it keeps
     their connections."""
     end = asyncio.get_running_loop().time() + LONG
     while asyncio.get_running_loop().time() < end:
         gc.collect()
-        if await _descriptors() <= before:
+        if await descriptors() <= before:
             return
         await asyncio.sleep(0.01)

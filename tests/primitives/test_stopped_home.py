@@ -24,6 +24,7 @@ from ipcd_client.primitives import command, lock_terms, loop_command, loop_place
 from ipcd_client.primitives.errors import Lost
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Cluster, Road
+from primitives.signal_faces import descriptors, over
 
 pytestmark = pytest.mark.usefixtures("grpc_aio")
 
@@ -40,6 +41,7 @@ class Face:
         self._module: Any = ipcd_client if kind == "sync" else ipcd_client.aio
         self._runner = asyncio.Runner() if kind == "aio" else None
         self._road = road
+        self._before = 0 if self._runner is None else self._runner.run(descriptors())
         self._keywords: dict[str, Any] = self.do(road.loop_keywords) if kind == "aio" else road.keywords
         self._opened: list[Any] = []
 
@@ -76,7 +78,8 @@ class Face:
                 self.do(handle.close)
         if self._runner is not None:
             if "channel" in self._keywords:
-                self.do(self._keywords["channel"].close)
+                self.do(self._keywords.pop("channel").close)
+                self._runner.run(over(self._before))
             self._runner.close()
 
 
@@ -248,7 +251,7 @@ def described(face: Face, program: Any) -> bool:
 
 
 def answers(road: Road) -> bool:
-    with ipcd_client.value(road.name("v"), **road.keywords) as value:
+    with ipcd_client.value(road.name("v"), node=road.front.socket) as value:
         try:
             value.get()
         except IpcdError:
