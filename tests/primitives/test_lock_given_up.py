@@ -12,7 +12,7 @@ import pytest
 from integration.daemons import LONG, eventually
 from ipcd_client.pb.ipcd.v1 import lock_pb2_grpc
 from ipcd_client.primitives import lock, lock_session, loop_lock
-from ipcd_client.primitives.errors import TimedOut
+from ipcd_client.rpc.failure import CallFailed
 from primitives.lock_faces import Face
 from primitives.roads import Road
 
@@ -74,7 +74,7 @@ class Giving:
                 with self._patch.context() as patch:
                     # Before the answer, which cannot come.
                     patch.setattr(lock_session, "deadline_of", lambda _: 0.05)
-                    with pytest.raises(TimedOut, match="does not answer"):
+                    with pytest.raises(CallFailed, match="no answer came"):
                         self._held.acquire(*range_, **keywords)
             else:
                 self._face.run(self._cancelled(range_, keywords, granted))
