@@ -12,6 +12,7 @@ import pytest
 from integration.daemons import LONG, eventually
 from ipcd_client.pb.ipcd.v1 import lock_pb2_grpc
 from ipcd_client.primitives import lock, lock_session, loop_lock
+from ipcd_client.primitives.errors import TimedOut
 from ipcd_client.rpc.failure import CallFailed
 from primitives.lock_faces import Face
 from primitives.roads import Road
