@@ -42,6 +42,14 @@ def program(deed: str, node: Daemon, name: str) -> Iterator[subprocess.Popen[str
             process.kill()
 
 
+def _none(value: Any) -> bool:
+    """Whether its home can be asked, and has none."""
+    try:
+        return not value.get()
+    except CallFailed:
+        return False
+
+
 def test_what_a_process_holds_ends_when_it_is_killed(road: Road) -> None:
     name = road.name("v")
     with ipcd_client.value(name, **road.keywords) as value, program("hold", road.front, name) as holder:
@@ -147,6 +155,36 @@ def test_who_waits_goes_on_waiting_at_the_daemon_that_comes_back(nodes: Daemons)
             value.set(b"new")
             # It is told that there was none, or what there is: both are news.
             assert line_of(waiter) in {"", "new"}
+        again.stop()
+
+
+def test_what_is_held_from_another_node_ends_with_its_holder_also_when_that_node_has_no_daemon(nodes: Daemons) -> None:
+    back = nodes.run("b")
+    front = nodes.run("a", "--peer", back.listen)
+    front.logged("node linked", "b")
+    with ipcd_client.value("v", node=back.socket) as value, program("hold", front, "v@b") as holder:
+        known = value.get()
+        assert known.held
+        front.kill()
+        holder.kill()
+        assert not value.wait(known, LONG)
+
+
+def test_who_holds_is_told_that_the_home_is_gone(nodes: Daemons) -> None:
+    back = nodes.run("b")
+    front = nodes.run("a", "--peer", back.listen)
+    front.logged("node linked", "b")
+    with ipcd_client.value("v@b", node=front.socket) as value, ipcd_client.value("w@b", node=front.socket) as brief:
+        value.set(b"mine", ephemeral=True)
+        brief.set(b"for a while", ttl=1000.0)
+        assert brief.get().ttl
+        back.kill()
+        with pytest.raises(Lost, match="what the value v@b was tied to is over"):
+            value.keep()
+        again = nodes.run("b", "--peer", front.listen)
+        front.logged("node linked", "b")
+        # Neither what was tied to somebody nor what had its time is there again.
+        eventually(lambda: _none(value) and _none(brief), "its home is back, and has none")
         again.stop()
 
 
