@@ -23,6 +23,7 @@ from integration.gateway import address_of
 from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
+from ipcd_client.primitives import command_run
 from ipcd_client.primitives.errors import BadRequest, CannotStart, Full, NoSuchName, TimedOut
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Road
@@ -529,6 +530,47 @@ def test_a_caller_that_reads_nothing_keeps_no_place(road: Road, offer: Offers) -
             call.cancel()
             if "channel" not in road.keywords:
                 channel.close()
+
+
+def test_a_caller_says_that_it_has_all(face: Face, offer: Offers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody waits for the end of that.
+    monkeypatch.setattr(command_run, "_FAREWELL", 4 * LONG)
+    done = face.run(offer("out", "sh", "-c", "cat; echo out; echo err >&2"), input=b"in\n", timeout=LONG)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"in\nout\n", b"err\n")
+
+
+def test_a_call_ends_after_its_requests(road: Road, offer: Offers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_run, "_FAREWELL", 4 * LONG)
+    name = offer("true", "true")
+    target = f"ipcd:///{name.partition('@')[0]}"
+    channel = road.keywords.get("channel") or ipcd_client.channel(target, node=road.front.socket)
+    over = threading.Event()
+
+    def sent() -> Iterator[pb.RunRequest]:
+        yield pb.RunRequest(name=name, start=pb.RunStart(no_stdin=True))
+        over.wait(LONG)
+
+    ended: list[bool] = []
+
+    def read() -> None:
+        for reply in command_pb2_grpc.CommandStub(channel).Run(sent(), timeout=2 * LONG):
+            if reply.HasField("exit"):
+                exited.set()
+        ended.append(over.is_set())
+
+    exited = threading.Event()
+    reading = threading.Thread(target=read)
+    reading.start()
+    try:
+        with ipcd_client.command(name, **road.keywords) as command:
+            assert exited.wait(LONG)
+            eventually(lambda: not command.describe().running, "nothing runs")
+    finally:
+        over.set()
+        reading.join(LONG)
+        if "channel" not in road.keywords:
+            channel.close()
+    assert ended == [True]
 
 
 def test_streams_that_are_none(road: Road, offer: Offers) -> None:

@@ -130,7 +130,7 @@ class RunCall:
     def _requests(self) -> Iterator[pb.RunRequest]:
         while True:
             with self._sending:
-                while (request := self._called.outgoing()) is None and not self._over:
+                while (request := self._called.outgoing()) is None and not (self._over or self._called.over):
                     self._sending.wait()
             if request is None:
                 return

@@ -20,6 +20,8 @@ from ipcd_client.primitives.offer import Offer
 from ipcd_client.primitives.wardens import Program, Warden
 
 _SIGNALS: Final = range(1, 65)
+# Seconds for a caller to end its requests, when it has been sent all.
+_FAREWELL: Final = 1.0
 _MAKE: Final[dict[int, tuple[Callable[[bytes], pb.RunReply], pb.RunReply]]] = {
     STDOUT: (lambda data: pb.RunReply(stdout=data), pb.RunReply(stdout_end=True)),
     STDERR: (lambda data: pb.RunReply(stderr=data), pb.RunReply(stderr_end=True)),
@@ -115,7 +117,8 @@ class Run:
         await context.write(pb.RunReply(started=pb.RunStarted(pid=program.pid, stdin_credit=WINDOW)))
         try:
             async with asyncio.TaskGroup() as group:
-                helpers = [group.create_task(self._requests(context)), group.create_task(self._feed(context))]
+                requests = group.create_task(self._requests(context))
+                helpers = [requests, group.create_task(self._feed(context))]
                 if self._offer.seconds:
                     helpers.append(group.create_task(self._limit()))
                 pumps = [group.create_task(self._pump(context, number)) for number in self._outputs]
@@ -131,6 +134,9 @@ class Run:
                 for output in self._outputs.values():
                     output.finish()
                 await asyncio.wait(pumps)
+                # A caller that sends something just when the call ends may never see its last answers: grpc.aio's does
+                # not. One that has them all says so by the end of its requests.
+                await asyncio.wait({requests}, timeout=_FAREWELL)
                 for helper in helpers:
                     helper.cancel()
         except BaseExceptionGroup as failures:

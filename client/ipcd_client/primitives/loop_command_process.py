@@ -305,6 +305,7 @@ class Process:
             while (reply := await self._call.read()) is not EOF:
                 self.called.replied(reply)
                 self._progressed()
+                self.send()
             code = await self._call.code()
             if code is not grpc.StatusCode.OK:
                 failure = from_status(code, await self._call.details() or "")
@@ -330,6 +331,9 @@ class Process:
                 self._to_send.clear()
                 while (request := self.called.outgoing()) is not None:
                     await self._call.write(request)
+                if self.called.over:
+                    await self._call.done_writing()
+                    return
                 await self._to_send.wait()
 
     def _progressed(self) -> None:
