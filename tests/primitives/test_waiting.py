@@ -192,8 +192,10 @@ def test_handles_say_so_too(wait: float, cluster: Cluster) -> None:
         topic.subscribe() as messages,
         ipcd_client.signal("s", node=cluster.front.socket) as flag,
         ipcd_client.semaphore("s", 0, node=cluster.front.socket) as semaphore_,
+        ipcd_client.value("v", node=cluster.front.socket) as value,
     ):
-        for act in (messages.receive, flag.wait, partial(semaphore_.acquire, 1), partial(semaphore_.hold, 1)):
+        taking = partial(semaphore_.acquire, 1), partial(semaphore_.hold, 1)
+        for act in (messages.receive, flag.wait, partial(value.wait, None), *taking):
             with pytest.raises(BadRequest, match="is no number of seconds to wait"):
                 act(wait)
 

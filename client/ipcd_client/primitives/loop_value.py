@@ -16,7 +16,7 @@ from ipcd_client.primitives import values
 from ipcd_client.primitives.errors import BadMemory, Lost, TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Snapshot
-from ipcd_client.primitives.waiting import deadline_of, loop_answer, loop_first
+from ipcd_client.primitives.waiting import deadline_of, ends_at, left_until, loop_answer, loop_first
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire.fds import Fd, close_all
 
@@ -96,10 +96,10 @@ class Value:
             TimedOut: it has not changed.
         """
         clock = asyncio.get_running_loop().time
-        end = None if timeout is None else clock() + timeout
+        end = ends_at(timeout)
         pause = values.RETRY_FIRST
         while True:
-            left = None if end is None else max(0.0, end - clock())
+            left = left_until(end)
             try:
                 return await self._whole(await self._next(known, left))
             except CallFailed as error:

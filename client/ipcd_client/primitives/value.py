@@ -16,7 +16,7 @@ from ipcd_client.primitives import values
 from ipcd_client.primitives.errors import Lost, TimedOut, from_status
 from ipcd_client.primitives.place import Place
 from ipcd_client.primitives.values import ANSWER, INLINE, KIND, Asking, Snapshot
-from ipcd_client.primitives.waiting import deadline_of, first
+from ipcd_client.primitives.waiting import deadline_of, ends_at, first, left_until
 from ipcd_client.rpc.failure import CallFailed
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ class Value:
         Raises:
             TimedOut: it has not changed.
         """
-        end = None if timeout is None else time.monotonic() + timeout
+        end = ends_at(timeout)
         pause = values.RETRY_FIRST
         while True:
-            left = None if end is None else max(0.0, end - time.monotonic())
+            left = left_until(end)
             try:
                 return self._whole(self._next(known, left))
             except CallFailed as error:
