@@ -79,13 +79,22 @@ class Face:
     def __init__(self, kind: str, road: Road) -> None:
         self._kind = kind
         self._road = road
+        # One loop for all runs: what grpc.aio has under way when a loop is closed, it takes up on the next one, where
+        # that fails, and is kept for ever.
+        self._runner = asyncio.Runner()
+        self._thread = threading.get_ident()
 
     def run(self, name: str, *args: str, **keywords: Any) -> subprocess.CompletedProcess[bytes]:
         """To the end."""
         if self._kind == "sync":
             with ipcd_client.command(name, **self._road.keywords) as command:
                 return command.run(args, **keywords)
-        return asyncio.run(self._loop_run(name, args, keywords))
+        run = self._runner.run if threading.get_ident() == self._thread else asyncio.run
+        return run(self._loop_run(name, args, keywords))
+
+    def close(self) -> None:
+        """Ends the loop."""
+        self._runner.close()
 
     async def _loop_run(self, name: str, args: Any, keywords: Any) -> subprocess.CompletedProcess[bytes]:
         given = self._road.loop_keywords()
@@ -98,8 +107,10 @@ class Face:
 
 
 @pytest.fixture(params=["sync", "aio"])
-def face(request: pytest.FixtureRequest, road: Road) -> Face:
-    return Face(request.param, road)
+def face(request: pytest.FixtureRequest, road: Road) -> Iterator[Face]:
+    face = Face(request.param, road)
+    yield face
+    face.close()
 
 
 # -- what both faces do -----------------------------------------------------------------------------
