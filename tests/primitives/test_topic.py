@@ -252,6 +252,9 @@ def test_what_makes_no_sense(face: Face) -> None:
         topic.subscribe(policy="best")
     with pytest.raises(BadRequest, match="negative"):
         topic.subscribe(most=-1)
+    with pytest.raises(BadRequest, match="the name of a group has more than 128 bytes"):
+        topic.subscribe(group="\u00e4" * 65)
+    topic.subscribe(group="\u00e4" * 64).close()
 
 
 def test_bounds(face: Face) -> None:
