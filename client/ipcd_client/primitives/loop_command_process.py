@@ -238,8 +238,7 @@ class Process:
 
     async def _give(self, data: bytes | None) -> None:
         if self.stdin is not None:
-            if data:
-                self.stdin.write(data)
+            self.stdin.write(data or b"")
             self.stdin.close()
             await self.stdin.wait_closed()
 
@@ -286,8 +285,7 @@ class Process:
             PrimitiveError, NotAllowed, CallFailed: the call has ended, and it is not.
         """
         while True:
-            result = ready(self.called)
-            if result:
+            if result := ready(self.called):
                 self.send()
                 return result
             if self._over:
@@ -306,8 +304,7 @@ class Process:
                 self.called.replied(reply)
                 self._progressed()
                 self.send()
-            code = await self._call.code()
-            if code is not grpc.StatusCode.OK:
+            if (code := await self._call.code()) is not grpc.StatusCode.OK:
                 failure = from_status(code, await self._call.details() or "")
         except grpc.RpcError as error:
             state: Any = error
