@@ -41,12 +41,8 @@ class Ledger:
         if asked is None:
             return
         asked.before = self.held
-        act = asked.request.WhichOneof("act")
-        if act == "acquire" and reply.HasField("granted"):
-            acquire = asked.request.acquire
-            self.held = segments.put(self.held, *_bounds(acquire.range), acquire.shared)
-        elif act == "release" and reply.HasField("done"):
-            self.held = segments.put(self.held, *_bounds(asked.request.release), None)
+        if reply.HasField("granted") or reply.HasField("done"):
+            self.held = _after(self.held, asked.request)
         if not asked.wanted:
             del self._asked[reply.id]
 
@@ -57,19 +53,40 @@ class Ledger:
     def given_up(self, id_: int, ids: Iterator[int]) -> list[lock_pb2.LockHoldRequest]:
         """Nobody waits for an answer any more: what is to be sent, in this order, so that no more is held than before.
         What an upgrade has made exclusive is shared again. `ids`: for the requests, to whose answers nobody listens."""
-        asked = self._asked.pop(id_, None)
+        asked = self._asked.get(id_)
         if asked is None:
             return []
-        before = self.held if asked.before is None else asked.before
-        if asked.before is None:
+        if asked.before is not None:
+            before = asked.before
+            del self._asked[id_]
+        else:
+            before = self._then(id_)
             asked.wanted = False
-            self._asked[id_] = asked
         requests = [lock_pb2.LockHoldRequest(cancel=id_)]
         if asked.request.WhichOneof("act") == "acquire":
             requests += [_back(next(ids), *piece) for piece in _pieces(before, *_bounds(asked.request.acquire.range))]
         for request in requests[1:]:
             self._asked[request.id] = _Asked(request, wanted=False)
         return requests
+
+    def _then(self, id_: int) -> Sequence[Segment]:
+        """What is held when this request, whose answer has not come, is served: what was sent before it is served
+        before it, and comes to what it asks for. Where something that others wait for does not, more is kept than was
+        held before, until they ask for it again or the session ends: better than to take back what is theirs."""
+        held = self.held
+        for other, asked in self._asked.items():
+            if other == id_:
+                break
+            if asked.before is None:
+                held = _after(held, asked.request)
+        return held
+
+
+def _after(held: Sequence[Segment], request: lock_pb2.LockHoldRequest) -> Sequence[Segment]:
+    """What is held once that is done."""
+    if request.WhichOneof("act") == "acquire":
+        return segments.put(held, *_bounds(request.acquire.range), request.acquire.shared)
+    return segments.put(held, *_bounds(request.release), None)
 
 
 def _bounds(range_: lock_pb2.LockRange) -> tuple[int, int]:
