@@ -231,7 +231,7 @@ class Link:
             self._stale = dict(board.interests)
             first = topic_pb2.TopicLinkRequest(name=REST, session=links.session, received=self._received)
             self._told_received = self._received
-            await call.write(self._filled(first, len(self._stale)))
+            await self._tell_all(call, first)
             reply = await call.read()
             if reply is EOF:
                 return
@@ -270,6 +270,15 @@ class Link:
             if one.left:
                 self._links.board.give_up(one)
         self._links.wakers.tell()
+
+    async def _tell_all(self, call: Any, request: topic_pb2.TopicLinkRequest) -> None:
+        """All that is wanted, in as many requests as it takes: together they may be more than one message can be."""
+        while True:
+            request.more = len(self._stale) > WANTS
+            await call.write(self._filled(request, WANTS))
+            if not request.more:
+                return
+            request = topic_pb2.TopicLinkRequest(name=REST)
 
     def _filled(self, request: topic_pb2.TopicLinkRequest, most: int) -> topic_pb2.TopicLinkRequest:
         """With what is to be told."""

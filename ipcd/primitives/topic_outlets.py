@@ -99,7 +99,7 @@ class Outlets:
         who = self._keeper.who(context)
         if who.node == self._keeper.node or who.called_for:
             raise BadRequest("Link is for other nodes' daemons")
-        first = await first_request(context)
+        first = await _whole(context)
         if not first.session or len(first.session) > SESSION_MOST:
             raise BadRequest("the first request of a link has no session")
         key = (who.identity, bytes(first.session))
@@ -239,6 +239,19 @@ class Outlets:
             reply.parcels.append(parcel.shown())
             size += len(parcel.message.data)
         return reply
+
+
+async def _whole(context: CalledContext) -> topic_pb2.TopicLinkRequest:
+    """The first request, with the wants of those that go on with it."""
+    whole: topic_pb2.TopicLinkRequest = await first_request(context)
+    last = whole
+    while last.more:
+        last = await first_request(context)
+        limits.check("patterns that one node wants", len(whole.wants) + len(last.wants), limits.TOPIC_WANTS)
+        whole.wants.extend(last.wants)
+    # It confirms all.
+    whole.serial = last.serial
+    return whole
 
 
 def _no_more(outlet: Outlet, number: int) -> Want:

@@ -185,6 +185,28 @@ def test_a_node_that_was_started_again_counts_anew(nodes: Daemons) -> None:
         assert message.sequence <= last
 
 
+def test_a_node_is_told_of_more_than_fits_one_message(nodes: Daemons) -> None:
+    """Nor is any of them wanted less once the two are linked again."""
+    back = nodes.run("b", "--listen", "127.0.0.1:0")
+    front = nodes.run("a", "--peer", back.listen)
+    linked(front, back)
+    with ipcd_client.topic("x", node=front.socket) as topic, contextlib.ExitStack() as stack:
+        subjects = [f"many.{number}" for number in range(600)]
+        handles = [stack.enter_context(ipcd_client.topic(subject, node=front.socket)) for subject in subjects]
+        *_, last = [stack.enter_context(handle.subscribe()) for handle in handles]
+        messages = stack.enter_context(topic.subscribe())
+        back.kill()
+        Path(back.socket).unlink(missing_ok=True)
+        back = nodes.run("b", "--listen", back.listen)
+        eventually(lambda: there_publishes(back), "it wants to be heard")
+        assert messages.receive(LONG).data == b"after"
+        # The first was in another piece than the last.
+        for subject in (subjects[0], subjects[-1]):
+            with ipcd_client.topic(subject, node=back.socket) as there:
+                assert there.publish(b"heard").nodes == 1
+        assert last.receive(LONG).data == b"heard"
+
+
 def test_what_a_node_refuses_is_asked_anew_when_it_comes_back(nodes: Daemons) -> None:
     config = nodes.folder / "b.toml"
     config.write_text(f'[[rules]]\neffect = "deny"\nwho = "node/a/uid/{os.getuid()}"\nmay = "read"\nwhat = "topic:x"\n')

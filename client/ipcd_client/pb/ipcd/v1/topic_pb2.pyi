@@ -221,20 +221,22 @@ class TopicWant(_message.Message):
     def __init__(self, id: _Optional[int] = ..., pattern: _Optional[str] = ..., group: _Optional[str] = ..., identity: _Optional[_Iterable[str]] = ..., members: _Optional[int] = ..., blocking: bool = ...) -> None: ...
 
 class TopicLinkRequest(_message.Message):
-    __slots__ = ("name", "session", "wants", "serial", "acks", "received")
+    __slots__ = ("name", "session", "wants", "serial", "acks", "received", "more")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     WANTS_FIELD_NUMBER: _ClassVar[int]
     SERIAL_FIELD_NUMBER: _ClassVar[int]
     ACKS_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     name: str
     session: bytes
     wants: _containers.RepeatedCompositeFieldContainer[TopicWant]
     serial: int
     acks: _containers.RepeatedCompositeFieldContainer[TopicAck]
     received: int
-    def __init__(self, name: _Optional[str] = ..., session: _Optional[bytes] = ..., wants: _Optional[_Iterable[_Union[TopicWant, _Mapping]]] = ..., serial: _Optional[int] = ..., acks: _Optional[_Iterable[_Union[TopicAck, _Mapping]]] = ..., received: _Optional[int] = ...) -> None: ...
+    more: bool
+    def __init__(self, name: _Optional[str] = ..., session: _Optional[bytes] = ..., wants: _Optional[_Iterable[_Union[TopicWant, _Mapping]]] = ..., serial: _Optional[int] = ..., acks: _Optional[_Iterable[_Union[TopicAck, _Mapping]]] = ..., received: _Optional[int] = ..., more: bool = ...) -> None: ...
 
 class TopicAck(_message.Message):
     __slots__ = ("number", "full")
