@@ -8,6 +8,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -61,6 +62,13 @@ def nodes() -> Iterator[Daemons]:
     """For tests that start, cut and kill nodes of their own."""
     with daemons() as all_of_them:
         yield all_of_them
+
+
+@pytest.fixture
+def aside() -> Iterator[ThreadPoolExecutor]:
+    """For the other side."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
 
 
 @pytest.fixture(params=FACES)

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import ipcd_client
-import pytest
-from integration.daemons import LONG, Daemon, daemons, eventually
+from integration.daemons import LONG, eventually
 from integration.ipcctl.runs import ctl
+from primitives.roads import Cluster
 
 
-@pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[Daemon, Daemon]]:
-    with daemons() as both:
-        b = both.run("b")
-        a = both.run("a", "--peer", b.listen)
-        a.logged("node linked", "b")
-        b.logged("node linked", "a")
-        yield a, b
-
-
-def test_running_while_holding(pair: tuple[Daemon, Daemon]) -> None:
-    a, _ = pair
+def test_running_while_holding(cluster: Cluster) -> None:
+    a = cluster.front
     tokens = []
     for _ in range(2):
         done = ctl("lock", "run", "run@b", "--", "sh", "-c", "echo $IPCD_LOCK_TOKEN; exit 7", node=a)
@@ -38,8 +27,8 @@ def test_running_while_holding(pair: tuple[Daemon, Daemon]) -> None:
     assert ctl("lock", "run", "x", "--", "true", "-s").code == 3
 
 
-def test_without_waiting(pair: tuple[Daemon, Daemon]) -> None:
-    _, b = pair
+def test_without_waiting(cluster: Cluster) -> None:
+    b = cluster.back
     with ipcd_client.lock("busy@a", node=b.socket).shared().range(10, 5):
         done = ctl("lock", "run", "busy@a", "--wait", "0", "-o", "json", "--", "echo", "no", node=b)
         assert (done.code, done.out, done.error["code"]) == (1, "", "TIMED_OUT")
@@ -47,8 +36,8 @@ def test_without_waiting(pair: tuple[Daemon, Daemon]) -> None:
         assert (done.code, done.out) == (0, "yes\n")
 
 
-def test_ls(pair: tuple[Daemon, Daemon]) -> None:
-    a, b = pair
+def test_ls(cluster: Cluster) -> None:
+    a, b = cluster
     assert ctl("lock", "ls", "nothing", node=a).code == 1
     here, there = ipcd_client.lock("ls@a", node=a.socket), ipcd_client.lock("ls@b", node=a.socket)
     with here.shared().range(10, 5), there as held:

@@ -30,13 +30,6 @@ def face(request: pytest.FixtureRequest, road: Road) -> Iterator[Sync | Loop]:
     face.close()
 
 
-@pytest.fixture
-def aside() -> Iterator[ThreadPoolExecutor]:
-    """For the other side."""
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
-
-
 def both(aside: ThreadPoolExecutor, face: Sync | Loop, name: str) -> tuple[Any, Any]:
     """The two ends of a pipe, which wait for each other."""
     writer = aside.submit(face.open_write, name, wait=LONG)

@@ -31,13 +31,6 @@ HANDED = str(Path(__file__).with_name("pipe_handed.py"))
 CHILD = str(Path(__file__).with_name("pipe_child.py"))
 
 
-@pytest.fixture
-def aside() -> Iterator[ThreadPoolExecutor]:
-    """For the other side."""
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
-
-
 @contextlib.contextmanager
 def child(node: Daemon, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """pipe_child.py, killed at the end."""

@@ -39,13 +39,6 @@ def face(request: pytest.FixtureRequest, road: Road) -> Iterator[Sync | Loop]:
     face.close()
 
 
-@pytest.fixture
-def aside() -> Iterator[ThreadPoolExecutor]:
-    """For the other side."""
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
-
-
 @contextlib.contextmanager
 def held(node: Daemon, request: pipe_pb2.PipeOpen) -> Iterator[None]:
     """An end that somebody holds open, and does nothing with."""

@@ -14,6 +14,7 @@ import ipcd_client
 import pytest
 from integration.daemons import LONG, Daemon, daemons, eventually
 from integration.ipcctl.runs import ctl, running
+from primitives.roads import Cluster
 
 # Says that it is up, and ends with 7 at SIGTERM, or not at all.
 POLITE = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print('up', flush=True); signal.pause()"
@@ -51,16 +52,6 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
 
 
-@pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[Daemon, Daemon]]:
-    with daemons() as both:
-        b = both.run("b")
-        a = both.run("a", "--peer", b.listen)
-        a.logged("node linked", "b")
-        b.logged("node linked", "a")
-        yield a, b
-
-
 @contextmanager
 def up(kind: Kind, name: str, node: Daemon, *command: str, grace: float = 5.0) -> Iterator[subprocess.Popen[str]]:
     """Running it, once COMMAND says that it is up."""
@@ -70,8 +61,8 @@ def up(kind: Kind, name: str, node: Daemon, *command: str, grace: float = 5.0) -
         yield process
 
 
-def test_it_ends_when_that_is_lost(pair: tuple[Daemon, Daemon], kind: Kind) -> None:
-    a, b = pair
+def test_it_ends_when_that_is_lost(cluster: Cluster, kind: Kind) -> None:
+    a, b = cluster
     # With SIGTERM, and with SIGKILL who does not care.
     programs: list[tuple[str, float, int]] = [(POLITE, LONG, 7), (STUBBORN, 0.1, 128 + signal.SIGKILL)]
     for program, grace, code in programs:
@@ -92,8 +83,8 @@ def test_its_home_is_killed(kind: Kind) -> None:
             assert process.wait(LONG) == 7
 
 
-def test_signals_go_on_to_it(pair: tuple[Daemon, Daemon], kind: Kind) -> None:
-    a, _ = pair
+def test_signals_go_on_to_it(cluster: Cluster, kind: Kind) -> None:
+    a = cluster.front
     for number in (signal.SIGTERM, signal.SIGHUP):
         with up(kind, "signals@a", a, "sh", "-c", "echo up; exec sleep 100") as process:
             process.send_signal(number)
@@ -101,9 +92,9 @@ def test_signals_go_on_to_it(pair: tuple[Daemon, Daemon], kind: Kind) -> None:
         kind.free("signals@a", a)
 
 
-def test_it_does_not_outlive_ipcctl(pair: tuple[Daemon, Daemon], kind: Kind, tmp_path: Path) -> None:
+def test_it_does_not_outlive_ipcctl(cluster: Cluster, kind: Kind, tmp_path: Path) -> None:
     """Which is killed, and cannot end it."""
-    a, _ = pair
+    a = cluster.front
     file = tmp_path / "pid"
     with up(kind, "killed@a", a, "sh", "-c", f"echo $$ > {file}; echo up; exec sleep 100") as process:
         process.kill()
@@ -113,8 +104,8 @@ def test_it_does_not_outlive_ipcctl(pair: tuple[Daemon, Daemon], kind: Kind, tmp
     kind.free("killed@a", a)
 
 
-def test_it_cannot_be_run(pair: tuple[Daemon, Daemon], kind: Kind) -> None:
-    a, _ = pair
+def test_it_cannot_be_run(cluster: Cluster, kind: Kind) -> None:
+    a = cluster.front
     for command, code in (("/nowhere/there", 127), ("/", 126)):
         assert ctl(*kind.run, "cannot@a", "--", command, node=a).code == code
         kind.free("cannot@a", a)

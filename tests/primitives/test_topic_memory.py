@@ -30,6 +30,7 @@ from ipcd_client.primitives import sealed, topic_memory
 from ipcd_client.primitives.errors import Empty, Lost, TimedOut
 from ipcd_client.primitives.place import Place
 from ipcd_client.rpc.failure import CallFailed
+from primitives.limited import limited
 from primitives.memories import memories
 from primitives.roads import Cluster
 from primitives.test_topic import listed
@@ -41,7 +42,6 @@ from ipcd.quota import Quotas
 from ipcd.state.subscription import Message
 
 READER = str(Path(__file__).with_name("topic_reader.py"))
-WITH_LIMITS = str(Path(__file__).with_name("with_limits.py"))
 SMALL = bytes(limits.TOPIC_MEMORY - 1)
 MOST = limits.TOPIC_MESSAGE
 
@@ -276,7 +276,7 @@ def test_one_who_does_not_read_is_told_what_it_missed(cluster: Cluster) -> None:
 
 
 def test_one_who_comes_late_gets_bytes(nodes: Daemons) -> None:
-    node = nodes.run(launcher=[sys.executable, WITH_LIMITS, "TOPIC_MEMORY_LATE=0.3", "--"])
+    node = nodes.run(launcher=limited(TOPIC_MEMORY_LATE=0.3))
     with (
         ipcd_client.topic("late", node=node.socket) as topic,
         topic.subscribe() as first,
