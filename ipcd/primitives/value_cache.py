@@ -9,8 +9,10 @@ fetched once, however many ask for them, and kept until they are replaced or oth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import grpc
@@ -21,6 +23,7 @@ from ipcd_client.primitives.errors import NoSuchName
 from ipcd_client.rpc.failure import CallFailed
 
 from ipcd import limits
+from ipcd.parties import Attached
 from ipcd.primitives.contents import Content, Writing, attached
 from ipcd.primitives.host import PUBLISH, READ, Keeper
 from ipcd.primitives.nodes import Nodes
@@ -33,6 +36,8 @@ _TRIES: Final = 8
 
 # What this node keeps itself: the reply to a request for a name, and the content.
 Here = Callable[[str, value_pb2.ValueGetRequest], tuple[value_pb2.ValueReply, Content | None]]
+# Hands over the memory that there is besides a reply.
+_Hand = Callable[[value_pb2.ValueReply, Content | None], None]
 # A home, and a name there.
 _Key = tuple[str, str]
 
@@ -101,23 +106,26 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
         identity = self._keeper.identity(caller.process)
         home = self._keeper.directory.find(_KIND, request.name) or self._keeper.node
         name, _ = naming.parse(_KIND, request.name)
+        hand = partial(_hand, caller, context)
         if home == self._keeper.node:
             self._keeper.check_process(caller.process, READ, _KIND, name)
             reply, content = self._here(name, request)
+            hand(reply, content)
         else:
-            key = (home, name)
-            copy = self._copies.setdefault(key, _Copy())
-            self._copies.move_to_end(key)
-            copy.users += 1
-            try:
-                reply, content = await self._there(key, copy, request, identity)
-            finally:
-                copy.users -= 1
-                self._make_room(0)
-        if reply.more and content is not None and content.memory is not None:
-            caller.check_unread()
-            context.attach_fds([content.descriptor()])
+            reply = await self._there((home, name), request, identity, hand)
         return reply
+
+    @contextlib.contextmanager
+    def _using(self, key: _Key) -> Iterator[_Copy]:
+        """The copy, which is not dropped for this long."""
+        copy = self._copies.setdefault(key, _Copy())
+        self._copies.move_to_end(key)
+        copy.users += 1
+        try:
+            yield copy
+        finally:
+            copy.users -= 1
+            self._make_room(0)
 
     async def Allot(self, request: value_pb2.ValueAllotRequest, context: ServicerContext) -> value_pb2.ValueAllotReply:
         """Memory to be written."""
@@ -131,8 +139,9 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
         return value_pb2.ValueAllotReply(ticket=ticket)
 
     async def _there(
-        self, key: _Key, copy: _Copy, known: value_pb2.ValueGetRequest, identity: str
-    ) -> tuple[value_pb2.ValueReply, Content | None]:
+        self, key: _Key, known: value_pb2.ValueGetRequest, identity: str, hand: _Hand
+    ) -> value_pb2.ValueReply:
+        """Its home's answer, of which `hand` takes the content before it can be dropped again."""
         home, name = key
         assert self._nodes is not None
         ask = value_pb2.ValueGetRequest(
@@ -143,15 +152,20 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                 home, _SERVICE + "Get", ask, value_pb2.ValueReply, identity, limits.VALUE_ASK
             )
             if not reply.more:
-                return reply, None
-            if copy.is_of(reply.info):
-                return reply, copy.content
-            async with copy.fetching:
-                # Whoever came before has fetched it, or one that came after it.
+                if key in self._copies:
+                    self._copies.move_to_end(key)
+                return reply
+            # Only now: what is not there, or not for the caller, takes no room from what is.
+            with self._using(key) as copy:
                 if not copy.is_of(reply.info):
-                    await self._fetch(home, ask, copy, identity)
-            if copy.content is not None:
-                return value_pb2.ValueReply(info=copy.info, more=True), copy.content
+                    async with copy.fetching:
+                        # Whoever came before has fetched it, or one that came after it.
+                        if not copy.is_of(reply.info):
+                            await self._fetch(home, ask, copy, identity)
+                    reply = value_pb2.ValueReply(info=copy.info, more=True)
+                if copy.content is not None:
+                    hand(reply, copy.content)
+                    return reply
         raise NoSuchName(f"the value {name} of node {home} changes faster than it can be fetched")
 
     async def _fetch(self, home: str, ask: value_pb2.ValueGetRequest, copy: _Copy, identity: str) -> None:
@@ -201,3 +215,9 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                 self._forget(key, copy)
         if size:
             limits.check("bytes of copies of values", self._bytes + size, limits.VALUE_COPIES_BYTES)
+
+
+def _hand(caller: Attached, context: ServicerContext, reply: value_pb2.ValueReply, content: Content | None) -> None:
+    if reply.more and content is not None and content.memory is not None:
+        caller.check_unread()
+        context.attach_fds([content.descriptor()])

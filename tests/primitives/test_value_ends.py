@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ import pytest
 from integration.daemons import LONG, Daemon, Daemons, eventually
 from integration.exposing import line_of
 from integration.ipcctl.runs import CTL, ctl
+from ipcd_client.node import attach
 from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
+from ipcd_client.primitives import values
 from ipcd_client.primitives.errors import Ambiguous, Lost
 from ipcd_client.primitives.place import target_of
 from ipcd_client.rpc.failure import CallFailed
+from primitives.limited import limited
 from primitives.memories import memories
 from primitives.roads import Cluster, Road
 
@@ -266,6 +270,36 @@ def test_a_node_copies_a_value_once_for_all_its_readers(cluster: Cluster) -> Non
         assert memories(front) == before + 1
         value.delete()
         eventually(lambda: memories(front) == before, "the copy of what has ended is given back")
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_copies_for_which_there_is_hardly_room(nodes: Daemons, room: int) -> None:
+    back = nodes.run("b", "--listen", "127.0.0.1:0")
+    front = nodes.run("a", "--peer", back.listen, launcher=limited(VALUE_COPIES=room))
+    front.logged("node linked", "b")
+    back.logged("node linked", "a")
+    attachment = attach.shared(front.socket)
+    try:
+        with (
+            ipcd_client.value("big@b", node=back.socket) as home,
+            ipcd_client.value("big@b", node=front.socket) as value,
+        ):
+            home.set(LARGE)
+            for _ in range(2):
+                # Also what makes room as soon as it is handed over is whole.
+                with value.get() as snapshot:
+                    assert isinstance(snapshot.data, memoryview)
+                    assert snapshot.data == LARGE
+                # What is not there takes no room from what is.
+                request = value_pb2.ValueGetRequest(name="nothing@b")
+                with contextlib.suppress(CallFailed):
+                    attach.call(
+                        attachment.connection(), values.MAP, request, value_pb2.ValueReply, time.monotonic() + LONG
+                    )
+            assert len(front.events("copied a value")) == 2 - room
+            assert memories(front) == room
+    finally:
+        attachment.release()
 
 
 def test_who_reads_slowly_reads_what_was_and_its_memory_is_bounded(cluster: Cluster) -> None:
