@@ -1,5 +1,6 @@
-"""What a session holds after acquisitions were given up, whatever was on its way then: no more than if they had not
-been asked for. The daemon's locks (state/lock.py) are at the other end, and another session in the way."""
+"""What a session holds after some of its users gave acquisitions up, whatever was on its way then, of theirs or of
+others: no more than if they had not been asked for, and no less. The daemon's locks (state/lock.py) are at the other
+end, and another session in the way."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import lock_pb2
@@ -65,18 +66,13 @@ class World:
             elif isinstance(action, Failed):
                 self.to_us.append(lock_pb2.LockHoldReply(id=action.id, failed=lock_pb2.LockFailed(code=1)))
 
-    def we_take(self) -> set[int]:
-        """The next answer; of which request."""
+    def we_take(self) -> lock_pb2.LockHoldReply | None:
+        """The next answer."""
         if not self.to_us:
-            return set()
+            return None
         reply = self.to_us.popleft()
         self.ledger.answered(reply)
-        return {reply.id}
-
-    def all_arrives(self) -> None:
-        while self.to_home or self.to_us:
-            self.home_takes()
-            self.we_take()
+        return reply
 
 
 def bytes_of(held: Sequence[Segment]) -> dict[int, bool]:
@@ -87,60 +83,131 @@ def bytes_of(held: Sequence[Segment]) -> dict[int, bool]:
 ranges = st.tuples(st.integers(0, MOST - 1), st.integers(0, MOST)).map(
     lambda pair: (pair[0], min(pair[1], MOST - pair[0]))
 )
-# How often what is on the way gets on, at either end, before it is given up.
-steps = st.lists(st.sampled_from("hu"), max_size=4)
-asked = st.tuples(st.just("acquire"), ranges, st.booleans(), steps, st.booleans(), st.booleans())
-others = st.tuples(st.sampled_from(["lock", "unlock"]), ranges)
+acquired = st.tuples(st.just("acquire"), ranges, st.booleans(), st.booleans())
+unlocked = st.tuples(st.just("unlock"), ranges)
+others = st.tuples(st.sampled_from(["other locks", "other unlocks"]), ranges)
+# Which of those who ask for something.
+users = st.tuples(st.sampled_from(["give up", "look"]), st.integers(0, 3))
+moves = st.tuples(st.sampled_from(["home", "us", "all"]))
 
 
-@given(st.lists(asked | others, max_size=12))
-def test_no_more_is_held_than_before(program: list[Any]) -> None:
-    world = World()
-    before = dict[int, bool]()
-    relaxed = set[int]()
-    for act in program:
-        if act[0] != "acquire":
-            word, (start, length) = act
+class Users:
+    """Of one session: what they have asked for, and what they believe to hold, in the order of the answers."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.asking: dict[int, lock_pb2.LockHoldRequest] = {}
+        self.answered: dict[int, bool] = {}
+        self.believed: dict[int, lock_pb2.LockHoldRequest] = {}
+        # Bytes: shared for one who gave up; of which more may be held, as others waited for them when one gave up.
+        self.relaxed = set[int]()
+        self.more = set[int]()
+
+    def ask(self, request: lock_pb2.LockHoldRequest) -> None:
+        self.world.ledger.asked(request)
+        self.world.to_home.append(request)
+        self.asking[request.id] = request
+
+    def acquire(self, start: int, length: int, shared: bool, wait: bool) -> None:
+        acquire = lock_pb2.LockAcquire(range=lock_pb2.LockRange(start=start, length=length), shared=shared)
+        if not wait:
+            acquire.wait = 0
+        self.ask(lock_pb2.LockHoldRequest(id=next(self.world.ids), acquire=acquire))
+
+    def unlock(self, start: int, length: int) -> None:
+        range_ = lock_pb2.LockRange(start=start, length=length)
+        self.ask(lock_pb2.LockHoldRequest(id=next(self.world.ids), release=range_))
+
+    def take(self) -> None:
+        reply = self.world.we_take()
+        if reply is not None and reply.id in self.asking:
+            self.answered[reply.id] = well = not reply.HasField("failed")
+            if well:
+                self.believed[reply.id] = self.asking[reply.id]
+
+    def look(self, which: int) -> None:
+        for id_ in [*self.answered][which : which + 1]:
+            self.world.ledger.done(id_)
+            del self.asking[id_], self.answered[id_]
+
+    def give_up(self, which: int) -> None:
+        for id_ in [id_ for id_, each in self.asking.items() if each.HasField("acquire")][which : which + 1]:
+            gone = self.asking.pop(id_)
+            self.answered.pop(id_, None)
+            self.believed.pop(id_, None)
+            self.world.to_home.extend(self.world.ledger.given_up(id_, self.world.ids))
+            if gone.acquire.shared:
+                self.relaxed |= bytes_in(gone)
+            for other, request in self.asking.items():
+                if request.HasField("acquire") and other not in self.answered:
+                    self.more |= bytes_in(gone) & bytes_in(request)
+
+    def all_arrives(self) -> None:
+        while self.world.to_home or self.world.to_us:
+            self.world.home_takes()
+            self.take()
+
+    def check(self) -> None:
+        believed = dict[int, bool]()
+        for request in self.believed.values():
+            for byte in bytes_in(request):
+                believed.pop(byte, None)
+                if request.HasField("acquire"):
+                    believed[byte] = request.acquire.shared
+        assert bytes_of(self.world.ledger.held) == believed
+        held = bytes_of(self.world.session.held)
+        assert believed.keys() <= held.keys() <= believed.keys() | self.more
+        for byte, shared in believed.items():
+            assert held[byte] == shared or byte in (self.more if shared else self.relaxed)
+        # No answer is remembered that cannot come.
+        waiting = [id_ for id_ in self.asking if id_ not in self.answered]
+        assert [*self.world.ledger._pending] == waiting
+
+
+def bytes_in(request: lock_pb2.LockHoldRequest) -> set[int]:
+    range_ = request.acquire.range if request.HasField("acquire") else request.release
+    return set(range(range_.start, range_.start + range_.length if range_.length else MOST + 2))
+
+
+WHOLE = ("acquire", (0, 12), False, True)
+PART = ("acquire", (0, 4), False, True)
+# What another is granted while one waits, or after one was granted all, who then gives up; and what another unlocks.
+WAITS = [("other locks", (6, 2)), WHOLE, PART, ("give up", 0), ("home",), ("all",)]
+AFTER = [WHOLE, ("home",), ("us",), PART, ("all",), ("give up", 0), ("all",)]
+UNLOCKED = [PART, ("all",), ("look", 0), WHOLE, ("home",), ("unlock", (0, 4)), ("all",), ("give up", 0), ("all",)]
+
+
+@example(WAITS)
+@example(AFTER)
+@example(UNLOCKED)
+@given(st.lists(acquired | unlocked | users | moves | others, max_size=24))
+def test_what_is_held_is_what_was_granted_to_those_who_have_not_given_up(program: list[Any]) -> None:
+    users = Users()
+    world = users.world
+    for word, *rest in program:
+        if word == "acquire":
+            users.acquire(*rest[0], *rest[1:])
+        elif word == "unlock":
+            users.unlock(*rest[0])
+        elif word == "give up":
+            users.give_up(*rest)
+        elif word == "look":
+            users.look(*rest)
+        elif word == "home":
+            world.home_takes()
+        elif word == "us":
+            users.take()
+        elif word == "all":
+            users.all_arrives()
+            users.check()
+        else:
+            start, length = rest[0]
             try:
-                if word == "lock":
+                if word == "other locks":
                     world.tell(world.locks.acquire(world.other, 1, start, length, shared=False, wait=False, now=0.0))
                 else:
                     world.tell(world.locks.release(world.other, start, length))
             except IpcdError:
                 pass
-            continue
-        _, (start, length), shared, moves, patient, settled = act
-        range_ = lock_pb2.LockRange(start=start, length=length)
-        acquire = lock_pb2.LockAcquire(range=range_, shared=shared)
-        request = lock_pb2.LockHoldRequest(id=next(world.ids), acquire=acquire)
-        world.ledger.asked(request)
-        world.to_home.append(request)
-        answered = set[int]()
-        for move in moves:
-            if move == "h":
-                world.home_takes()
-            else:
-                answered |= world.we_take()
-        if patient and request.id in answered:
-            world.ledger.done(request.id)
-            world.all_arrives()
-            before, relaxed = bytes_of(world.session.held), set()
-            assert bytes_of(world.ledger.held) == before
-            continue
-        world.to_home.extend(world.ledger.given_up(request.id, world.ids))
-        if shared:
-            # What was exclusive may be shared now.
-            end = start + length if length else MOST + 2
-            relaxed |= set(range(start, end))
-        if not settled:
-            # The next one is asked for while this one's answers are still on their way.
-            continue
-        world.all_arrives()
-        after = bytes_of(world.session.held)
-        assert bytes_of(world.ledger.held) == after
-        assert after.keys() == before.keys()
-        for byte, was_shared in before.items():
-            assert after[byte] == was_shared or (byte in relaxed and after[byte])
-        before, relaxed = after, set()
-        # No answer is remembered that cannot come.
-        assert not world.ledger._asked
+    users.all_arrives()
+    users.check()

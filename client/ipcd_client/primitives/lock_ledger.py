@@ -7,79 +7,100 @@ have granted it all the same, just before: so with the word that nobody waits go
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import segments
 from ipcd_client.primitives.segments import Segment
 
 
-@dataclass(slots=True)
-class _Asked:
-    """A request. `before`: what was held when its answer came; None: it has not. `wanted`: somebody waits for that."""
-
-    request: lock_pb2.LockHoldRequest
-    before: Sequence[Segment] | None = None
-    wanted: bool = True
-
-
 class Ledger:
-    """Of one session."""
+    """Of one session, of which several may ask at one time."""
 
     def __init__(self) -> None:
-        self.held: Sequence[Segment] = []
-        self._asked: dict[int, _Asked] = {}
+        # What is held for those who have their answers; by id, in the order in which they were answered, what was
+        # granted since to somebody who has not all of them yet; and what was not answered, in the order it was sent.
+        self._base: Sequence[Segment] = []
+        self._granted: dict[int, lock_pb2.LockHoldRequest] = {}
+        self._pending: dict[int, lock_pb2.LockHoldRequest] = {}
+        # Of those granted, and of those pending: nobody waits for them.
+        self._done: set[int] = set()
+
+    @property
+    def held(self) -> Sequence[Segment]:
+        """What was granted to those who have not given up, and is not unlocked."""
+        held = self._base
+        for request in self._granted.values():
+            held = _after(held, request)
+        return held
 
     def asked(self, request: lock_pb2.LockHoldRequest) -> None:
         """It is sent, and somebody waits for its answer."""
-        self._asked[request.id] = _Asked(request)
+        self._pending[request.id] = request
 
     def answered(self, reply: lock_pb2.LockHoldReply) -> None:
         """This has come."""
-        asked = self._asked.get(reply.id)
-        if asked is None:
+        request = self._pending.pop(reply.id, None)
+        if request is None:
             return
-        asked.before = self.held
         if reply.HasField("granted") or reply.HasField("done"):
-            self.held = _after(self.held, asked.request)
-        if not asked.wanted:
-            del self._asked[reply.id]
+            self._granted[reply.id] = request
+            self._settle()
+        else:
+            self._done.discard(reply.id)
 
     def done(self, id_: int) -> None:
-        """Whoever waited for an answer has it."""
-        self._asked.pop(id_, None)
+        """Whoever waited for an answer has it, or needs none."""
+        if id_ in self._granted or id_ in self._pending:
+            self._done.add(id_)
+            self._settle()
 
     def given_up(self, id_: int, ids: Iterator[int]) -> list[lock_pb2.LockHoldRequest]:
-        """Nobody waits for an answer any more: what is to be sent, in this order, so that no more is held than before.
-        What an upgrade has made exclusive is shared again. `ids`: for the requests, to whose answers nobody listens."""
-        asked = self._asked.get(id_)
-        if asked is None:
+        """Nobody waits for an answer any more: what is to be sent, in this order, so that no more is held than without
+        the request. What others of the session have got, or wait for, stays as they have asked for it: where that is
+        not granted, or comes before the request that was given up, more is kept than they hold, until it is asked for
+        again or the session ends. What was exclusive may be shared, if that was asked for. `ids`: for the requests, to
+        whose answers nobody listens."""
+        request = self._pending.get(id_) or self._granted.get(id_)
+        if request is None:
             return []
-        if asked.before is not None:
-            before = asked.before
-            del self._asked[id_]
-        else:
-            before = self._then(id_)
-            asked.wanted = False
-        requests = [lock_pb2.LockHoldRequest(cancel=id_)]
-        if asked.request.WhichOneof("act") == "acquire":
-            requests += [_back(next(ids), *piece) for piece in _pieces(before, *_bounds(asked.request.acquire.range))]
-        for request in requests[1:]:
-            self._asked[request.id] = _Asked(request, wanted=False)
-        return requests
+        if request.WhichOneof("act") != "acquire":
+            # Nothing can stop it.
+            self.done(id_)
+            return []
+        self._pending.pop(id_, None)
+        self._granted.pop(id_, None)
+        self._settle()
+        pieces = _pieces(self._others(), *_bounds(request.acquire.range))
+        return [lock_pb2.LockHoldRequest(cancel=id_), *(_back(next(ids), *piece) for piece in pieces)]
 
-    def _then(self, id_: int) -> Sequence[Segment]:
-        """What is held when this request, whose answer has not come, is served: what was sent before it is served
-        before it, and comes to what it asks for. Where something that others wait for does not, more is kept than was
-        held before, until they ask for it again or the session ends: better than to take back what is theirs."""
+    def _settle(self) -> None:
+        while self._granted and (first := next(iter(self._granted))) in self._done:
+            self._base = _after(self._base, self._granted.pop(first))
+            self._done.discard(first)
+
+    def _others(self) -> Sequence[Segment]:
+        """What is not to be taken back; what is to be exclusive, or may be, as if it were held so. Requests that were
+        not answered may be granted in any order, before what is sent now or after it."""
         held = self.held
-        for other, asked in self._asked.items():
-            if other == id_:
-                break
-            if asked.before is None:
-                held = _after(held, asked.request)
-        return held
+        acquires = []
+        for request in self._pending.values():
+            if request.WhichOneof("act") == "acquire":
+                acquires.append(request.acquire)
+            else:
+                held = _after(held, request)
+        shared = [one for one in held if one.shared]
+        held = _exclusive(held, (each for each in acquires if each.shared))
+        for one in shared:
+            # Whoever asks for what is shared already, and wants no more, has it.
+            held = segments.put(held, *one)
+        return _exclusive(held, (each for each in acquires if not each.shared))
+
+
+def _exclusive(held: Sequence[Segment], acquires: Iterable[lock_pb2.LockAcquire]) -> Sequence[Segment]:
+    for each in acquires:
+        held = segments.put(held, *_bounds(each.range), False)
+    return held
 
 
 def _after(held: Sequence[Segment], request: lock_pb2.LockHoldRequest) -> Sequence[Segment]:
