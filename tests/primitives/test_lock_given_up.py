@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from integration.daemons import LONG, eventually
+from ipcd_client import aio
 from ipcd_client.pb.ipcd.v1 import lock_pb2_grpc
 from ipcd_client.primitives import lock, lock_session, loop_lock
 from ipcd_client.primitives.errors import TimedOut
@@ -23,12 +24,13 @@ pytestmark = pytest.mark.usefixtures("grpc_aio")
 class Late:
     """A stub whose sessions are late with answers."""
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Any, call: type[LateCall] | None = None) -> None:
         self._stub: Any = lock_pb2_grpc.LockStub(channel)
+        self._made = call or LateCall
         self.Look = self._stub.Look
 
     def Hold(self, *requests: Any) -> Any:
-        return LateCall(self._stub.Hold(*requests))
+        return self._made(self._stub.Hold(*requests))
 
 
 class LateCall:
@@ -134,6 +136,54 @@ def test_nothing_more_is_held_than_before(road: Road, kind: str, how: str, monke
         assert ranges() == []
     finally:
         face.close()
+
+
+class SlowCall(LateCall):
+    """Writes only while `room` is set; one that is cancelled meanwhile ends the call, as with grpc.aio."""
+
+    room: asyncio.Event
+    writing: asyncio.Event
+
+    async def write(self, request: Any) -> None:
+        self.writing.set()
+        try:
+            await self.room.wait()
+        except asyncio.CancelledError:
+            self._call.cancel()
+            raise
+        await self._call.write(request)
+
+
+def test_one_that_is_cancelled_before_it_is_sent(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_lock, "_stub", lambda channel: Late(channel, SlowCall))
+    LateCall.open.set()
+
+    async def cancelled() -> None:
+        SlowCall.room, SlowCall.writing = asyncio.Event(), asyncio.Event()
+        SlowCall.room.set()
+        keywords = road.loop_keywords()
+        handle = aio.lock(road.name("x"), **keywords)
+        async with await handle.session() as held:
+            await held.acquire(0, 10)
+            SlowCall.room.clear()
+            SlowCall.writing.clear()
+            # The first is being written, the other waits for that.
+            tasks = [asyncio.create_task(held.acquire(start, 10)) for start in (20, 40)]
+            await SlowCall.writing.wait()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            assert all(task.cancelled() for task in tasks)
+            SlowCall.room.set()
+            await held.acquire(60, 10)
+            info = await handle.look()
+            assert sorted(party.start for party in info.holders) == [0, 60]
+            held.check()
+        await handle.close()
+        if "channel" in keywords:
+            await keywords["channel"].close()
+
+    asyncio.run(cancelled())
 
 
 def test_what_is_held_stays_so_when_the_handle_is_closed(road: Road, lock_face: Face) -> None:

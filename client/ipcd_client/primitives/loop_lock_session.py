@@ -49,7 +49,7 @@ class Stream:
         self._on_lost: list[OnLost] = []
         # Requests of several tasks must not meet.
         self._sending = asyncio.Lock()
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._on_end = on_end
         self._call = stub.Hold()
         self._reader = self._loop.create_task(self._read())
@@ -127,17 +127,12 @@ class Stream:
         if self._over:
             answer.set_result(None)
         self._ledger.asked(request)
+        self._send_soon(request)
         try:
             async with asyncio.timeout(timeout):
-                await self._send(request)
                 reply = await answer
         except BaseException as error:
-            more = self._ledger.given_up(request.id, self._ids)
-            if not self._over:
-                # Not awaited: whoever is cancelled is not to wait.
-                task = self._loop.create_task(self._send(*more))
-                self._cancelling.add(task)
-                task.add_done_callback(self._cancelling.discard)
+            self._send_soon(*self._ledger.given_up(request.id, self._ids))
             if isinstance(error, TimeoutError):
                 raise unanswered(timeout) from None
             raise
@@ -145,6 +140,14 @@ class Stream:
             del self._answers[request.id]
         self._ledger.done(request.id)
         return reply
+
+    def _send_soon(self, *requests: lock_pb2.LockHoldRequest) -> None:
+        """Sends them after those before, whatever becomes of who asks: what takes a request back has to follow it, and
+        a call whose `write` is cancelled is over."""
+        if requests and not self._over:
+            task = self._loop.create_task(self._send(*requests))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
 
     async def _send(self, *requests: lock_pb2.LockHoldRequest) -> None:
         async with self._sending:
