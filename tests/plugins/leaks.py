@@ -33,6 +33,9 @@ import pytest
 # a runtime such as grpcio's takes up to 0.3 s.
 SETTLE_SECONDS = 2.0
 
+# How long a program may take to begin.
+EXEC_SECONDS = 0.5
+
 # linux/sched.h
 PF_KTHREAD = 0x0020_0000
 
@@ -88,6 +91,14 @@ def threads() -> Found:
 _OTHERS: set[tuple[bytes, str, int]] = set()
 
 
+def environment(file: Path, state: str) -> list[bytes]:
+    """Of a process. It is empty while another program takes the process over, which does not take long."""
+    end = time.monotonic() + EXEC_SECONDS
+    while not (found := file.read_bytes()) and state != "Z" and time.monotonic() < end:
+        time.sleep(0.001)
+    return found.split(b"\0")
+
+
 def processes() -> Found:
     """Children, and all that inherited this run's TMPDIR: orphans too, whose parent is no longer ours."""
     mark = b"TMPDIR=" + os.fsencode(tempfile.gettempdir())
@@ -102,11 +113,8 @@ def processes() -> Found:
             state, parent, *rest = line[line.rindex(")") + 2 :].split()
             if int(parent) != own:
                 kernel = int(rest[4]) & PF_KTHREAD  # field 9
-                environment = b"" if kernel else Path(entry.path, "environ").read_bytes()
-                if mark not in environment.split(b"\0"):
-                    # It is empty while another program takes the process over.
-                    if environment or kernel:
-                        _OTHERS.add(other)
+                if kernel or mark not in environment(Path(entry.path, "environ"), state):
+                    _OTHERS.add(other)
                     continue
             command = Path(entry.path, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
