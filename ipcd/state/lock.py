@@ -341,8 +341,9 @@ class Locks:
             actions += self._grant(wait)
             actions += self._broken(session.party, changed)
             if less:
-                # It holds less than before, perhaps, for which those ahead may have waited.
+                # It holds less than before, perhaps, for which those ahead may have waited: they come first.
                 changed[lock] = None
+                return
 
     def _broken(self, party: Party, changed: dict[Lock, None]) -> list[Action]:
         """What becomes of the other waits of a party, which has been granted something: others wait for it now, who may

@@ -47,6 +47,18 @@ def test_a_grant_that_makes_less_of_what_was_held_lets_those_before_it_in() -> N
     assert granted(world.locks.release(second, 0, 0)) == [first, third]
 
 
+def test_those_before_it_come_before_what_else_it_waits_for() -> None:
+    """It is not held up by them, as one of them waits for it; but what it has come to hold is shared."""
+    world = World()
+    first, second, third = world.session(), world.session(), world.session()
+    world.ask(first, 1, 1)
+    world.ask(third, 2)
+    assert world.ask(second, shared=True) == []
+    assert world.ask(third, shared=True) == []
+    assert world.ask(third) == []
+    assert granted(world.locks.close(first)) == [third, second]
+
+
 def test_a_party_in_a_circle_that_a_grant_has_closed_waits_no_more() -> None:
     """It waits twice at one time, as several threads under one name do."""
     world = World()
