@@ -53,9 +53,11 @@ def test_those_before_it_come_before_what_else_it_waits_for() -> None:
     first, second, third = world.session(), world.session(), world.session()
     world.ask(first, 1, 1)
     world.ask(third, 2)
+    assert world.ask(second, 0, 2) == []
     assert world.ask(second, shared=True) == []
     assert world.ask(third, shared=True) == []
     assert world.ask(third) == []
+    assert granted(world.ask(third, 0, 1)) == [third]
     assert granted(world.locks.close(first)) == [third, second]
 
 
