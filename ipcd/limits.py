@@ -225,7 +225,10 @@ TOPIC_KEPT: Final = 1024
 TOPIC_KEPT_BYTES: Final = 128 << 20
 TOPIC_KEPT_BYTES_EACH: Final[Each] = {"uid": 96 << 20, "node": 32 << 20}
 TOPIC_KEPT_SUBJECTS: Final = 4096
-# Of what other nodes keep, bytes that are under way to those who asked for it, and that one node may answer with.
+# Of what is kept, messages that one who asks for it is told. Of what other nodes keep, bytes that are under way to
+# those who asked, and that one node may answer with; each message that is kept here counts for so many bytes of these.
+TOPIC_REPLAY: Final = 65536
+TOPIC_REPLAY_COST: Final = 128
 TOPIC_REPLAY_BYTES: Final = 128 << 20
 TOPIC_REPLAY_BYTES_EACH: Final[Each] = {"process": 64 << 20, "uid": 96 << 20, "node": 32 << 20}
 TOPIC_REPLAY_NODE: Final = 32 << 20

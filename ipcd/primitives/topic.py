@@ -29,7 +29,7 @@ from ipcd.primitives.topic_memory import Memories, Reference
 from ipcd.primitives.topic_outlets import Outlets
 from ipcd.primitives.topic_wakers import Wakers
 from ipcd.state.quota import Owner
-from ipcd.state.replay import Replay, Seen
+from ipcd.state.replay import Replay
 from ipcd.state.subscription import Message, Pending, Subscription
 from ipcd.state.topic import Board
 
@@ -139,11 +139,12 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
 
     async def _before(self, subscription: Subscription, most: int, who: Who, owner: Owner) -> Replay:
         """What was kept, once other nodes know that somebody listens."""
-        since = self._board.published
+        # What is published here from now on waits for the subscriber.
+        until = self._board.published
         await self._links.settled(subscription.interest.id)
         if not most:
             return self._replays.none(owner)
-        return await self._replays.gathered(subscription.pattern, most, who, owner, since=since, here=False)
+        return await self._replays.gathered(subscription.pattern, most, who, owner, until=until, here=False)
 
     async def Fetch(self, request: topic_pb2.TopicMemoryRequest, context: CalledContext) -> topic_pb2.TopicFetchReply:
         """The data of a delivery whose reference is of no use to the subscriber."""
@@ -269,13 +270,13 @@ class _Stream:
         reading.add_done_callback(lambda _: self._news.progressed())
         try:
             await self._context.write(topic_pb2.TopicDelivery())
-            # What was published while those were gathered waits, too: it comes once.
-            seen = Seen()
             while len(kept):
                 await self._allowed()
                 message = kept.next()
                 if message is not None:
-                    seen.add(message)
+                    # What other nodes published while those were gathered may wait, too: it comes once.
+                    if message.node != self._board.node:
+                        kept.seen.add(message)
                     await self._send(subscription, topic_pb2.TopicDelivery(message=message.shown(), replayed=True))
             if kept.gone or kept.cut:
                 await self._send(subscription, topic_pb2.TopicDelivery(missed=kept.gone, gap=kept.cut))
@@ -287,8 +288,11 @@ class _Stream:
                     await self._wait()
                     continue
                 next_, missed, gap = taken
+                if gap:
+                    # A node may have begun anew, maybe with a clock that is behind.
+                    kept.seen.close()
                 delivery = topic_pb2.TopicDelivery(missed=missed, gap=gap)
-                if next_ is not None and not seen.again(next_):
+                if next_ is not None and not kept.seen.again(next_):
                     self._fill(delivery, next_, subscription)
                 # Only now: what nobody waits for and nobody refers to is forgotten.
                 self._wakers.tell()

@@ -34,14 +34,21 @@ class Replays:
         """Nothing, for one who wants nothing of it."""
         return Replay(self._shares, owner)
 
-    async def gathered(self, pattern: str, most: int, who: Who, owner: Owner, *, here: bool, since: int = 0) -> Replay:
-        """Of each subject the last messages, for the caller, who closes it. `here`: of this node alone."""
-        replay = Replay(self._shares, owner, since)
+    async def gathered(
+        self, pattern: str, most: int, who: Who, owner: Owner, *, here: bool, until: int | None = None
+    ) -> Replay:
+        """Of each subject the last messages, for the caller, who closes it. `here`: of this node alone. `until`: of
+        those published here, up to this number."""
+        replay = Replay(self._shares, owner)
+        may = partial(self._keeper.may_who, who, READ, KIND)
         try:
-            replay.own(self._board.kept.last(pattern, most))
+            kept, cut = self._board.kept.last(pattern, most, until=until, may=may)
+            replay.own(kept, cut=cut)
             if not here:
                 await self._ask(pattern, most, who, replay)
-            replay.settle(most, partial(self._keeper.may_who, who, READ, KIND))
+            replay.settle(most, may)
+            if replay.cut:
+                self._keeper.log.info("not all kept messages are told", pattern=pattern, told=len(replay))
         except BaseException:
             replay.close()
             raise

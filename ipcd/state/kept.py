@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 
 from ipcd_client.primitives import subjects
 
@@ -44,10 +47,22 @@ class Kept:
             kept.popleft()
         kept.append(message)
 
-    def last(self, pattern: str, most: int = 0) -> list[Message]:
-        """Of each subject so many, 0 for all, the oldest of all first."""
-        found = [message for _, kept in self._matching(pattern) for message in (list(kept)[-most:] if most else kept)]
-        return sorted(found, key=lambda message: message.sequence)
+    def last(
+        self, pattern: str, most: int = 0, *, until: int | None = None, may: Callable[[str], bool] = lambda _: True
+    ) -> tuple[list[Message], bool]:
+        """Of each subject that `may` be told so many, 0 for all, the oldest of all first; `until`: up to this number.
+        Of too many the newest, and whether these are not all."""
+        found: list[Iterable[Message]] = []
+        for subject, kept in self._matching(pattern):
+            if may(subject):
+                newest: Iterable[Message] = reversed(kept)
+                if until is not None and kept[-1].sequence > until:
+                    newest = (message for message in newest if message.sequence <= until)
+                found.append(itertools.islice(newest, most or None))
+        # No more than has to be is looked at.
+        merged = heapq.merge(*found, key=attrgetter("sequence"), reverse=True)
+        messages = list(itertools.islice(merged, limits.TOPIC_REPLAY))
+        return messages[::-1], next(merged, None) is not None
 
     def forget(self, pattern: str) -> int:
         """Keeps nothing of these any more; how many messages these were."""

@@ -2,49 +2,65 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ipcd import limits
 from ipcd.state.quota import Owner, Shares
 from ipcd.state.subscription import Message
 
-# Messages of one node that are remembered as seen: more cannot be under way from there.
-SEEN: Final = 2 * limits.TOPIC_LINK_WAITING
+# Messages that are charged for at a time.
+_BLOCK: Final = 256
 
 
 class _Entry(NamedTuple):
     time: float
     node: str
     sequence: int
+    turn: int  # no two have the same
     subject: str
+    cost: int
     own: weakref.ref[Message] | None
     theirs: Message | None
 
 
 class Replay:
-    """For `owner`, who has to close it: what other nodes keep counts for it until it has been told. What is kept here
-    can go meanwhile; `gone` says how many messages did that after the first `since` of this node, `cut` that something
-    was left out."""
+    """For `owner`, who has to close it: what other nodes keep, and what is noted of what is kept here, counts for it
+    until it has been told. What is kept here can go meanwhile; `gone` says how many messages did that. `cut`: something
+    was left out, of which `most` is the bound; the newest are not. `seen`: see there."""
 
-    def __init__(self, shares: Shares, owner: Owner, since: int = 0) -> None:
+    def __init__(self, shares: Shares, owner: Owner, most: int = limits.TOPIC_REPLAY) -> None:
         self.gone = 0
         self.cut = False
+        self.seen = Seen(shares, owner)
         self._shares = shares
         self._owner = owner
-        self._since = since
-        self._entries: deque[_Entry] = deque()
+        self._most = most
+        self._turn = 0
+        # While they are gathered, a heap: the oldest comes first.
+        self._entries: list[_Entry] = []
+        self._settled: deque[_Entry] = deque()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._settled)
 
-    def own(self, messages: Iterable[Message]) -> None:
-        """These are kept here."""
-        self._entries.extend(
-            _Entry(one.time, one.node, one.sequence, one.subject, weakref.ref(one), None) for one in messages
-        )
+    def own(self, messages: Sequence[Message], *, cut: bool = False) -> None:
+        """These are kept here, the oldest first; `cut`: and older ones, which are left out."""
+        self.cut |= cut
+        first = len(messages)
+        try:
+            while first:
+                count = min(first, _BLOCK)
+                self._shares.take(self._owner, count * limits.TOPIC_REPLAY_COST)
+                first -= count
+        except limits.LimitReached:
+            self.cut = True
+        for message in itertools.islice(messages, first, None):
+            self._put(message, limits.TOPIC_REPLAY_COST, weakref.ref(message), None)
 
     def add(self, message: Message) -> None:
         """This is another node's.
@@ -52,16 +68,24 @@ class Replay:
         Raises:
             LimitReached: too much.
         """
-        self._shares.take(self._owner, _cost(message))
-        self._entries.append(_Entry(message.time, message.node, message.sequence, message.subject, None, message))
+        cost = len(message.data) + limits.TOPIC_COST
+        self._shares.take(self._owner, cost)
+        self._put(message, cost, None, message)
+
+    def _put(self, message: Message, cost: int, own: weakref.ref[Message] | None, theirs: Message | None) -> None:
+        self._turn += 1
+        entry = _Entry(message.time, message.node, message.sequence, self._turn, message.subject, cost, own, theirs)
+        heapq.heappush(self._entries, entry)
+        if len(self._entries) > self._most:
+            self._give(heapq.heappop(self._entries))
+            self.cut = True
 
     def settle(self, most: int, may: Callable[[str], bool]) -> None:
         """All have said what they keep: of each subject that `may` be told the last `most` stay, or all for 0, the
         oldest of all first."""
-        entries = sorted(self._entries, key=lambda one: one[:3], reverse=True)
+        entries, self._entries = self._entries, []
         counts: dict[str, int] = {}
-        self._entries = deque()
-        for one in entries:
+        for one in sorted(entries, reverse=True):
             if one.subject not in counts:
                 counts[one.subject] = 0 if may(one.subject) else -1
             count = counts[one.subject]
@@ -69,54 +93,69 @@ class Replay:
                 self._give(one)
             else:
                 counts[one.subject] = count + 1
-                self._entries.appendleft(one)
+                self._settled.appendleft(one)
 
     def next(self) -> Message | None:
         """The next one, unless it is kept no more."""
-        entry = self._entries.popleft()
+        entry = self._settled.popleft()
         self._give(entry)
         message = entry.theirs if entry.own is None else entry.own()
-        # One that came later waits for the subscriber besides.
-        if message is None and entry.sequence <= self._since:
+        if message is None:
             self.gone += 1
         return message
 
     def close(self) -> None:
         """Nobody wants the rest."""
-        while self._entries:
-            self._give(self._entries.popleft())
+        for entry in (*self._entries, *self._settled):
+            self._give(entry)
+        self._entries.clear()
+        self._settled.clear()
+        self.seen.close()
 
     def _give(self, entry: _Entry) -> None:
-        if entry.theirs is not None:
-            self._shares.give(self._owner, _cost(entry.theirs))
+        self._shares.give(self._owner, entry.cost)
 
 
 class Seen:
-    """What a subscriber was told as kept, and may still come to it as new. By its time besides its number: a node that
-    is started again counts anew."""
+    """The last message of each subject that a subscriber was told as kept by another node. That one, and older ones,
+    may still come to it as new: they waited meanwhile, and it is not to end with what was before. What is noted counts
+    for `owner`, who has to close it.
 
-    def __init__(self) -> None:
-        self._of: dict[str, dict[int, float]] = {}
+    By their time besides their number: a node that is started again counts anew."""
+
+    def __init__(self, shares: Shares, owner: Owner) -> None:
+        self._shares = shares
+        self._owner = owner
+        self._of: dict[str, dict[str, tuple[int, float]]] = {}
+        self._last: dict[str, int] = {}  # number that was told, of each node
 
     def add(self, message: Message) -> None:
-        """It was told."""
+        """It was told. What it counted for has just been given back, so that there is room."""
         told = self._of.setdefault(message.node, {})
-        told[message.sequence] = message.time
-        if len(told) > SEEN:
-            del told[next(iter(told))]
+        sequence, time = told.get(message.subject, (0, 0.0))
+        if message.subject not in told:
+            self._shares.take(self._owner, limits.TOPIC_COST)
+        # Each by itself: clocks may be put back.
+        told[message.subject] = (max(message.sequence, sequence), max(message.time, time))
+        self._last[message.node] = max(message.sequence, self._last.get(message.node, 0))
 
     def again(self, message: Message) -> bool:
-        """Whether it has been told before. A node's messages come in their order."""
+        """Whether it has been told before, or one that came after it. A node's messages come in their order: after the
+        last, none can."""
         told = self._of.get(message.node)
         if told is None:
             return False
-        if told.get(message.sequence) == message.time:
-            del told[message.sequence]
-            return True
-        if message.time > next(reversed(told.values()), 0.0):
-            del self._of[message.node]
-        return False
+        if message.sequence > self._last[message.node]:
+            self._forget(message.node)
+            return False
+        sequence, time = told.get(message.subject, (-1, 0.0))
+        return message.sequence <= sequence and message.time <= time
 
+    def close(self) -> None:
+        """None of that comes any more."""
+        for node in list(self._of):
+            self._forget(node)
 
-def _cost(message: Message) -> int:
-    return len(message.data) + limits.TOPIC_COST
+    def _forget(self, node: str) -> None:
+        del self._last[node]
+        self._shares.give(self._owner, limits.TOPIC_COST * len(self._of.pop(node)))
