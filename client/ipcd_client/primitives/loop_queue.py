@@ -181,7 +181,7 @@ class Queue:
             await loop_first(call, 0)
             return call
 
-        return Notification(await self._run(opened))
+        return Notification(await self._run(opened), self._place)
 
     async def close(self) -> None:
         """Lets go of the connection."""
@@ -228,8 +228,10 @@ class Queue:
 class Notification:
     """Of one queue, once. `wait` for it; to be closed."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, place: LoopPlace) -> None:
         self._call = call
+        # Whose channel the call needs, also where nobody keeps the handle.
+        self._place = place
         self._reading = asyncio.ensure_future(call.read())
 
     async def wait(self, timeout: float | None = None) -> bool:

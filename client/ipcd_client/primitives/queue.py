@@ -23,7 +23,7 @@ from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives import queue_parts as parts
-from ipcd_client.primitives.place import Place
+from ipcd_client.primitives.place import Place, keep
 from ipcd_client.primitives.queue_parts import Draft, NotAll, Stat, WhenFull
 from ipcd_client.primitives.waiting import deadline_of, first
 from ipcd_client.rpc.failure import CallFailed
@@ -241,12 +241,18 @@ class Queue:
         """
         request = pb.QueueNotifyRequest(name=self.name, create=self._create)
 
-        def opened(stub: Any) -> Any:
-            call = stub.Notify(request)
-            first(call, 0)
-            return call
+        def opened(made: tuple[grpc.Channel, Any]) -> Notification:
+            channel, stub = made
+            kept = keep(channel)
+            try:
+                call = stub.Notify(request)
+                first(call, 0)
+                return Notification(call, callback, kept)
+            except BaseException:
+                kept()
+                raise
 
-        return Notification(self._run(opened), callback)
+        return self._place.run(_with_channel, opened)
 
     def close(self) -> None:
         """Lets go of the connection. The next use takes it up again."""
@@ -291,11 +297,17 @@ class Queue:
         return self._place.run(stub, act)
 
 
-class Notification:
-    """Of one queue, once. `wait`, or its callback; to be closed."""
+def _with_channel(channel: grpc.Channel) -> tuple[grpc.Channel, Any]:
+    stub: Any = queue_pb2_grpc.QueueStub
+    return channel, stub(channel)
 
-    def __init__(self, call: Any, callback: Callable[[], None] | None) -> None:
+
+class Notification:
+    """Of one queue, once. `wait`, or its callback; to be closed. `on_end`: the call is over."""
+
+    def __init__(self, call: Any, callback: Callable[[], None] | None, on_end: Callable[[], None]) -> None:
         self._call = call
+        self._on_end = on_end
         self._callback = callback
         self._over = threading.Event()
         self._arrived = False
@@ -336,6 +348,7 @@ class Notification:
             failed: Any = error
             if failed.code() is not grpc.StatusCode.CANCELLED:
                 self._error = from_status(failed.code(), failed.details() or "")
+        self._on_end()
         self._over.set()
         if self._arrived and self._callback is not None:
             self._callback()
