@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext
+from ipcd_client.errors import IpcdError
 from ipcd_client.pb.ipcd.v1 import queue_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import queue_pb2_grpc
 from ipcd_client.primitives.errors import BadRequest, Empty, NameTaken
@@ -100,12 +101,20 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
             receiver = Receiver(type_, most, lease)
             queue.wait(receiver)
             messages = await self._boxes.waits(box, receiver, wait, context)
+            try:
+                # It may have failed meanwhile.
+                self._boxes.check_store(box)
+            except IpcdError:
+                queue.untake(messages, self._boxes.now())
+                self._boxes.after(box)
+                raise
         reply = pb.QueueReceiveReply(messages=[_shown(message, held=held) for message in messages], held=held)
         if not held:
             for message in messages:
                 queue.ack(message.id, message.tag, self._boxes.now())
             self._boxes.after(box)
-            await self._boxes.commit(box)
+            # They are gone from memory, and will be from the disk: rather twice than never.
+            await self._boxes.try_to_commit(box)
         else:
             self._boxes.after(box)
         return reply

@@ -288,3 +288,11 @@ class Boxes:
     async def commit(self, box: Box) -> None:
         if box.queue.options.durable and self._store is not None:
             await self._store.commit()
+
+    async def try_to_commit(self, box: Box) -> None:
+        """The same, also where the disk does not take it now."""
+        if box.queue.options.durable and self._store is not None:
+            from ipcd.primitives.queue_store import StoreFailed
+
+            with contextlib.suppress(StoreFailed):
+                await self._store.commit()

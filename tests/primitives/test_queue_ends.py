@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from integration.gateway import address_of
 from integration.ipcctl.runs import ctl
 from ipcd_client.errors import NotAllowed
 from ipcd_client.pb.ipcd.v1 import queue_pb2, queue_pb2_grpc
-from ipcd_client.primitives.errors import Ambiguous, BadRequest, Lost, NoSuchName
+from ipcd_client.primitives.errors import Ambiguous, BadRequest, Empty, Lost, NoSuchName
 from ipcd_client.primitives.queue import Queue
 from ipcd_client.rpc.failure import CallFailed
 from primitives.queue_faces import FACES, Face
@@ -245,6 +246,49 @@ def test_durable_without_a_disk_or_with_a_broken_one(nodes: Daemons) -> None:
         ours.create()
     with queue("q", b, create=True) as ours:
         ours.send(b"")
+
+
+def test_what_the_disk_does_not_take_is_delivered_all_the_same(nodes: Daemons) -> None:
+    daemon = nodes.run("a", "--state-dir", str(nodes.folder / "state"))
+    written = nodes.folder / "state" / "queues.db-wal"
+    with (
+        queue("q", daemon, create=True, durable=True) as ours,
+        ipcd_client.channel("ipcd://a", node=daemon.socket) as channel,
+    ):
+        ours.send(bytes(100_000))
+        stub: Any = queue_pb2_grpc.QueueStub(channel)
+        taken = queue_pb2.QueueReceiveRequest(name="q", take=queue_pb2.QUEUE_TAKE_NOW, wait=0)
+        room, most = resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (written.stat().st_size, most))
+        assert [len(message.data) for message in stub.Receive(taken, timeout=LONG).messages] == [100_000]
+        # Nothing more is given out while it is known that the disk takes nothing.
+        with pytest.raises(grpc.RpcError, match=r"queues\.db"):
+            stub.Receive(taken, timeout=LONG)
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (room, most))
+
+        def well() -> bool:
+            try:
+                ours.receive(timeout=0)
+            except Empty:
+                return True
+            except CallFailed:
+                return False
+            raise AssertionError("it came again")
+
+        eventually(well, "the disk has caught up")
+    daemon = restarted(nodes, daemon, "--state-dir", str(nodes.folder / "state"))
+    with queue("q", daemon) as ours:
+        assert not len(ours.stat())
+
+
+def test_who_is_told_need_not_keep_the_handle(nodes: Daemons) -> None:
+    daemon = nodes.run("a")
+    with (
+        ipcd_client.queue("q", node=daemon.socket, create=True).notify() as told,
+        queue("q", daemon) as ours,
+    ):
+        ours.send(b"")
+        assert told.wait(LONG)
 
 
 def test_a_name_on_both_sides_of_a_partition(nodes: Daemons) -> None:
