@@ -58,7 +58,8 @@ class Contents:
         """One that is written down, if any are."""
         self._all[message.id] = message
         self.bytes += len(message.data)
-        if message.until > now:
+        # One that is held stays so also where its lease is over: it is `due`, and returned as any other.
+        if message.until > now or (message.held and message.until > 0):
             self.delayed += not message.held
             self._times.push((message.until, message.id))
         else:

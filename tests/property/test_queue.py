@@ -329,9 +329,10 @@ class Queues(RuleBasedStateMachine):
         self.refuses = refuses
 
     @precondition(lambda self: self.options.durable)
-    @rule()
-    def restart(self) -> None:
-        """The daemon dies, and everything that was written down is there."""
+    @rule(away=st.sampled_from([0.0, 2.5]))
+    def restart(self, away: float) -> None:
+        """The daemon dies, and everything that was written down is there, after a while."""
+        self.now += away
         rows = dict(self.disk.rows)
         self.shares = Shares("bytes in queues", 1 << 30, {})
         self.disk = Disk(dict(rows))
@@ -346,6 +347,8 @@ class Queues(RuleBasedStateMachine):
                 # Who took it at once had not told that it was done: nothing was written down of that.
                 record.state, record.until = "ready", 0.0
                 record.deliveries, record.tag = rows[record.id][5], rows[record.id][6]
+            elif record.state == "delayed" and record.until <= self.now:
+                record.state, record.until = "ready", 0.0
         self.settle_all()
 
     # -- what always holds ------------------------------------------------------------------------
