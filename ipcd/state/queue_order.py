@@ -7,7 +7,7 @@ swept out once it is more than what is still there.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from ipcd.state.queue_message import Message
@@ -44,6 +44,17 @@ class Heap:
                 return self._heap[0]
             heapq.heappop(self._heap)
         return None
+
+    def least(self, most: int) -> list[tuple[float, int]]:
+        """The least of them, in order. The others are not touched, however many there are."""
+        found: list[tuple[float, int]] = []
+        while len(found) < most and (first := self.first()) is not None:
+            heapq.heappop(self._heap)
+            if not found or found[-1] != first:
+                found.append(first)
+        for entry in found:
+            heapq.heappush(self._heap, entry)
+        return found
 
 
 class _OfType:
@@ -122,17 +133,15 @@ class Ready:
 
     def list(self, type_: int, most: int) -> list[Message]:
         """Those that would be received one after the other."""
-        if type_ >= 0:
-            of_type = self._types.get(type_)
-            found: Collection[Message] = (
-                self._messages.values() if type_ == 0 else of_type.messages.values() if of_type else ()
-            )
-            return heapq.nsmallest(most, found, key=lambda message: message.rank)
+        if type_ == 0:
+            return [self._messages[number] for _, number in self._next.least(most)]
+        # Of each type there is one message at least.
+        types = [number for _, number in self._lowest.least(most) if number <= -type_] if type_ < 0 else [type_]
         listed: list[Message] = []
-        for each in sorted(number for number in self._types if number <= -type_):
-            listed += heapq.nsmallest(most - len(listed), self._types[each].messages.values(), key=lambda one: one.rank)
-            if len(listed) >= most:
-                break
+        for each in types:
+            of_type = self._types.get(each)
+            if of_type is not None:
+                listed += [of_type.messages[number] for _, number in of_type.heap.least(most - len(listed))]
         return listed
 
     def _one(self, type_: int) -> int:

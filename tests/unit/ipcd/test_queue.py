@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -54,3 +55,46 @@ def test_a_message_is_not_offered_to_all_who_wait_for_others() -> None:
         queue.send([Message(0, 3, b"", ())], 0.0, wait=False)
     assert (queue.ready, queue.receivers, queue.events) == (1, len(others), [])
     assert asked < 200 * 8
+
+
+def test_a_lease_that_ended_while_the_daemon_was_down_counts() -> None:
+    buried: list[Message] = []
+
+    def bury(_queue: Queue, message: Message, _now: float) -> bool:
+        buried.append(message)
+        return True
+
+    shares = Shares("bytes", 1 << 20, {})
+    options = completed(pb.QueueOptions(deliveries=3, dead_letters="dead"))
+    queue = Queue("q", options, Around(Numbers(), shares, bury))
+    for number, deliveries in ((1, 3), (2, 2)):
+        message = Message(0, 1, b"", (), 0.0, number, 10 + number, deliveries, held=True, until=5.0)
+        shares.take((), message.cost)
+        queue.restore(message, 100.0)
+    queue.advance(100.0)
+    assert [message.id for message in buried] == [1]
+    assert [message.id for message in queue.receive(0, 9, 30.0, 100.0)] == [2]
+
+
+@pytest.mark.parametrize("type_", [0, 2, -2])
+def test_who_looks_at_few_messages_does_not_touch_all(type_: int) -> None:
+    ready = Ready()
+    messages = [Message(number % 3, 1 + number % 2, b"", (), id=number) for number in range(1, 1001)]
+    for message in messages:
+        ready.add(message)
+    asked = 0
+    real: Any = vars(Message)["rank"]
+
+    def rank(message: Message) -> tuple[int, int]:
+        nonlocal asked
+        asked += 1
+        found: tuple[int, int] = real.fget(message)
+        return found
+
+    with mock.patch.object(Message, "rank", property(rank)):
+        shown = ready.list(type_, 3)
+    wanted = [message for message in messages if message.type == (type_ or message.type)]
+    if type_ < 0:
+        wanted = [message for message in messages if message.type == 1]
+    assert shown == sorted(wanted, key=lambda message: message.rank)[:3]
+    assert asked < 10
