@@ -310,6 +310,8 @@ class _Stream:
         reference = self._memories.refer(message, subscription.owner) if subscription.maps else None
         delivery.message.CopyFrom(message.shown(data=reference is None))
         if reference is not None:
+            # It is in memory, and counts, for as long as it may be fetched.
+            self._board.hold(message)
             self._references[reference.id] = reference
             delivery.memory, delivery.size = reference.id, len(message.data)
 
@@ -318,6 +320,8 @@ class _Stream:
             reference = self._references.pop(each, None)
             if reference is not None:
                 self._memories.done(reference)
+                self._board.release(reference.message)
+        self._wakers.tell()
 
     async def _send(self, subscription: Subscription, delivery: topic_pb2.TopicDelivery) -> None:
         if delivery.HasField("message"):

@@ -102,7 +102,7 @@ class Board:
         self._trie.remove(interest.pattern, subscription)
         self._subscribed.give(subscription.owner)
         for message in subscription.close():
-            self._release(message)
+            self.release(message)
         while subscription.blocked:
             self._left(subscription.blocked.popleft(), subscription)
         if not interest.members:
@@ -120,7 +120,7 @@ class Board:
             return None
         message = taken[0]
         if message is not None:
-            self._release(message)
+            self.release(message)
             while subscription.blocked and subscription.has_room(subscription.blocked[0].message):
                 pending = subscription.blocked.popleft()
                 self._put(subscription, pending.message)
@@ -148,7 +148,7 @@ class Board:
             self.kept.keep(message, request.keep)
         self.published += 1
         pending = Pending(message, wait=wait)
-        self._hold(message)
+        self.hold(message)
         parcels: dict[Outlet, Parcel] = {}
         groups: dict[tuple[str, str], list[Wanting]] = {}
         for one in list(self._trie.match(subject)):
@@ -174,7 +174,7 @@ class Board:
         for outlet, parcel in parcels.items():
             if parcel.plain or parcel.groups:
                 self._send(outlet, parcel, pending)
-        self._release(message)
+        self.release(message)
         return pending
 
     def give_up(self, pending: Pending) -> None:
@@ -183,12 +183,11 @@ class Board:
             if isinstance(one, Subscription):
                 one.blocked.remove(pending)
                 self._miss(one)
-                pending.full += 1
             else:
                 outlet, number = one
                 outlet.give_up(number)
                 self.news[outlet] = None
-                pending.full += 1
+            pending.full += 1
             self._left(pending, one)
 
     # -- other nodes ------------------------------------------------------------------------------
@@ -215,7 +214,7 @@ class Board:
     def away(self, outlet: Outlet) -> None:
         """The other node cannot be reached: what it misses is counted from now on, and nobody waits for it."""
         for parcel in outlet.cut():
-            self._release(parcel.message)
+            self.release(parcel.message)
         for number, pending in list(outlet.unacked.items()):
             del outlet.unacked[number]
             self._left(pending, (outlet, number))
@@ -231,7 +230,7 @@ class Board:
         parcel = outlet.take()
         if parcel is not None:
             self.sent += 1
-            self._release(parcel.message)
+            self.release(parcel.message)
         return parcel
 
     def arrived(self, node: str, parcel: topic_pb2.TopicParcel, owner: Owner) -> Pending:
@@ -266,10 +265,10 @@ class Board:
             for one in mine:
                 self._miss(one)
             raise
-        self._hold(message)
+        self.hold(message)
         for one in mine:
             self._offer(one, pending)
-        self._release(message)
+        self.release(message)
         return pending
 
     def missed(self, counts: Mapping[int, int]) -> None:
@@ -308,15 +307,15 @@ class Board:
         elif pending.wait:
             one.blocked.append(pending)
             pending.left[one] = None
-            self._hold(message)
+            self.hold(message)
         else:
             pending.full += 1
             self._miss(one)
 
     def _put(self, one: Subscription, message: Message) -> None:
-        self._hold(message)
+        self.hold(message)
         for dropped in one.put(message):
-            self._release(dropped)
+            self.release(dropped)
         self.news[one] = None
 
     def _miss(self, one: Subscription, count: int = 1) -> None:
@@ -348,30 +347,32 @@ class Board:
         pending.nodes += 1
         if parcel.blocking and pending.wait:
             self._number(outlet, parcel, pending)
-        self._hold(parcel.message)
+        self.hold(parcel.message)
         for dropped in outlet.put(parcel):
-            self._release(dropped.message)
+            self.release(dropped.message)
         self.news[outlet] = None
 
     def _number(self, outlet: Outlet, parcel: Parcel, pending: Pending) -> None:
         parcel.number = outlet.number()
         outlet.unacked[parcel.number] = pending
         pending.left[outlet, parcel.number] = None
-        self._hold(parcel.message)
+        self.hold(parcel.message)
 
     def _left(self, pending: Pending, one: Subscription | tuple[Outlet, int]) -> None:
         """One less that has to be waited for."""
         del pending.left[one]
-        self._release(pending.message)
+        self.release(pending.message)
         if not pending.left:
             self.news[pending] = None
 
-    def _hold(self, message: Message) -> None:
+    def hold(self, message: Message) -> None:
+        """It waits for one more, until that one releases it. Of a message that has just been taken."""
         if not message.holders:
             self._held.take(message.owner, _cost(message.data))
         message.holders += 1
 
-    def _release(self, message: Message) -> None:
+    def release(self, message: Message) -> None:
+        """It waits for one less."""
         message.holders -= 1
         if not message.holders:
             self._held.give(message.owner, _cost(message.data))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import json
 import os
 import re
@@ -513,6 +514,46 @@ def test_only_those_who_were_given_it_may_map_it(cluster: Cluster) -> None:
         for one in subscribers:
             one.cancel()
         attachment.release()
+        place.close()
+
+
+def test_what_a_reference_stands_for_counts(nodes: Daemons) -> None:
+    """Also once its memory has been given back: for as long as it may be fetched."""
+    most = 2 * limits.TOPIC_MEMORY + 1024
+    node = nodes.run(launcher=limited(TOPIC_MEMORY_LATE=0.1, TOPIC_BYTES=most))
+    place = Place("topic", "x", node.socket)
+    stub: Any = topic_pb2_grpc.TopicStub(place.channel())
+    calls: list[list[Any]] = []
+    memory = b""
+    try:
+        with contextlib.ExitStack() as stack:
+            topics = [stack.enter_context(ipcd_client.topic(f"x.{each}", node=node.socket)) for each in range(3)]
+            for number, topic in enumerate(topics[:2]):
+                # They use none of what they are sent.
+                both = [stub.Subscribe(_first(f"x.{number}")) for _ in range(2)]
+                calls.append(both)
+                assert not any(next(one).HasField("message") for one in both)
+                topic.publish(large(number))
+                # The one that comes first is sent a reference.
+                memory = next(one.memory for one in [next(one) for one in both] if one.memory)
+            eventually(lambda: not memories(node), "the memory is given back")
+            with pytest.raises(CallFailed, match=f"the limit of {most} bytes of messages that wait"):
+                topics[2].publish(large(2))
+            fetch = topic_pb2.TopicMemoryRequest(name="x.1", memory=memory)
+            assert stub.Fetch(fetch, timeout=LONG).data == large(1)
+            for one in calls[0]:
+                one.cancel()
+
+            def published() -> bool:
+                with contextlib.suppress(CallFailed):
+                    topics[2].publish(large(2))
+                    return True
+                return False
+
+            eventually(published, "what nobody can ask for any more does not count")
+    finally:
+        for one in itertools.chain(*calls):
+            one.cancel()
         place.close()
 
 
