@@ -20,10 +20,11 @@ def parse(kind: str, text: str) -> tuple[str, str]:
         BadRequest: it is empty, too long, or has a space, a slash, an @ or what cannot be printed.
     """
     name, at, node = text.partition("@")
-    if not name or (at and not node):
-        raise BadRequest(f"{text!r} is no name of a {kind}: one is NAME, or NAME@NODE")
+    # First of all: what is said of the others has the text in it.
     if len(name.encode("utf-8", "replace")) > MOST or len(node) > _NODE_MOST:
         raise BadRequest(f"the name of a {kind} has at most {MOST} bytes, and that of a node {_NODE_MOST} characters")
+    if not name or (at and not node):
+        raise BadRequest(f"{text!r} is no name of a {kind}: one is NAME, or NAME@NODE")
     for part in (name, node):
         if not part.isprintable() or any(c in part for c in " /@"):
             raise BadRequest(f"the name of a {kind} has a space, a slash or an unprintable character: {text!r}")

@@ -208,6 +208,15 @@ def test_there_is_a_bound() -> None:
         names.checked("b", [name(str(number)) for number in range(3)], [], full=True)
 
 
+@pytest.mark.parametrize(
+    "text", ["@" + "y" * (1 << 20), "y" * (1 << 20) + "@", " " * (1 << 20), "y@" + "/" * (1 << 20)]
+)
+def test_what_is_said_of_a_name_is_short(text: str) -> None:
+    with pytest.raises(BadRequest) as failed:
+        naming.parse("queue", text)
+    assert len(str(failed.value)) < 1024
+
+
 @given(st.text(max_size=300))
 def test_whatever_is_given_as_a_name_is_one_or_is_refused(text: str) -> None:
     try:
