@@ -244,9 +244,11 @@ TOPIC_MEMORIES_BYTES: Final = 128 << 20
 TOPIC_MEMORY_LATE: Final = 30.0
 TOPIC_REFERENCES: Final = 2
 # What nodes want of each other's topics: patterns for one node, links of one, which has a new one each time that it is
-# started, nodes whose wants are remembered while they are away, and for how many seconds.
+# started, and of all its users, any of whom may say that it is its daemon; nodes whose wants are remembered while they
+# are away, and for how many seconds.
 TOPIC_WANTS: Final = 16384
 TOPIC_SESSIONS: Final = 4
+TOPIC_SESSIONS_NODE: Final = 16
 TOPIC_AWAY: Final = 256
 TOPIC_REMEMBERED: Final = 60.0
 # Messages and bytes that wait to be sent to a node.

@@ -32,8 +32,11 @@ BYTES: Final = 256 << 10
 SESSION_MOST: Final = 64
 # For whom one request may be: a process, and those for whom it says that it calls.
 IDENTITIES: Final = 16
-# Wants that are refused, beyond which no more is read before that is told.
+# Wants that are refused, beyond which no more is read before that is told; of one reply, as many. Characters of why.
 REFUSED: Final = 1024
+REASON: Final = 256
+# Seconds for a node to say all that it wants.
+WHOLE: Final = 60.0
 
 # Who asks, and in which session: a daemon that was started again has another one.
 Key = tuple[str, bytes]
@@ -45,6 +48,7 @@ class _Held:
     def __init__(self, node: str) -> None:
         self.node = node
         self.outlet = Outlet()
+        self.begun = False  # the node was told so
         self.task: asyncio.Task[object] | None = None
         self.context: CalledContext | None = None
         self.forgetting: asyncio.TimerHandle | None = None
@@ -99,28 +103,31 @@ class Outlets:
         who = self._keeper.who(context)
         if who.node == self._keeper.node or who.called_for:
             raise BadRequest("Link is for other nodes' daemons")
-        first = await _whole(context)
+        first = await first_request(context)
         if not first.session or len(first.session) > SESSION_MOST:
             raise BadRequest("the first request of a link has no session")
         key = (who.identity, bytes(first.session))
         held = self._held.get(key)
-        resumed = held is not None
         if held is None:
             self._check_sessions(who)
             held = self._held[key] = _Held(who.node)
-        else:
-            await self._taken_over(held)
-        held.task, held.context = asyncio.current_task(), context
         outlet = held.outlet
-        if resumed:
-            outlet.back(first.received)
+        # From now on it is this call's: nobody else takes it for one that is away.
+        before, held.task, held.context = held.task, asyncio.current_task(), context
         try:
-            await context.write(topic_pb2.TopicLinkReply(resumed=resumed))
-            if resumed:
-                # Those that it wants no more.
-                wanted = {want.id for want in first.wants}
-                self._board.want(outlet, [_no_more(outlet, one) for one in outlet.wants if one not in wanted])
-            self._take(held, who, first)
+            await self._take_over(held, before)
+            wants, serial = await self._whole(context, held, who, first)
+            received = first.received
+            del first  # its wants may be long
+            outlet.back(received if held.begun else 0)
+            await context.write(topic_pb2.TopicLinkReply(resumed=held.begun))
+            held.begun = True
+            # First, those that it wants no more.
+            wanted = {want.id for want in wants}
+            self._board.want(outlet, [_no_more(outlet, one) for one in outlet.wants if one not in wanted])
+            self._board.want(outlet, wants)
+            held.confirmed = serial
+            self._wakers.tell()
             await self._both(context, held, who)
         finally:
             if held.task is asyncio.current_task():
@@ -130,26 +137,58 @@ class Outlets:
                 self._forget_later(key, held)
 
     def _check_sessions(self, who: Who) -> None:
-        """Room for one more: those of the same who are away have to make it."""
-        same = [key for key in self._held if key[0] == who.identity]
-        away = [key for key in same if self._held[key].task is None]
-        going = away[: max(0, len(same) + 1 - limits.TOPIC_SESSIONS)]
-        limits.check("links of one node for topics", len(same) + 1 - len(going), limits.TOPIC_SESSIONS)
+        """Room for one more: those of the same who are away have to make it, then those of the same node."""
+        going: list[Key] = []
+        for what, most, same in (
+            ("links of one node for topics", limits.TOPIC_SESSIONS, lambda key: key[0] == who.identity),
+            (
+                "links of all users of one node for topics",
+                limits.TOPIC_SESSIONS_NODE,
+                lambda key: self._held[key].node == who.node,
+            ),
+        ):
+            left = [key for key in self._held if same(key) and key not in going]
+            away = [key for key in left if self._held[key].task is None]
+            over = max(0, len(left) + 1 - most)
+            limits.check(what, most + over - len(away[:over]), most)
+            going += away[:over]
+        limits.check("nodes that want topics", len(self._held) + 1 - len(going), limits.NODES)
         for key in going:
             self._forget(key)
-        limits.check("nodes that want topics", len(self._held) + 1, limits.NODES)
 
-    async def _taken_over(self, held: _Held) -> None:
-        """The node has come back before its end was noticed."""
+    async def _take_over(self, held: _Held, before: asyncio.Task[object] | None) -> None:
+        """The node has come back, maybe before the end of the call `before` was noticed."""
         if held.forgetting is not None:
             held.forgetting.cancel()
             held.forgetting = None
-        task, held.task = held.task, None
-        if task is not None:
-            task.cancel()
+        if before is not None:
+            before.cancel()
             self._board.away(held.outlet)
             self._wakers.tell()
-            await asyncio.wait({task}, timeout=1.0)
+            await asyncio.wait({before}, timeout=1.0)
+        # What that one has not told is of its own wants.
+        held.confirmed = 0
+        held.refused.clear()
+
+    async def _whole(
+        self, context: CalledContext, held: _Held, who: Who, first: topic_pb2.TopicLinkRequest
+    ) -> tuple[list[Want], int]:
+        """All that a node wants, by its first request and those that go on with it, and what confirms it. Each is
+        checked as it comes, and not kept."""
+        wants: list[Want] = []
+        request = first
+        try:
+            async with asyncio.timeout(WHOLE):
+                while True:
+                    limits.check("patterns that one node wants", len(wants) + len(request.wants), limits.TOPIC_WANTS)
+                    wants += self._wants(held, who, request.wants)
+                    if not request.more:
+                        return wants, request.serial
+                    if not request.wants:
+                        raise BadRequest("a request without any wants says that there are more of them")
+                    request = await first_request(context)
+        except TimeoutError:
+            raise BadRequest(f"what a node wants was not told within {WHOLE:g} s") from None
 
     def _forget_later(self, key: Key, held: _Held) -> None:
         away = [one for one, other in self._held.items() if other.task is None]
@@ -214,7 +253,7 @@ class Outlets:
                 self._keeper.check_who(behalf, READ, KIND, pattern)
             except (NotAllowed, BadRequest) as error:
                 # The others' wants are as good as ever.
-                held.refused.append(topic_pb2.TopicRefused(id=want.id, why=str(error)))
+                held.refused.append(topic_pb2.TopicRefused(id=want.id, why=str(error)[:REASON]))
                 wants.append(_no_more(held.outlet, want.id))
                 continue
             may = partial(self._keeper.may_who, behalf, READ, KIND)
@@ -225,10 +264,12 @@ class Outlets:
     def _reply(self, held: _Held) -> topic_pb2.TopicLinkReply:
         """What there is to tell; empty if there is nothing."""
         outlet = held.outlet
-        reply = topic_pb2.TopicLinkReply(confirmed=held.confirmed, refused=held.refused, given_up=outlet.given_up)
+        reply = topic_pb2.TopicLinkReply(refused=held.refused[:REFUSED], given_up=outlet.given_up)
+        del held.refused[:REFUSED]
         reply.missed.extend(topic_pb2.TopicMissed(id=one, count=count) for one, count in outlet.take_missed().items())
-        held.confirmed = 0
-        held.refused.clear()
+        if not held.refused:
+            # In force is what was not refused.
+            reply.confirmed, held.confirmed = held.confirmed, 0
         held.told.progressed()
         outlet.given_up.clear()
         size = 0
@@ -239,19 +280,6 @@ class Outlets:
             reply.parcels.append(parcel.shown())
             size += len(parcel.message.data)
         return reply
-
-
-async def _whole(context: CalledContext) -> topic_pb2.TopicLinkRequest:
-    """The first request, with the wants of those that go on with it."""
-    whole: topic_pb2.TopicLinkRequest = await first_request(context)
-    last = whole
-    while last.more:
-        last = await first_request(context)
-        limits.check("patterns that one node wants", len(whole.wants) + len(last.wants), limits.TOPIC_WANTS)
-        whole.wants.extend(last.wants)
-    # It confirms all.
-    whole.serial = last.serial
-    return whole
 
 
 def _no_more(outlet: Outlet, number: int) -> Want:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from primitives import hostile_topics
 from primitives.roads import Cluster
 from primitives.test_topic import listed
 from primitives.test_topic_ends import linked
+from primitives.test_topic_memory import own_memory
 
 from ipcd import limits
+from ipcd.primitives.topic_outlets import REASON, REFUSED
 
 LIAR = [sys.executable, str(Path(hostile_topics.__file__))]
 
@@ -87,12 +90,12 @@ def test_what_a_liar_keeps(liar: Cluster) -> None:
 class Wanting:
     """A program of b that speaks as b's daemon does, to a."""
 
-    def __init__(self, cluster: Cluster, session: bytes) -> None:
+    def __init__(self, cluster: Cluster, session: bytes, **fields: Any) -> None:
         self._place = Place("topic", "x@a", cluster.back.socket)
         self._requests: queue.Queue[topic_pb2.TopicLinkRequest | None] = queue.Queue()
         self._call: Any = topic_pb2_grpc.TopicStub(self._place.channel()).Link(iter(self._requests.get, None))
         self.serial = 0
-        self.ask(session=session)
+        self.ask(session=session, **fields)
 
     def linked(self) -> None:
         """Once a has said so."""
@@ -115,8 +118,8 @@ class Wanting:
 def wanting(cluster: Cluster) -> Iterator[Any]:
     made: list[Wanting] = []
 
-    def make(session: bytes) -> Wanting:
-        made.append(Wanting(cluster, session))
+    def make(session: bytes, **fields: Any) -> Wanting:
+        made.append(Wanting(cluster, session, **fields))
         return made[-1]
 
     yield make
@@ -135,6 +138,8 @@ def test_what_makes_no_sense_is_refused_and_the_rest_is_not(cluster: Cluster, wa
         {"identity": ["nobody"]},
         {"identity": identity * 17},
         {"group": "\u00e4" * 65},
+        {"pattern": "@" + "y" * (1 << 20)},
+        {"pattern": " " * 128, "identity": ["\x00" * 2048]},
     ]
     wants = [topic_pb2.TopicWant(**{**good, "id": index, **each}) for index, each in enumerate(bad)]
     wants.append(topic_pb2.TopicWant(**{**good, "id": 99}))
@@ -144,6 +149,8 @@ def test_what_makes_no_sense_is_refused_and_the_rest_is_not(cluster: Cluster, wa
     refused: set[int] = set()
     for reply in link.replies():
         refused |= {one.id for one in reply.refused}
+        # However long what it refuses is.
+        assert all(len(one.why) <= REASON for one in reply.refused)
         if reply.confirmed >= link.serial:
             break
     assert refused == set(range(len(bad)))
@@ -151,9 +158,42 @@ def test_what_makes_no_sense_is_refused_and_the_rest_is_not(cluster: Cluster, wa
         assert topic.publish(b"1").nodes >= 1
         parcels = next(list(reply.parcels) for reply in link.replies() if reply.parcels)
         assert [parcel.groups for parcel in parcels] == [[100]]
-        # That so many have had no room cannot be.
         link.ask(wants=[topic_pb2.TopicWant(**{**good, "id": 99, "blocking": True})])
         next(reply for reply in link.replies() if reply.confirmed >= link.serial)
+        with ThreadPoolExecutor() as pool:
+            publishing = pool.submit(topic.publish, b"2", wait=LONG)
+            parcels = next(list(reply.parcels) for reply in link.replies() if reply.parcels)
+            # That so many have had no room cannot be.
+            link.ask(acks=[topic_pb2.TopicAck(number=parcels[0].number, full=(1 << 32) - 1)])
+            with pytest.raises(TimedOut, match=f"^{limits.TOPIC_SUBSCRIPTIONS} of the subscribers"):
+                publishing.result(LONG)
+
+
+def test_many_that_are_refused_are_told_in_pieces(wanting: Any) -> None:
+    link = eventually(lambda: room(wanting, b"many refused"), "those of other tests have ended")
+    link.ask(wants=[topic_pb2.TopicWant(id=number, members=1) for number in range(2 * REFUSED + 1)])
+    refused: list[int] = []
+    confirmed = 0
+    while confirmed < link.serial:
+        reply = next(link.replies())
+        assert len(reply.refused) <= REFUSED
+        refused += [one.id for one in reply.refused]
+        # Only then is the rest in force.
+        confirmed = reply.confirmed
+    assert refused == list(range(2 * REFUSED + 1))
+
+
+def test_wants_without_an_end(cluster: Cluster, wanting: Any) -> None:
+    one = wanting(b"endless", more=True)
+    with pytest.raises(grpc.RpcError, match="says that there are more of them"):
+        one.linked()
+    # What is refused is not kept until all are there.
+    before = own_memory(cluster.front.process.pid)
+    one = wanting(b"long", more=True, wants=[topic_pb2.TopicWant(id=0)])
+    for number in range(1, 33):
+        one.ask(wants=[topic_pb2.TopicWant(id=number, members=1, pattern="y" * (3 << 20))], more=number < 32)
+    one.linked()
+    assert own_memory(cluster.front.process.pid) - before < 48 << 20
 
 
 def room(wanting: Any, session: bytes) -> Wanting | None:
