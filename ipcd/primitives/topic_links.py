@@ -22,7 +22,7 @@ from ipcd_client.primitives.subjects import REST
 
 from ipcd import limits
 from ipcd.primitives.host import Keeper
-from ipcd.primitives.topic_outlets import Outlets
+from ipcd.primitives.topic_outlets import REASON, Outlets
 from ipcd.primitives.topic_wakers import Wakers
 from ipcd.state.quota import Key
 from ipcd.state.subscription import Interest, Pending
@@ -37,8 +37,6 @@ ASK: Final = 2.0
 RECEIPT: Final = 256
 # Acks beyond which no more is read before some are sent.
 ACKS: Final = 4096
-# Characters of what a node says why it refuses something.
-REASON: Final = 256
 # Wants in one request.
 WANTS: Final = 256
 
@@ -72,27 +70,35 @@ class Links:
 
     async def _watch(self) -> None:
         while True:
-            await self._look()
-            await self.keeper.broker.changed.wait()
+            # Nobody waits for news meanwhile: a node may have come or gone.
+            if await self._look() == self._names():
+                await self.keeper.broker.changed.wait()
 
-    async def _look(self) -> None:
-        linked = set(self.keeper.broker.links.names())
+    def _names(self) -> set[str]:
+        return set(self.keeper.broker.links.names())
+
+    async def _look(self) -> set[str]:
+        """Begins with nodes that can be seen, and stops with others. Those that it went by."""
+        linked = self._names()
         self.outlets.look(linked)
-        for node, link in list(self._links.items()):
-            if node not in linked and link.running:
-                await link.stop()
+        away = [link for node, link in self._links.items() if node not in linked]
         for node in linked:
             known = self._links.get(node)
             if known is None:
                 if len(self._links) >= limits.NODES:
                     # One that is away; what it has not told is not counted.
-                    gone = next((name for name, one in self._links.items() if not one.running), None)
+                    gone = next((name for name in self._links if name not in linked), None)
                     if gone is None:
                         continue
                     del self._links[gone]
                 known = self._links[node] = Link(self, node)
             if self.board.interests:
                 known.begin()
+        for link in away:
+            # It may have come back while another was stopped.
+            if link is not self._links.get(link.node) or link.node not in self._names():
+                await link.stop()
+        return linked
 
     def changed(self, interests: Iterable[Interest]) -> None:
         """(Tellable)"""
@@ -101,7 +107,7 @@ class Links:
                 link.tell(interest)
 
     def _linked(self) -> list[Link]:
-        names = set(self.keeper.broker.links.names())
+        names = self._names()
         return [link for node, link in self._links.items() if node in names]
 
     async def settled(self, interest: int) -> None:
@@ -130,10 +136,23 @@ class Links:
             try:
                 return [await ask(link)]
             except (grpc.RpcError, IpcdError) as error:
-                self.keeper.log.debug("a node was not asked for topics", peer=link.node, reason=_reason(error))
-                return []
+                reason = _reason(error)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                assert task is not None
+                if task.cancelling():
+                    raise
+                # The call was, by `stop`, and not this task.
+                reason = "it cannot be seen any more"
+            except Exception as error:  # noqa: BLE001  whatever one node says, it is not the others that fail
+                reason = f"{type(error).__name__}: {error}"
+            self.keeper.log.debug("a node was not asked for topics", peer=link.node, reason=reason)
+            return []
 
-        return [answer for found in await asyncio.gather(*map(one, self._linked())) for answer in found]
+        # However this ends, none goes on to ask.
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(one(link)) for link in self._linked()]
+        return [answer for task in asked for answer in task.result()]
 
 
 class Link:
@@ -178,13 +197,16 @@ class Link:
 
     async def stop(self) -> None:
         """The node cannot be seen any more."""
+        # Both at once: if the node is back meanwhile, that begins with a channel of its own.
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
         channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+        try:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        finally:
+            if channel is not None:
+                await channel.close()
 
     def tell(self, interest: Interest) -> None:
         """It has come, gone or changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import runpy
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,8 @@ from ipcd.primitives import topic
 LARGEST = (1 << 64) - 1
 # What somebody asks for who is told of it without an end.
 ENDLESS = "endless.x"
+# The same, of which one message is told and nothing more, not even the end.
+HANGING = "hanging.x"
 
 
 def message(subject: str, data: bytes = b"bad", **fields: Any) -> topic_pb2.TopicMessage:
@@ -72,6 +75,9 @@ class Liar(topic.TopicServicer):
 
     async def Replay(self, request: Any, context: Any) -> AsyncIterator[topic_pb2.TopicMessage]:
         name = request.name.replace("*", "x")
+        if name == HANGING:
+            yield message(name)
+            await asyncio.Event().wait()
         for each in (*lies(name), message("other.y")):
             yield each
         while name == ENDLESS:
