@@ -38,6 +38,9 @@ class _Give:
         self.task: asyncio.Task[None] | None = None
         self.window = 0
         self.closed = False  # it has said so
+        self.busy = False  # a write to it has not returned
+        self.ending = False  # it is given no more
+        self.ended = False  # it knows that it has all
         self.given = 0
         self.taken = 0
         self.kept: deque[bytes] = deque()  # given, and not taken yet
@@ -75,9 +78,10 @@ class Writer:
         self._lost = 0  # bytes that were at readers who are gone, or on their way
         self._stirred = asyncio.Event()
         self._hold: Hold | None = None
+        self._finishing = False
         self._closing = False
-        self._sending = False
-        self._pump: asyncio.Task[None] | None = None
+        # Each writes to one reader at a time: as many as wait for readers that take nothing, and one.
+        self._pumps: list[asyncio.Task[None]] = []
 
     async def open(self, wait: float | None) -> None:
         """Returns when a reader has answered; with a `wait` of 0, when there is one.
@@ -97,7 +101,6 @@ class Writer:
         except BaseException:
             await self._end()
             raise
-        self._pump = loop.create_task(self._run())
 
     async def _until_reached(self, limit: float | None) -> None:
         try:
@@ -122,14 +125,14 @@ class Writer:
             Broken: there is nobody who would take it, or a reader was lost with some of it.
         """
         try:
-            while True:
-                while (self._queue or self._sending) and not self.broken:
-                    await self._until_stirred()
+            self._finishing = True
+            while await self._all_given():
                 gives = list(self._gives.values())
                 await asyncio.gather(*(self._finish(give) for give in gives))
-                if self.broken or not self._queue:
+                # What one that has closed meanwhile gave back, others are to have: those that have come since then,
+                if self.broken or not (self._queue or any(give.kept for give in self._gives.values())):
                     break
-                # One that has closed meanwhile gave it back, and the others are to be called again.
+                # and those that have ended, which are to be called again.
                 for give in gives:
                     if not give.closed:
                         self._left.pop(give.reader.key, None)
@@ -138,7 +141,8 @@ class Writer:
         finally:
             await self._end()
         if unsent:
-            raise self.error or Broken(f"nobody reads the pipe {self._place.name} any more")
+            words = "nobody reads the pipe {} any more" if self.broken else "no reader of the pipe {} takes anything"
+            raise self.error or Broken(words.format(self._place.name))
         if self._lost:
             raise Broken(f"a reader of the pipe {self._place.name} is gone, and {self._lost} bytes may be with it")
 
@@ -148,7 +152,7 @@ class Writer:
 
     async def _end(self) -> None:
         self._closing = True
-        tasks = [task for task in (self._pump, *(give.task for give in self._gives.values())) if task is not None]
+        tasks = [*self._pumps, *(give.task for give in self._gives.values() if give.task is not None)]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -157,16 +161,37 @@ class Writer:
             await self._hold.close()
         await self._place.close()
 
+    async def _all_given(self) -> bool:
+        """Waits until nothing is left to be given. A reader's program may be as slow as it likes; False: no write to
+        any reader returns, so their processes take nothing at all."""
+        while self._queue and not self.broken:
+            stuck = bool(self._gives) and all(give.busy for give in self._gives.values())
+            try:
+                async with asyncio.timeout(LINGER if stuck else None):
+                    await self._until_stirred()
+            except TimeoutError:
+                return False
+        return True
+
     async def _finish(self, give: _Give) -> None:
         if give.task is None:
             return
-        if not give.window:
-            give.task.cancel()
-        else:
-            with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-                await give.call.done_writing()
-        if not (await asyncio.wait({give.task}, timeout=LINGER))[0]:
-            self._lost += give.waiting
+        give.ending = True
+        if give.window:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER):
+                    await self._end_call(give)
+                    await asyncio.wait({give.task})
+        # It has ended, never answered, or does not in time: what it has not taken counts as lost.
+        give.task.cancel()
+        await asyncio.wait({give.task})
+
+    async def _end_call(self, give: _Give) -> None:
+        while give.busy:
+            await self._until_stirred()
+        give.ended = True
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            await give.call.done_writing()
 
     # -- readers ----------------------------------------------------------------------------------
 
@@ -215,10 +240,11 @@ class Writer:
                 if credit.window < PIECE:
                     raise BadRequest(f"a reader of the pipe {self._place.name} takes only {credit.window} bytes")
                 give.window = min(credit.window, WINDOW)
+                self._staff()
                 self._state()
                 while not give.closed and (credit := await give.call.read()) is not EOF:
                     self._credited(give, credit)
-                if not give.closed:
+                if give.ended and not give.closed:
                     give.kept.clear()  # it has all
         except grpc.RpcError as error:
             status: Any = error
@@ -305,12 +331,32 @@ class Writer:
             give.kept.append(data)
             give.given += len(data)
             self._sent(len(data))
-            self._sending = True
-            with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # it is gone
-                await give.call.write(pipe_pb2.PipeGive(data=data))
-            self._sending = False
-            if not self._queue:
+            await self._write(give, data)
+            if not self._queue or self._finishing:
                 self._stir()
+
+    async def _write(self, give: _Give, data: bytes) -> None:
+        give.busy = True
+        self._staff()
+        if self._finishing:
+            self._stir()
+        try:
+            await give.call.write(pipe_pb2.PipeGive(data=data))
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            pass  # it is gone
+        except asyncio.CancelledError:
+            # Of the call, whose reader has closed; or of this task.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+        finally:
+            give.busy = False
+
+    def _staff(self) -> None:
+        """Somebody is to write to the other readers while a write to one does not return."""
+        busy = sum(give.busy for give in self._gives.values())
+        if busy == len(self._pumps) and busy < len(self._gives):
+            self._pumps.append(asyncio.get_running_loop().create_task(self._run()))
 
     def _gathered(self) -> bytes:
         """What waits, as much of it as one message takes: a message costs more than its bytes."""
@@ -323,7 +369,11 @@ class Writer:
 
     def _next(self) -> _Give | None:
         """The reader that has least to read, of those that take more."""
-        able = [give for give in self._gives.values() if give.waiting + PIECE <= give.window]
+        able = [
+            give
+            for give in self._gives.values()
+            if give.waiting + PIECE <= give.window and not give.busy and not give.ending
+        ]
         return min(able, key=lambda give: give.waiting, default=None)
 
     def _stir(self) -> None:
