@@ -195,7 +195,6 @@ def left(road: Road, name: str) -> int:
         return 0
 
 
-@DIRECT
 def test_close_tells_that_a_killed_reader_has_not_read_all(face: Sync | Loop, road: Road) -> None:
     name = road.name("unread")
     with child(road.front, name, "read", "some") as process:

@@ -90,7 +90,13 @@ class CarriedWriter(io.RawIOBase):
             super().close()
             raise
         self._thread = threading.Thread(target=self._follow, name="ipcd-pipe", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._end_requests()
+            self._call.cancel()
+            super().close()
+            raise
 
     def _begin(self, stub: Any, name: str, wait: float | None) -> Any:
         self._queue.append(pipe_pb2.PipeWrite(name=name, wait=wait))
@@ -153,7 +159,8 @@ class CarriedWriter(io.RawIOBase):
         try:
             self._end_requests()
             self._thread.join()
-            if self._ahead:
+            # The home may have said of all that it is written, and that some of it is lost only at the end.
+            if self._ahead or self._error is not None:
                 self._check()
         finally:
             self._call.cancel()

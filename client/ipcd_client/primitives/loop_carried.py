@@ -102,13 +102,12 @@ class CarriedWriter:
             while self.size and not self.broken:
                 await self._stirred.wait()
                 self._stirred.clear()
-            if self.size and self.error is None:
-                raise Broken(f"nobody reads the pipe {self._place.name} any more")
             with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
                 await self._call.done_writing()
             await asyncio.wait({self._tasks[1]})
-            if self.size and self.error is not None:
-                raise self.error
+            # The home may have said of all that it is written, and that some of it is lost only at the end.
+            if self.size or self.error is not None:
+                raise self.error or Broken(f"nobody reads the pipe {self._place.name} any more")
         finally:
             self._call.cancel()
             for task in self._tasks:
@@ -134,6 +133,9 @@ class CarriedWriter:
                 self.size -= written.bytes
                 self._sent(written.bytes)
                 self._stirred.set()
+            # Some have `read` say so of every end.
+            if (code := await self._call.code()) is not grpc.StatusCode.OK:
+                self.error = from_status(code, await self._call.details() or "")
         except grpc.RpcError as failure:
             self.error = failed(failure)
         self.broken = True
