@@ -24,7 +24,7 @@ from ipcd_client.errors import IpcdError, UsageError
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.pb.ipcd.v1 import command_pb2_grpc
 from ipcd_client.primitives import command_run
-from ipcd_client.primitives.errors import BadRequest, CannotStart, Full, NoSuchName, TimedOut
+from ipcd_client.primitives.errors import BadRequest, CannotStart, Full, Lost, NoSuchName, TimedOut
 from ipcd_client.rpc.failure import CallFailed
 from primitives.roads import Road
 
@@ -428,6 +428,30 @@ def test_streams_of_a_loop(road: Road, offer: Offers) -> None:
     asyncio.run(main())
 
 
+def test_communicate_after_the_end_of_the_input(road: Road, offer: Offers) -> None:
+    name = offer("cat", "cat")
+    with ipcd_client.command(name, **road.keywords) as command:
+        process = command.popen(stdin=PIPE, stdout=PIPE)
+        process.stdin.write(b"said")  # type: ignore[union-attr]
+        process.stdin.close()  # type: ignore[union-attr]
+        assert process.communicate() == (b"said", None)
+        process.close()
+
+
+def test_communicate_after_the_end_of_the_input_on_a_loop(road: Road, offer: Offers) -> None:
+    name = offer("cat", "cat")
+
+    async def main() -> None:
+        async with loop_command(road, name) as command:
+            process = await command.popen(stdin=PIPE, stdout=PIPE)
+            process.stdin.write(b"said")
+            process.stdin.write_eof()
+            assert await process.communicate() == (b"said", None)
+            await process.close()
+
+    asyncio.run(main())
+
+
 def test_a_loop_holds_back_what_it_does_not_read(road: Road, offer: Offers) -> None:
     name = offer("yes", "yes")
 
@@ -622,13 +646,14 @@ def test_streams_that_are_none_to_a_loop(road: Road, offer: Offers) -> None:
     assert asyncio.run(main()) == 0
 
 
+@pytest.mark.parametrize("thread_name", ["ipcd-command", "ipcd-command-run"])
 def test_a_thread_that_cannot_be_had_leaves_nothing(
-    road: Road, offer: Offers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    road: Road, offer: Offers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread_name: str
 ) -> None:
     begun = threading.Thread.start
 
     def start(thread: threading.Thread) -> None:
-        if thread.name == "ipcd-command":
+        if thread.name == thread_name:
             raise RuntimeError("can't start new thread")
         begun(thread)
 
@@ -639,6 +664,60 @@ def test_a_thread_that_cannot_be_had_leaves_nothing(
         with pytest.raises(RuntimeError):
             command.popen(stdin=source, stdout=DEVNULL)
         eventually(lambda: not command.describe().running, "nothing runs")
+
+
+class Flooding(command_pb2_grpc.CommandServicer):
+    """Sends output that nobody has granted, until its caller ends the call, which sets `over`."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def Run(self, requests: Iterator[pb.RunRequest], context: Any) -> Iterator[pb.RunReply]:
+        context.add_callback(self.over.set)
+        yield pb.RunReply(started=pb.RunStarted(pid=1))
+        while context.is_active():
+            yield pb.RunReply(stdout=bytes(64 << 10))
+
+
+def test_more_output_than_was_granted(road: Road) -> None:
+    name = road.name("flood")
+    servicer = Flooding()
+    server = ipcd_client.server(name=name.partition("@")[0], node=road.home.socket)
+    command_pb2_grpc.add_CommandServicer_to_server(servicer, server)
+    server.start()
+
+    async def main() -> None:
+        async with loop_command(road, name) as command:
+            process = await command.popen(stdout=PIPE)
+            # Of what is not read, nobody sees that it is too much but the one that it would be kept for.
+            with pytest.raises(Lost, match="has sent more"):
+                await process.wait()
+            await process.close()
+
+    try:
+        eventually(lambda: known(road, name), "its node knows of it")
+        with ipcd_client.command(name, **road.keywords) as command:
+            process = command.popen(stdout=PIPE)
+            with pytest.raises(Lost, match="has sent more"):
+                process.wait(LONG)
+            assert servicer.over.wait(LONG)
+            process.close()
+        servicer.over.clear()
+        asyncio.run(main())
+        assert servicer.over.wait(LONG)
+    finally:
+        server.stop(None).wait()
+
+
+def known(road: Road, name: str) -> bool:
+    """Whether it can be called."""
+    target = f"ipcd://{road.home.node}/{name.partition('@')[0]}"
+    with ipcd_client.channel(target, node=road.front.socket) as channel:
+        try:
+            command_pb2_grpc.CommandStub(channel).Describe(pb.DescribeCommandRequest(name="x"), timeout=LONG)
+        except grpc.RpcError as error:
+            return bool(error.code() is grpc.StatusCode.UNIMPLEMENTED)
+    return True
 
 
 def test_a_server_of_another_name(cluster: Any) -> None:

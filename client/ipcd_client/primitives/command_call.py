@@ -56,10 +56,12 @@ class RunCall:
         """
         try:
             self._call = command_pb2_grpc.CommandStub(self._channel).Run(self._requests())
+            self._thread.start()
         except BaseException:
+            self._end(None)
+            self.abandon()
             self._release()
             raise
-        self._thread.start()
         try:
             self.until(lambda called: called.pid or called.returncode is not None, timeout)
         except BaseException as error:
@@ -147,9 +149,15 @@ class RunCall:
         except grpc.RpcError as error:
             state: Any = error
             failure = from_status(state.code(), state.details() or "")
+        except IpcdError as error:
+            self.abandon()
+            failure = error
         finally:
-            with self._news:
-                self._failure, self._over = failure, True
-                self._sending.notify()
-                self._news.notify_all()
+            self._end(failure)
             self._release()
+
+    def _end(self, failure: Exception | None) -> None:
+        with self._news:
+            self._failure, self._over = failure, True
+            self._sending.notify()
+            self._news.notify_all()

@@ -79,3 +79,17 @@ def settled(future: asyncio.Future[None]) -> None:
     """It is done, if it was not."""
     if not future.done():
         future.set_result(None)
+
+
+async def readable(fd: int) -> None:
+    """Until there is something to read. Of a regular file there always is."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    try:
+        loop.add_reader(fd, settled, ready)
+    except PermissionError:
+        return
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)

@@ -199,8 +199,9 @@ class Popen:
         if self.stdin is not None and self._given is None:
             if isinstance(input, str):
                 input = input.encode(self._encoding or "utf-8", self._errors or "strict")  # noqa: A001
-            with suppress(BrokenPipeError):
-                self.stdin.flush()
+            if input or not self.stdin.closed:
+                with suppress(BrokenPipeError):
+                    self.stdin.flush()
             self._given = memoryview(input or b"").cast("B")
         files = {number: file for number, file in ((STDOUT, self.stdout), (STDERR, self.stderr)) if file is not None}
         for number, file in files.items():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
-from ipcd_client.primitives.errors import BadRequest, Full
+from ipcd_client.primitives.errors import BadRequest, Full, Lost
 from ipcd_client.primitives.waiting import checked
 
 # Bytes of one output that wait here for a reader, and of standard input that wait at the other end.
@@ -31,10 +31,18 @@ class Output:
         self.closed = False  # by its reader
         self._chunks: deque[bytes] = deque()
         self._owed = 0
+        self._granted = WINDOW  # and has not come
 
     def put(self, data: bytes) -> None:
-        """This has come."""
-        if self.closed:
+        """This has come.
+
+        Raises:
+            Lost: it is more than was granted.
+        """
+        self._granted -= len(data)
+        if self._granted < 0:
+            raise Lost(f"the run's offerer has sent more than the {WINDOW} bytes of output that may wait here")
+        if self.closed or not data:
             return
         self.size += len(data)
         self._chunks.append(data)
@@ -62,6 +70,7 @@ class Output:
         if self.ended or self.closed or self._owed < WINDOW // 4:
             return 0
         owed, self._owed = self._owed, 0
+        self._granted += owed
         return owed
 
 
@@ -97,7 +106,11 @@ class Called:
         return self._stdin_credit > 0
 
     def replied(self, reply: pb.RunReply) -> None:
-        """This has come."""
+        """This has come.
+
+        Raises:
+            Lost: it is more than the other end may send.
+        """
         what = reply.WhichOneof("what")
         if what == "stdout":
             self.outputs[STDOUT].put(reply.stdout)

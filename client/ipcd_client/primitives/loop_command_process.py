@@ -16,7 +16,7 @@ from grpc.aio import EOF
 from ipcd_client.errors import IpcdError
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
-from ipcd_client.primitives.command_pipes import settled
+from ipcd_client.primitives.command_pipes import readable
 from ipcd_client.primitives.command_place import descriptor_of, write_all
 from ipcd_client.primitives.command_state import CHUNK, STDERR, STDOUT, Called
 from ipcd_client.primitives.errors import Lost, from_status
@@ -238,7 +238,8 @@ class Process:
 
     async def _give(self, data: bytes | None) -> None:
         if self.stdin is not None:
-            self.stdin.write(data or b"")
+            if data:
+                self.stdin.write(data)
             self.stdin.close()
             await self.stdin.wait_closed()
 
@@ -309,6 +310,9 @@ class Process:
         except grpc.RpcError as error:
             state: Any = error
             failure = from_status(state.code(), state.details() or "")
+        except IpcdError as error:
+            self._call.cancel()
+            failure = error
         except asyncio.CancelledError:
             # The call's own, as it was cancelled by `close`; or this task's.
             self._call.cancel()
@@ -346,7 +350,7 @@ class Process:
         self._copies.append(asyncio.get_running_loop().create_task(coroutine))
 
     async def _copy_in(self, fd: int) -> None:
-        reading = asyncio.ensure_future(_readable(fd))
+        reading = asyncio.ensure_future(readable(fd))
         try:
             while True:
                 over = asyncio.ensure_future(self._ended())
@@ -360,7 +364,7 @@ class Process:
                 while data:
                     view = data
                     data = data[await self.until(lambda called: called.write(view)) :]  # noqa: B023  used at once
-                reading = asyncio.ensure_future(_readable(fd))
+                reading = asyncio.ensure_future(readable(fd))
         except (OSError, IpcdError):
             pass
         finally:
@@ -383,17 +387,3 @@ class Process:
         except (OSError, IpcdError):
             self.called.close_output(number)
             self.send()
-
-
-async def _readable(fd: int) -> None:
-    """Until there is something to read. Of a regular file there always is."""
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    try:
-        loop.add_reader(fd, settled, ready)
-    except PermissionError:
-        return
-    try:
-        await ready
-    finally:
-        loop.remove_reader(fd)

@@ -9,7 +9,7 @@ import pytest
 from ipcd_client.pb.ipcd.v1 import command_pb2 as pb
 from ipcd_client.primitives.command_server import Places
 from ipcd_client.primitives.command_state import STDERR, STDOUT, WINDOW, Called, started_by
-from ipcd_client.primitives.errors import BadRequest, Full, TimedOut
+from ipcd_client.primitives.errors import BadRequest, Full, Lost, TimedOut
 from ipcd_client.primitives.offer import Offer
 
 
@@ -45,6 +45,22 @@ def test_credit_goes_back_in_large_pieces() -> None:
     run.outputs[STDOUT].take(1)
     assert run.outgoing() == pb.RunRequest(stdout_credit=WINDOW // 4)
     assert run.outgoing() is None
+
+
+def test_no_more_output_than_was_granted() -> None:
+    run = called()
+    run.replied(pb.RunReply(stdout=bytes(WINDOW)))
+    run.outputs[STDOUT].take(WINDOW // 2)
+    # It was taken, and that was not said.
+    with pytest.raises(Lost, match="more than the"):
+        run.replied(pb.RunReply(stdout=b"x"))
+    run = called()
+    run.replied(pb.RunReply(stdout=bytes(WINDOW)))
+    run.outputs[STDOUT].take(WINDOW // 2)
+    assert run.outgoing() == pb.RunRequest(stdout_credit=WINDOW // 2)
+    run.replied(pb.RunReply(stdout=bytes(WINDOW // 2)))
+    with pytest.raises(Lost):
+        run.replied(pb.RunReply(stdout=b"x"))
 
 
 def test_a_closed_output_keeps_nothing() -> None:
