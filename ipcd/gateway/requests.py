@@ -8,6 +8,7 @@ from typing import Any, Final
 from grpc.aio import EOF
 from ipcd_client.errors import IpcdError
 from ipcd_client.loop.connection import Connection
+from ipcd_client.primitives import waiting
 from ipcd_client.primitives.errors import BadRequest
 from ipcd_client.rpc.call import ClientCall
 
@@ -58,11 +59,15 @@ class Requests:
         return await self._read() if self._begin().done() and self._begin().result() is not EOF else None
 
     async def sure(self) -> bytes:
-        """The first message, however long it takes to come.
+        """The first message, before anything is known of the call.
 
         Raises:
-            BadRequest: there is none.
+            BadRequest: none came in `waiting.FIRST` seconds, or none will.
         """
+        # Not cancelled by that. (_read)
+        await asyncio.wait({self._begin()}, timeout=waiting.FIRST)
+        if not self._begin().done():
+            raise waiting.no_request()
         message = await self._read()
         if message is None:
             raise BadRequest("the call has no request, which would name a thing")

@@ -239,10 +239,15 @@ async def first_request(context: Any) -> Any:
         async with asyncio.timeout(FIRST):
             request = await context.read()
     except TimeoutError:
-        raise BadRequest(f"no request came within {FIRST:g} s") from None
+        raise no_request() from None
     if request is EOF:
         raise BadRequest("the call has no request")
     return request
+
+
+def no_request() -> BadRequest:
+    """What a call fails with whose first request has not come in time."""
+    return BadRequest(f"no request came within {FIRST:g} s")
 
 
 def _given(reply: Any) -> Any:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from google.protobuf import descriptor_pb2
+from grpc.aio import EOF
 from ipcd_client.errors import ConfigError
 from ipcd_client.node.target import Target
+from ipcd_client.primitives import waiting
+from ipcd_client.primitives.errors import BadRequest
 
 from ipcd import limits
 from ipcd.gateway import metadata
 from ipcd.gateway.budget import Budget, owner_of
 from ipcd.gateway.reflection import Files, NotFound
 from ipcd.gateway.relay import service_of
+from ipcd.gateway.requests import Requests
 from ipcd.state.quota import Shares
 
 OF_A_HOP: list[tuple[str, str | bytes]] = [
@@ -58,6 +65,37 @@ def test_a_budget_is_never_overdrawn() -> None:
     other.take(5)
     with pytest.raises(limits.LimitReached, match=r"^the limit of 15 things is reached$"):
         other.take(1)
+
+
+def test_a_request_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever begins a call of a named thing and says nothing more does not keep it open. What is read by then goes on
+    to be: only the end of the call ends that."""
+    monkeypatch.setattr(waiting, "FIRST", 0.05)
+
+    class Silent:
+        def __init__(self) -> None:
+            self.read_by: asyncio.Task[Any] | None = None
+            self.end = asyncio.Event()
+
+        async def read(self) -> Any:
+            self.read_by = asyncio.current_task()
+            await self.end.wait()
+            return EOF
+
+    async def main() -> None:
+        context, task = Silent(), asyncio.current_task()
+        assert task is not None
+        requests = Requests(context, task, Budget(Shares("things", 15, {}), ()))
+        async with asyncio.timeout(20):
+            with pytest.raises(BadRequest, match=r"no request came within 0\.05 s"):
+                await requests.sure()
+        assert context.read_by is not None
+        assert not context.read_by.cancelling()
+        requests.close()
+        context.end.set()
+        await context.read_by
+
+    asyncio.run(main())
 
 
 def file(name: str, *dependencies: str, message: str = "M", extends: str = "") -> bytes:
