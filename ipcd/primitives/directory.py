@@ -125,9 +125,13 @@ class Directory:
 
     def spare(self, kind: str, names: Iterable[str], owner: Owner) -> str:
         """The first of these things that are kept here without which their owner may make another; "" if there is none.
-        It is one that the same user has made: nobody has to make room for somebody else."""
+        It is one that the same user has made, or where nobody knows of users (clients of another node's gateway), the
+        very same owner: nobody has to make room for somebody else."""
+        theirs = ((name, self._owners.get((kind, name)) or ()) for name in names)
+        if all(key.kind != "uid" for key in owner):
+            return next((name for name, made_by in theirs if made_by == owner), "")
         needed = self._registry.quotas.names.full(owner) | {key for key in owner if key.kind != "process"}
-        return next((name for name in names if needed <= {*(self._owners.get((kind, name)) or ())}), "")
+        return next((name for name, made_by in theirs if needed <= {*made_by}), "")
 
     async def _claim(self, key: Key) -> None:
         kind, name = key

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from typing import Any
 
+import grpc
 import ipcd_client
 import ipcd_client.aio
 import pytest
 from integration.daemons import LONG, Daemons, until
+from integration.gateway import LISTEN, address_of
 from ipcd_client.primitives.errors import NoSuchName
 from ipcd_client.rpc.failure import CallFailed
 from primitives.limited import limited
@@ -90,6 +92,24 @@ def test_nobody_makes_room_for_somebody_else(nodes: Daemons) -> None:
     for held in here:
         held.release()
     assert there(home.socket, "there-3", "there-4", "there-5") == ["there-3", "there-4", "there-5"]
+
+
+def test_a_gateways_clients_make_room_for_each_other_alone(nodes: Daemons) -> None:
+    """Of them nobody knows of which user they are: what users of their node have made is not theirs."""
+    home = nodes.run("b", launcher=limited(NAMES_EACH={"process": 8, "uid": 8, "node": 3}))
+    other = nodes.run("a", *LISTEN, "--peer", home.listen)
+    other.logged("node linked", "b")
+    once(other.socket, "one@b", "two@b", "three@b")
+    with grpc.insecure_channel(address_of(other)) as channel:
+        first, second = (ipcd_client.lock(name, channel=channel) for name in ("first@b", "second@b"))
+        with pytest.raises(CallFailed, match="limit of 3 named things of one node"), first:
+            pass
+        assert there(home.socket, "one", "two", "three") == ["one", "two", "three"]
+        ipcd_client.lock("three", node=home.socket).remove()
+        for made in (first, second):
+            with made:
+                pass
+    assert there(home.socket, "one", "two", "first", "second") == ["one", "two", "second"]
 
 
 def test_many_of_one_node_wait_for_one_lock(nodes: Daemons) -> None:
