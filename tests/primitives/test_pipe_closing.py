@@ -154,3 +154,24 @@ def test_a_reader_that_is_stopped_holds_up_nobody(
         # Each byte is read or lost.
         assert len(rest.result(LONG)) + int(lost) == total
         assert int(lost) > 0
+
+
+@DIRECT
+def test_a_writer_whose_only_reader_is_stopped_can_close(
+    road: Road, aside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = road.name("only")
+    with child(road.front, name, "read", "some") as stopped:
+        writer = ipcd_client.pipe(name, **road.keywords).open_write(wait=LONG)
+        assert line_of(stopped) == "open"
+        stopped.send_signal(signal.SIGSTOP)
+        # More than goes to a process that takes nothing.
+        for _ in range(4):
+            writer.write(bytes(PIECE))
+        monkeypatch.setattr(pipe_writer, "LINGER", 0.5)
+        closing = aside.submit(writer.close)
+        try:
+            with pytest.raises(BrokenPipeError, match="takes anything"):
+                closing.result(LONG)
+        finally:
+            stopped.kill()
