@@ -103,14 +103,24 @@ class LoopPlace:
         """
         moves = 0
         while True:
+            channel = await self.channel()
+            target = self._target
+            # For one call: another task may find meanwhile that the thing is elsewhere.
+            if self._given is None:
+                _hold(self.path, target)
             try:
-                return await act(self._stub(stub, await self.channel()))
+                return await act(self._stub(stub, channel))
             except grpc.RpcError as error:
                 failure = _failure(error)
                 moves += 1
                 if not isinstance(failure, Elsewhere) or moves > MOVES:
                     raise failure from error
-                await self.moved(failure.node)
+                # Unless another task has seen to it already.
+                if self._given is not None or channel is self._channel:
+                    await self.moved(failure.node)
+            finally:
+                if self._given is None:
+                    await _release(self.path, target)
 
     def _stub(self, stub: Callable[[Any], S], channel: grpc.aio.Channel) -> S:
         """Made once for a channel: that takes a tenth of what a short call does."""
