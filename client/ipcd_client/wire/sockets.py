@@ -123,8 +123,7 @@ class SocketWire(Wire):
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            # Frames that the peer sent before its end are still to be received, so this is not yet the end of recv.
-            raise WireClosed(self._words(error)) from None
+            raise self._unsent(error) from None
         for buffer in buffers:
             size = len(buffer)
             if sent < size:
@@ -162,7 +161,7 @@ class SocketWire(Wire):
                 if error.errno == errno.ETOOMANYREFS:
                     # Descriptors in flight have reached the limit of this user: it ends when the peer reads.
                     return False
-                raise WireClosed(self._words(error)) from None
+                raise self._unsent(error) from None
             most = MAX_BUFFERS
             self.backlog = max(0, self.backlog - sent)
             for view in views:
@@ -344,7 +343,14 @@ class SocketWire(Wire):
 
     def _end(self, why: str) -> WireClosed:
         self._gone = self._gone or why
-        return WireLost(self._gone) if self._lost else WireClosed(self._gone)
+        return self._closed(self._gone)
+
+    def _unsent(self, error: OSError) -> WireClosed:
+        # Frames that the peer sent before its end are still to be received, so this is not yet the end of recv.
+        return self._closed(self._words(error))
+
+    def _closed(self, why: str) -> WireClosed:
+        return WireLost(why) if self._lost else WireClosed(why)
 
     def _why_gone(self) -> str:
         return self._gone or f"the connection with {self._peer} was closed on this side"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 
 import pytest
@@ -127,6 +129,24 @@ def test_a_host_that_does_not_answer(which: str, monkeypatch: pytest.MonkeyPatch
             wire.recv()
     wire.abort()
     wire.check()
+    other.abort()
+
+
+def test_a_host_that_does_not_answer_is_found_by_what_waits_to_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire, other = TcpFactory().pair()
+    assert isinstance(wire, tcp.TcpWire)
+    while wire.send([bytes(1 << 20)]):
+        pass
+
+    class Failing:
+        def sendmsg(self, _: object) -> int:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wire, "_socket", Failing())
+        with pytest.raises(WireLost, match="does not answer"):
+            wire.flush()
+    wire.abort()
     other.abort()
 
 
