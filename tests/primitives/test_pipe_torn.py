@@ -18,7 +18,9 @@ import pytest
 from integration.daemons import LONG, Daemon, Daemons, eventually
 from integration.exposing import line_of
 from integration.test_rules import rule
-from ipcd_client.errors import NotAllowed, WireLost
+from ipcd_client.errors import Exhausted, IpcdError, NotAllowed, ProtocolError, WireLost, WireStarved
+from ipcd_client.loop.life import TooFarBehind
+from ipcd_client.loop.reading import Dismissed
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
 from ipcd_client.primitives import pipe_hold, pipe_writer
 from ipcd_client.primitives.errors import BadRequest, Lost, NoSuchName, TimedOut
@@ -226,8 +228,20 @@ def test_close_is_quiet_when_a_killed_reader_has_said_that_it_has_read_all(face:
 
 
 @DIRECT
-def test_a_writer_whose_host_is_silent_is_no_end_of_the_file(
-    face: Sync | Loop, road: Road, aside: ThreadPoolExecutor
+@pytest.mark.parametrize(
+    "why",
+    [
+        WireLost("it does not answer"),
+        WireStarved("it"),
+        ProtocolError("bad-frame", "that is none"),
+        TooFarBehind("it does not read"),
+        Exhausted("it ended the connection: enough"),
+        Dismissed("it ended the connection: bad-frame"),
+    ],
+    ids=lambda why: type(why).__name__,
+)
+def test_a_writer_that_may_live_is_no_end_of_the_file(
+    face: Sync | Loop, road: Road, aside: ThreadPoolExecutor, why: IpcdError
 ) -> None:
     name = road.name("silent")
     reader = face.open_read(name, nonblock=True, **({"buffering": 0} if isinstance(face, Sync) else {}))
@@ -237,8 +251,8 @@ def test_a_writer_whose_host_is_silent_is_no_end_of_the_file(
         rest = aside.submit(reader.read)
         engine: Any = reader._engine if isinstance(face, Sync) else reader._end._reader
         (connection,) = [each for each in engine._server._serving._peers if not each.idle]
-        connection._loop.call_soon_threadsafe(connection.fail, WireLost("it does not answer"))
-        with pytest.raises(Lost, match=r"a writer of the pipe .* is lost: it does not answer"):
+        connection._loop.call_soon_threadsafe(connection.fail, why)
+        with pytest.raises(Lost, match=rf"a writer of the pipe .* is lost: {why}"):
             rest.result(LONG)
         process.kill()
         # It has been told; the others' end is the end of the file.

@@ -12,7 +12,7 @@ from grpc.aio import EOF, AbortError
 from grpc.aio import UsageError as Misused
 
 from ipcd_client.aio.methods import Method, Unfit
-from ipcd_client.errors import UsageError, WireLost
+from ipcd_client.errors import UsageError, WireClosed
 from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.stream import close_all
 from ipcd_client.loop.waiters import Waiters
@@ -202,8 +202,10 @@ class ServicerContext(Base):
         return self._call.cancelled
 
     def caller_lost(self) -> bool:
-        """The connection has ended, and not by its peer: the caller may live."""
-        return isinstance(self._connection.error, WireLost)
+        """The connection has ended, and not as it does when its peer closes it or dies: the caller may live."""
+        error = self._connection.error
+        # What is derived from it says more than that the peer has ended it.
+        return error is not None and type(error) is not WireClosed
 
     def done(self) -> bool:
         """The call is over, either way."""

@@ -244,8 +244,12 @@ class Reading(Life):
             if event.code == limits.GOAWAY_EXHAUSTED:
                 raise Exhausted(f"{self.wire.peer()} ended the connection: {event.reason}")
             if event.code != limits.GOAWAY_DRAIN:
-                raise WireClosed(f"{self.wire.peer()} ended the connection: {event.reason}")
+                raise Dismissed(f"{self.wire.peer()} ended the connection: {event.reason}")
         self._news.progressed()
+
+
+class Dismissed(WireClosed):
+    """The peer ended the connection for what it says of us, and lives."""
 
 
 class Denied(WireClosed):

@@ -14,11 +14,12 @@ from typing import Any
 import grpc
 import pytest
 from ipcd_client.aio.dispatch import Server
-from ipcd_client.errors import IpcdError, ProtocolError, UsageError, WireClosed, WireTimeout
+from ipcd_client.errors import Exhausted, IpcdError, ProtocolError, UsageError, WireClosed, WireTimeout
 from ipcd_client.frame import codec
-from ipcd_client.frame.settings import GOAWAY_TIMEOUT, GOAWAY_VIOLATION, Settings
+from ipcd_client.frame.settings import GOAWAY_DENIED, GOAWAY_EXHAUSTED, GOAWAY_TIMEOUT, GOAWAY_VIOLATION, Settings
 from ipcd_client.loop.connection import Connection
 from ipcd_client.loop.life import TooFarBehind
+from ipcd_client.loop.reading import Denied, Dismissed
 from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.wire import memory
 from ipcd_client.wire.fds import Fd
@@ -391,6 +392,29 @@ def test_what_is_not_the_protocol(data: bytes, violation: str) -> None:
         assert reasons == [error], "told once"
         assert (frames[-1].type, frames[-1].aux) == (codec.GOAWAY, GOAWAY_VIOLATION)
         assert violation in frames[-1].payload.decode()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (GOAWAY_VIOLATION, Dismissed),
+        (GOAWAY_TIMEOUT, Dismissed),
+        (GOAWAY_DENIED, Denied),
+        (GOAWAY_EXHAUSTED, Exhausted),
+    ],
+)
+def test_a_peer_that_says_why_it_ends_the_connection_lives(code: int, kind: type[IpcdError]) -> None:
+    async def main() -> None:
+        one, other = socket.socketpair()
+        connection = Connection(UnixWire(one, peer="x"), Settings(), dialer=False)
+        with other:
+            other.sendall(HELLO + b"".join(map(bytes, codec.encode(codec.GOAWAY, 0, b"so it is", aux=code))))
+            async with asyncio.timeout(LONG):
+                error = await connection.closed()
+        assert type(error) is kind
+        assert "so it is" in str(error)
 
     asyncio.run(main())
 
