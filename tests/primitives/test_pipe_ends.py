@@ -35,7 +35,7 @@ CHILD = str(Path(__file__).with_name("pipe_child.py"))
 def child(node: Daemon, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """pipe_child.py, killed at the end."""
     with subprocess.Popen(
-        [sys.executable, CHILD, node.socket, *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, CHILD, node.socket, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert line_of(process) == "opening"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -296,6 +296,21 @@ class ServicerContext(Base):
             if not self.started:
                 # Nothing of it will run, so neither will its end.
                 self.ended()
+
+    def rest(self) -> Iterator[Any]:
+        """What `read` would have given yet if the call had not ended: the requests that came until then, and
+        `grpc.aio.EOF` if there are no more.
+
+        Raises:
+            Unfit: one cannot be parsed.
+        """
+        call = self._call
+        while call.messages:
+            assert self.method is not None
+            # There is nobody left to give credit to.
+            yield self.method.parsed(call.messages.popleft()[0])
+        if call.requests_ended and not call.oversize:
+            yield EOF
 
     async def only_request(self) -> Any:
         """The request of a call that has one.

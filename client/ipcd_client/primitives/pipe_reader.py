@@ -13,6 +13,7 @@ import grpc
 from grpc.aio import EOF
 
 from ipcd_client import aio
+from ipcd_client.aio.methods import Unfit
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
 from ipcd_client.primitives.errors import BadRequest, Lost
 from ipcd_client.primitives.loop_place import LoopPlace
@@ -26,6 +27,10 @@ PIECE: Final = 256 << 10
 # many seconds.
 REPORT: Final = WINDOW // 4
 PAUSE: Final = 0.005
+# Writers of one reader: a pipe has no more ends.
+WRITERS: Final = 256
+# Seconds for writers to have again what a reader that closes has not read.
+BACK: Final = 2.0
 
 
 class Source:
@@ -120,7 +125,9 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
         self.inbox = Inbox(notify)
         self._place = place
         self._key = secrets.token_bytes(16)
-        self._server = aio.server(name=f"pipe.{secrets.token_hex(8)}", node=place.path)
+        # Some may not have said yet that they are writers.
+        most = 2 * WRITERS
+        self._server = aio.server(name=f"pipe.{secrets.token_hex(8)}", node=place.path, maximum_concurrent_rpcs=most)
         pipe_pb2_grpc.add_PipeReaderServicer_to_server(self, self._server)
         self._sources: set[Source] = set()
         self._idle = asyncio.Event()
@@ -150,13 +157,13 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
         """What was not taken, the writers have again."""
         self._closing = True
         for source in self._sources:
-            source.closed = True
-            source.news.set()
+            self._returned(source)
         if self._sources:
-            await asyncio.wait({asyncio.ensure_future(self._idle.wait())}, timeout=2.0)
+            await asyncio.wait({asyncio.ensure_future(self._idle.wait())}, timeout=BACK)
         if self._hold is not None:
             await self._hold.close()
-        await self._server.stop(None)
+        # Until the home knew, it has sent writers here: those have it again, too.
+        await self._server.stop(BACK)
         await self._place.close()
 
     def look(self) -> None:
@@ -166,6 +173,11 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
         if hold is not None:
             left = bool(self._sources)
             self.inbox.state(ended=hold.deserted and not left, error=None if left else hold.error)
+
+    @staticmethod
+    def _returned(source: Source) -> None:
+        source.closed = True
+        source.news.set()
 
     async def abandon(self) -> None:
         """The same."""
@@ -193,9 +205,16 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
             raise
         if not secrets.compare_digest(key, self._key):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "that is not the key of this reader")
+        if len(self._sources) >= WRITERS:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"this reader of the pipe {self._place.name} has {WRITERS} writers, which is the most",
+            )
         source = Source()
         self._sources.add(source)
         self._idle.clear()
+        if self._closing:
+            self._returned(source)
         receiving = asyncio.get_running_loop().create_task(self._receive(source, context))
         receiving.add_done_callback(lambda task: _over(task, source))
         try:
@@ -203,7 +222,7 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
         finally:
             receiving.cancel()
             if not self._closing and not source.finished:
-                self._torn(context)
+                self._cut(source, context)
             self._sources.discard(source)
             if not self._sources:
                 self._idle.set()
@@ -211,15 +230,21 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
 
     async def _receive(self, source: Source, context: Any) -> None:
         while (piece := await context.read()) is not EOF:
-            data = piece.data
-            source.received += len(data)
-            if source.received - source.reported > WINDOW:
+            if not self._accepted(source, piece.data):
                 return
+        source.finished = True
+
+    def _accepted(self, source: Source, data: bytes) -> bool:
+        """Whether so much might come."""
+        source.received += len(data)
+        if source.received - source.reported > WINDOW:
+            return False
+        if data:  # a piece costs more than its bytes: those without any would not be counted
             if not self.inbox.looked_at:
                 self.inbox.looked_at = True
                 asyncio.get_running_loop().call_later(PAUSE, self._look_again)
             self.inbox.put(source, data)
-        source.finished = True
+        return True
 
     async def _report(self, source: Source, context: Any, receiving: asyncio.Task[None]) -> None:
         await context.write(pipe_pb2.PipeCredit(window=WINDOW))
@@ -238,14 +263,26 @@ class Reader(pipe_pb2_grpc.PipeReaderServicer):
             if source.closed:
                 return
 
-    def _torn(self, context: Any) -> None:
+    def _cut(self, source: Source, context: Any) -> None:
         """A writer's connection has ended, and it had not closed. If it has ended itself, that is the end of what it
         wrote; else something is missing."""
         why = context.why_cancelled()
-        if why is None:
+        if why is None or not self._rest(source, context):
             self.inbox.tear(Lost(f"a writer of the pipe {self._place.name} was cut off: it has sent what it may not"))
-        elif context.caller_lost():
+        elif context.caller_lost() and not source.finished:
             self.inbox.tear(Lost(f"a writer of the pipe {self._place.name} is lost: {why}"))
+
+    def _rest(self, source: Source, context: Any) -> bool:
+        """Takes what has come, and waits behind the end of the connection. False: it might not come."""
+        try:
+            for piece in context.rest():
+                if piece is EOF:
+                    source.finished = True
+                elif not self._accepted(source, piece.data):
+                    return False
+        except Unfit:
+            return False
+        return True
 
 
 def _over(receiving: asyncio.Task[None], source: Source) -> None:
