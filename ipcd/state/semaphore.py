@@ -141,8 +141,9 @@ class Semaphores:
         for ticket in [each for each in self._waiting.values() if any(step.name == name for step in each.steps)]:
             changed.add(self._leave(ticket).name)
             done.append(Done(ticket, NoSuchName(f"the semaphore {name} has been removed")))
-        for ticket in list(thing.holders.values()):
-            changed.update(self._put_back(ticket))
+        holders = list(thing.holders.values())
+        changed |= self._put_back(*holders)
+        for ticket in holders:
             ticket.lost = Lost(f"the semaphore {name} has been removed")
             done.append(Done(ticket, ticket.lost))
         del self._things[name]
@@ -275,15 +276,19 @@ class Semaphores:
                 ticket.taken[name] = -delta
         return {name for name, delta in changed.items() if delta}
 
-    def _put_back(self, ticket: Ticket) -> set[str]:
-        """Undoes it; which semaphores have changed."""
-        changed = set(ticket.taken)
-        for name, count in ticket.taken.items():
+    def _put_back(self, *tickets: Ticket) -> set[str]:
+        """Undoes them, in one step: in which order would matter where one takes back what another puts back. Which
+        semaphores have changed."""
+        back: dict[str, int] = {}
+        for ticket in tickets:
+            for name, count in ticket.taken.items():
+                back[name] = back.get(name, 0) + count
+                del self._things[name].holders[ticket.number]
+            ticket.taken.clear()
+        for name, count in back.items():
             thing = self._things[name]
             thing.value = min(max(thing.value + count, 0), MOST)
-            del thing.holders[ticket.number]
-        ticket.taken.clear()
-        return changed
+        return set(back)
 
     def _queue(self, ticket: Ticket, place: Place) -> None:
         thing = self._things[place.name]

@@ -74,10 +74,12 @@ class Model:
             asked.taken[name] = asked.taken.get(name, 0) - delta
         asked.taken = {name: count for name, count in asked.taken.items() if count}
 
-    def undo(self, asked: Asked) -> None:
-        for name, count in asked.taken.items():
-            self.values[name] = min(max(self.values[name] + count, 0), semaphore.MOST)
-        asked.taken = {}
+    def undo(self, *several: Asked) -> None:
+        for name in self.values:
+            back = sum(asked.taken.get(name, 0) for asked in several)
+            self.values[name] = min(max(self.values[name] + back, 0), semaphore.MOST)
+        for asked in several:
+            asked.taken = {}
 
     def drop(self, number: int) -> None:
         """It is over: what it did is undone."""
@@ -180,8 +182,8 @@ class Semaphored(RuleBasedStateMachine):
                 gone.append(number)
         for number, asked in self.model.asked.items():
             if name in asked.taken:
-                self.model.undo(asked)
                 lost.append(number)
+        self.model.undo(*(self.model.asked[number] for number in lost))
         del self.model.values[name], self.initial[name]
         done = self.real.remove(name, self.now)
         told = len(gone) + len(lost)

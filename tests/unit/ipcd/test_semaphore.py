@@ -52,6 +52,17 @@ def test_values() -> None:
         state.ask([Step("t", 1)], who("x"), 0.0)
 
 
+def test_what_is_removed_leaves_the_others_as_they_were() -> None:
+    """Whichever of those that had something of it came first."""
+    node = Node(a=2, c=3)
+    taker = node.ask("taker", a=-3, c=1)
+    node.ask("puts in", a=1, c=-3)
+    assert taker.token
+    done = node.state.remove("c", 0.0)
+    assert [each.ticket.party.words for each in done] == ["puts in", "taker"]
+    assert {name: thing.value for name, thing in node.state.all()} == {"a": 2}
+
+
 def test_one_that_would_put_in_too_many_when_its_turn_comes_fails() -> None:
     node = Node(a=0, b=MOST - 1)
     waits = node.ask("waits", a=-1, b=1)
