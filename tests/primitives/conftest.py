@@ -16,6 +16,7 @@ import ipcd_client.aio
 import pytest
 from integration.daemons import LONG, Daemons, daemons
 from integration.gateway import address_of
+from primitives.command_faces import Offers, offering
 from primitives.lock_faces import FACES, Face
 from primitives.roads import ROADS, Cluster, Road
 
@@ -69,6 +70,13 @@ def aside() -> Iterator[ThreadPoolExecutor]:
     """For the other side."""
     with ThreadPoolExecutor(8) as pool:
         yield pool
+
+
+@pytest.fixture
+def offer(road: Road) -> Iterator[Offers]:
+    """Offers a command at the road's end: its name, as it is called there."""
+    with offering(road) as offered:
+        yield offered
 
 
 @pytest.fixture(params=FACES)

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 import pytest
 from integration.daemons import LONG, eventually
 from integration.ipcctl.runs import CTL, ctl, running
+from primitives.command_faces import gone, seen_from
 from primitives.roads import Cluster
-from primitives.test_command import gone, seen_from
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from integration.ipcctl.runs import CTL, ctl
 from ipcd_client.errors import IpcdError, NotAllowed
 from ipcd_client.primitives.errors import Full, Lost
 from ipcd_client.rpc.failure import CallFailed
+from primitives.command_faces import alive, gone, seen_from
 from primitives.roads import Cluster, Road
-from primitives.test_command import alive, gone, seen_from
 
 OFFERING = str(Path(__file__).with_name("offering.py"))
 # Prints its own number and that of what it has started, and lasts.

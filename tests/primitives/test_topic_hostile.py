@@ -21,7 +21,7 @@ from primitives import hostile_topics
 from primitives.roads import Cluster
 from primitives.test_topic import listed
 from primitives.test_topic_ends import linked
-from primitives.test_topic_memory import own_memory
+from primitives.topic_readers import own_memory
 
 from ipcd import limits
 from ipcd.primitives.topic_outlets import REASON, REFUSED
