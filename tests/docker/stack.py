@@ -227,9 +227,9 @@ class Stack:
                 docker("network", "connect", self.network(), container)
 
     def logs(self) -> str:
-        """What all containers and programs wrote."""
+        """What all containers and programs wrote last: not so much that it hides the rest."""
         try:
-            parts = [self._compose("logs", "--no-color", "--timestamps")]
+            parts = [self._compose("logs", "--no-color", "--timestamps", "--tail", "30")]
         except DockerError as error:
             parts = [str(error)]
         for log in sorted(self._folder.glob("*.log")):

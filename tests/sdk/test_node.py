@@ -333,6 +333,25 @@ def test_a_channel_is_collected_while_a_lock_is_held(world: Processes, where: st
     eventually(lambda: not attachment._users and connection.error is not None, "it is closed")
 
 
+EXIT = """
+import sys, threading
+import ipcd_client
+channel = ipcd_client.channel(node=sys.argv[1])
+call = channel.unary_stream("/conformance.v1.Echo/DownForever")(b"9")
+next(call)
+lock = call._exchange._lock if sys.argv[2] == "call" else call._exchange.link[0]._lock
+threading.Thread(target=lock.acquire, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("where", ["call", "connection"])
+def test_a_program_ends_while_a_thread_of_it_holds_a_lock(world: Processes, where: str) -> None:
+    """A daemon thread never runs again once the interpreter ends, whatever it held."""
+    world.daemon("a")
+    world.server("a", "one")
+    subprocess.run([sys.executable, "-c", EXIT, world.socket("a"), where], check=True, timeout=LONG)
+
+
 def test_stopped_server_is_not_found(world: Processes, channel_to: ChannelTo) -> None:
     world.daemon("a")
     server = ipcd_client.server(handlers=(Echo(),), node=world.socket("a"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -41,7 +42,9 @@ class Call(grpc.RpcError, grpc.Call, Future):
 
     def __del__(self) -> None:
         exchange: Exchange | None = getattr(self, "_exchange", None)
-        if exchange is not None:
+        # At the interpreter's end, threads that will never run again may hold any lock, and none can be started. The
+        # server learns of the end from the connection's.
+        if exchange is not None and not sys.is_finalizing():
             exchange.dropped()
 
     # -- grpc.RpcContext --------------------------------------------------------------------------

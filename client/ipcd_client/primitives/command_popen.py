@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -298,7 +299,8 @@ class Popen:
 
     def __del__(self) -> None:
         call: RunCall | None = getattr(self, "_call", None)
-        if call is not None:
+        # At the interpreter's end, threads that will never run again may hold any lock: the process's end says it all.
+        if call is not None and not sys.is_finalizing():
             call.abandon()
             self._end_input()
 
