@@ -155,19 +155,21 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         self._keeper.check(context, READ, KIND, request.name)
         box = await self._boxes.find(context, request)
         self._boxes.check_store(box)
-        count = box.queue.purge(self._boxes.now())
+        gone = box.queue.purge(self._boxes.now())
         self._boxes.after(box)
+        await self._boxes.free(gone)
         await self._boxes.commit(box)
-        return pb.QueuePurgeReply(messages=count)
+        return pb.QueuePurgeReply(messages=len(gone))
 
     async def Remove(self, request: pb.QueueRemoveRequest, context: CalledContext) -> pb.QueueRemoveReply:
         """The end of a queue."""
         self._keeper.check(context, MAKE, KIND, request.name)
         box = await self._boxes.find(context, request)
         self._boxes.check_store(box)
-        count = self._boxes.remove(box)
+        gone = self._boxes.remove(box)
+        await self._boxes.free(gone)
         await self._boxes.commit(box)
-        return pb.QueueRemoveReply(messages=count)
+        return pb.QueueRemoveReply(messages=len(gone))
 
     async def Stat(self, request: pb.QueueStatRequest, context: CalledContext) -> pb.QueueStat:
         """Figures."""

@@ -20,6 +20,7 @@ from ipcd import limits
 from ipcd.primitives.host import PUBLISH, Keeper
 from ipcd.state.queue import Around, Numbers, Queue
 from ipcd.state.queue_asked import completed
+from ipcd.state.queue_gone import Gone
 from ipcd.state.queue_message import Message
 from ipcd.state.queue_waiters import Arrived, Delivered, Receiver, Sender, Taken, Watcher
 from ipcd.state.quota import Owner, Shares
@@ -49,6 +50,7 @@ class Boxes:
         self._numbers = Numbers(tag=secrets.randbits(62))
         self._bytes = Shares("bytes in queues", limits.QUEUE_BYTES, limits.QUEUE_BYTES_EACH)
         self._waiting = Shares("calls that wait at queues", limits.QUEUE_WAITING, limits.QUEUE_WAITING_EACH)
+        self._freeing: set[asyncio.Task[None]] = set()
         self._store: Store | None = None
         self._why_no_store = _NO_STORE
         self._opening = asyncio.Lock()
@@ -117,6 +119,11 @@ class Boxes:
         for box in self._boxes.values():
             if box.timer is not None:
                 box.timer.cancel()
+        # All of the memory goes now.
+        for freeing in self._freeing:
+            freeing.cancel()
+        if self._freeing:
+            await asyncio.wait(self._freeing)
         if self._store is not None:
             await self._store.close()
 
@@ -162,8 +169,8 @@ class Boxes:
             self._store.make(name, self._keeper.caller(context).uid, time.time(), options)
         return box, True
 
-    def remove(self, box: Box) -> int:
-        """The end of a queue: how many messages were in it."""
+    def remove(self, box: Box) -> Gone:
+        """The end of a queue: what was in it, to be freed."""
         queue = box.queue
         del self._boxes[queue.name]
         if box.timer is not None:
@@ -172,11 +179,18 @@ class Boxes:
             queue.leave(waiter, self.now())
             self._told(waiter, NoSuchName(f"queue {queue.name} was removed"))
         self.after(box)
-        count = queue.clear()
+        gone = queue.clear()
         if queue.options.durable and self._store is not None:
             self._store.remove(queue.name)
         self._keeper.directory.drop(KIND, queue.name)
-        return count
+        return gone
+
+    async def free(self, gone: Gone) -> None:
+        """Returns once it does not count any more. It goes on where the caller goes: for its owners, too."""
+        freeing = asyncio.get_running_loop().create_task(_free(gone))
+        self._freeing.add(freeing)
+        freeing.add_done_callback(self._freeing.discard)
+        await asyncio.shield(freeing)
 
     def _made(self, name: str, options: pb.QueueOptions) -> Queue:
         return Queue(name, options, Around(self._numbers, self._bytes, self._bury, self._store))
@@ -296,3 +310,9 @@ class Boxes:
 
             with contextlib.suppress(StoreFailed):
                 await self._store.commit()
+
+
+async def _free(gone: Gone) -> None:
+    for _ in gone.pieces():
+        # Others may have been waiting.
+        await asyncio.sleep(0)

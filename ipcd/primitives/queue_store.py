@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -40,6 +40,11 @@ _TABLES: Final = (
 _PUT: Final = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _MARK: Final = "UPDATE messages SET until = ?, held = ?, deliveries = ?, tag = ? WHERE id = ?"
 _DELETE: Final = "DELETE FROM messages WHERE id = ?"
+_REMOVE: Final = ("DELETE FROM messages WHERE queue = ?", "DELETE FROM queues WHERE name = ?")
+
+
+# A statement, and the values of each time that it is executed.
+Operation = tuple[str, Iterable[Sequence[Any]]]
 
 
 class StoreFailed(IpcdError):
@@ -64,7 +69,7 @@ class Store:
     def __init__(self, folder: Path, log: Log) -> None:
         self.path = folder / FILE
         self._log = log
-        self._operations: list[tuple[str, Sequence[Any]]] = []
+        self._operations: list[Operation] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._wanted = False
         self._closing = False
@@ -135,30 +140,31 @@ class Store:
 
     def make(self, name: str, uid: int, created: float, options: pb.QueueOptions) -> None:
         """There is such a queue."""
-        self._add("INSERT INTO queues VALUES (?, ?, ?, ?)", (name, uid, created, options.SerializeToString()))
+        self._add(("INSERT INTO queues VALUES (?, ?, ?, ?)", [(name, uid, created, options.SerializeToString())]))
 
     def remove(self, name: str) -> None:
-        """There is none any more; what was in it has been deleted."""
-        self._add("DELETE FROM queues WHERE name = ?", (name,))
+        """There is none any more, with all that was in it."""
+        self._add(*((statement, [(name,)]) for statement in _REMOVE))
 
     def put(self, queue: str, message: Message) -> None:
         """(Kept)"""
         owner = message.owner[0] if message.owner else Key("", "")
         about = (message.id, queue, message.priority, message.type, owner.kind, owner.name, message.sent)
         state = (message.until, int(message.held), message.deliveries, message.tag)
-        self._add(_PUT, (*about, *state, message.data))
+        self._add((_PUT, [(*about, *state, message.data)]))
 
     def mark(self, queue: str, message: Message) -> None:  # noqa: ARG002  # of all queues the ids are different
         """(Kept) Nobody waits for that: a little later, with others."""
-        self._add(_MARK, (message.until, int(message.held), message.deliveries, message.tag, message.id))
+        self._add((_MARK, [(message.until, int(message.held), message.deliveries, message.tag, message.id)]))
 
-    def delete(self, queue: str, message: Message) -> None:  # noqa: ARG002
+    def delete(self, queue: str, numbers: Sequence[int]) -> None:  # noqa: ARG002
         """(Kept)"""
-        self._add(_DELETE, (message.id,))
+        self._add((_DELETE, _Each(numbers)))
 
-    def _add(self, statement: str, values: Sequence[Any]) -> None:
+    def _add(self, *operations: Operation) -> None:
+        """All of these, in one transaction."""
         with self._condition:
-            self._operations.append((statement, values))
+            self._operations += operations
         # Also where nobody waits for it.
         if self._later is None:
             self._later = self._loop.call_later(_LATER, self._write_now)
@@ -244,13 +250,23 @@ class Store:
             self._loop.call_soon_threadsafe(lambda: function(*arguments, **keywords))
 
 
-def _write(connection: sqlite3.Connection, operations: list[tuple[str, Sequence[Any]]]) -> None:
+class _Each:
+    """One value each time; of many, the rows are made by who writes them, as often as it has to."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self._values = values
+
+    def __iter__(self) -> Iterator[tuple[Any]]:
+        return zip(self._values)
+
+
+def _write(connection: sqlite3.Connection, operations: list[Operation]) -> None:
     if not operations:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement, values in operations:
-            connection.execute(statement, values)
+        for statement, rows in operations:
+            connection.executemany(statement, rows)
         connection.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):

@@ -17,6 +17,7 @@ from ipcd_client.primitives.errors import BadRequest, Full
 from ipcd import limits
 from ipcd.state.queue_asked import checked_delay, checked_lease
 from ipcd.state.queue_contents import Contents
+from ipcd.state.queue_gone import Gone
 from ipcd.state.queue_message import Kept, Message, cost
 from ipcd.state.queue_waiters import Arrived, Delivered, Event, Receiver, Receivers, Sender, Taken, Watcher
 from ipcd.state.quota import Shares
@@ -308,20 +309,15 @@ class Queue:
         else:
             self._in.back(message, delay, now)
 
-    def purge(self, now: float) -> int:
-        """Throws away what nobody holds: how many."""
-        gone = [message for message in self._in if not message.held]
-        for message in gone:
-            self._in.remove(message)
+    def purge(self, now: float) -> Gone:
+        """Throws away what nobody holds, all of it at once, for the caller to free."""
+        gone = self._in.sweep()
         self._pump(now)
-        return len(gone)
+        return gone
 
-    def clear(self) -> int:
-        """The end: how many there were. Who waits is to be told by the caller."""
-        count = len(self._in)
-        for message in list(self._in):
-            self._in.remove(message)
-        return count
+    def clear(self) -> Gone:
+        """The end: what there was, for the caller to free. Who waits is to be told by the caller."""
+        return self._in.clear()
 
     # -- time -------------------------------------------------------------------------------------
 

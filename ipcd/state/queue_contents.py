@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
+from ipcd.state.queue_gone import Gone
 from ipcd.state.queue_message import Kept, Message
-from ipcd.state.queue_order import Heap, Ready
+from ipcd.state.queue_order import Ready, Timed
 from ipcd.state.quota import Shares
 
 
@@ -15,38 +15,38 @@ class Contents:
 
     def __init__(self, queue: str, shares: Shares, kept: Kept | None) -> None:
         self.ready = Ready()
-        self.delayed = 0
-        self.bytes = 0
+        self._delayed = Timed()
+        self._held = Timed()
         self._queue = queue
         self._shares = shares
         self._kept = kept
-        self._all: dict[int, Message] = {}
-        # Leases and delays by their ends.
-        self._times = Heap(
-            lambda entry: entry[1] in self._all and self._all[entry[1]].until == entry[0],
-            lambda: ((one.until, one.id) for one in self._all.values() if 0 < one.until < math.inf),
-            lambda: len(self._all),
-        )
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self.ready) + len(self._delayed) + len(self._held)
 
-    def __iter__(self) -> Iterator[Message]:
-        return iter(self._all.values())
+    @property
+    def bytes(self) -> int:
+        """Of the data of all."""
+        return self.ready.bytes + self._delayed.bytes + self._held.bytes
+
+    @property
+    def delayed(self) -> int:
+        """How many are."""
+        return len(self._delayed)
 
     @property
     def held(self) -> int:
         """How many are."""
-        return len(self._all) - len(self.ready) - self.delayed
+        return len(self._held)
 
     def get(self, number: int) -> Message | None:
         """If it is there."""
-        return self._all.get(number)
+        return self._held.get(number) or self.ready.get(number) or self._delayed.get(number)
 
     def holds(self, number: int, tag: int) -> Message | None:
         """If it is there, and held by this delivery."""
-        message = self._all.get(number)
-        return message if message is not None and message.held and message.tag == tag else None
+        message = self._held.get(number)
+        return message if message is not None and message.tag == tag else None
 
     def put(self, message: Message, now: float) -> None:
         """A new one."""
@@ -56,12 +56,11 @@ class Contents:
 
     def insert(self, message: Message, now: float) -> None:
         """One that is written down, if any are."""
-        self._all[message.id] = message
-        self.bytes += len(message.data)
         # One that is held stays so also where its lease is over: it is `due`, and returned as any other.
-        if message.until > now or (message.held and message.until > 0):
-            self.delayed += not message.held
-            self._times.push((message.until, message.id))
+        if message.held and message.until > 0:
+            self._held.add(message)
+        elif message.until > now:
+            self._delayed.add(message)
         else:
             message.held = False
             message.until = 0.0
@@ -73,54 +72,72 @@ class Contents:
         message.held = True
         message.deliveries += 1
         message.tag = tag
-        self.extend(message, lease, now)
+        message.until = now + lease
+        self._held.add(message)
+        if lease < math.inf:
+            self._mark(message)
 
     def extend(self, message: Message, lease: float, now: float) -> None:
-        """It is held for so long from now on; an infinite lease is of who settles it at once."""
-        message.until = now + lease
-        if lease < math.inf:
-            self._times.push((message.until, message.id))
-            self._mark(message)
+        """It is held, and is for so long from now on."""
+        self._held.move(message, now + lease)
+        self._mark(message)
 
     def back(self, message: Message, delay: float, now: float) -> None:
         """It was held."""
+        self._held.remove(message)
         message.held = False
-        message.until = now + delay if delay else 0.0
         if delay:
-            self.delayed += 1
-            self._times.push((message.until, message.id))
+            message.until = now + delay
+            self._delayed.add(message)
         else:
+            message.until = 0.0
             self.ready.add(message)
         self._mark(message)
 
     def ripe(self, message: Message) -> None:
         """It was delayed."""
+        self._delayed.remove(message)
         message.until = 0.0
-        self.delayed -= 1
         self.ready.add(message)
 
     def remove(self, message: Message) -> None:
         """It is there no more, whatever it was."""
-        if not message.held:
-            if message.until:
-                self.delayed -= 1
-            else:
-                self.ready.remove(message)
-        del self._all[message.id]
-        self.bytes -= len(message.data)
+        if message.held:
+            self._held.remove(message)
+        elif message.until:
+            self._delayed.remove(message)
+        else:
+            self.ready.remove(message)
         self._shares.give(message.owner, message.cost)
         if self._kept is not None:
-            self._kept.delete(self._queue, message)
+            self._kept.delete(self._queue, (message.id,))
+
+    def sweep(self) -> Gone:
+        """What nobody holds is there no more, at once, however much it is. The caller frees it."""
+        gone = Gone(self._shares, self.ready, self._delayed)
+        self.ready, self._delayed = Ready(), Timed()
+        if self._kept is not None:
+            self._kept.delete(self._queue, gone.ids())
+        return gone
+
+    def clear(self) -> Gone:
+        """The same of all there is, with the queue itself: so nothing of it is written down."""
+        gone = Gone(self._shares, self.ready, self._delayed, self._held)
+        self.ready, self._delayed, self._held = Ready(), Timed(), Timed()
+        return gone
 
     def next_time(self) -> float | None:
         """When something is `due`."""
-        first = self._times.first()
-        return None if first is None else first[0]
+        times = [first[0] for first in (self._held.first(), self._delayed.first()) if first is not None]
+        return min(times, default=None)
 
     def due(self, now: float) -> Message | None:
-        """One whose lease or delay is over."""
-        first = self._times.first()
-        return self._all[first[1]] if first is not None and first[0] <= now else None
+        """One whose lease or delay is over: that which has been for the longest time."""
+        firsts = [first for first in (self._held.first(), self._delayed.first()) if first is not None]
+        if not firsts:
+            return None
+        until, number = min(firsts)
+        return self.get(number) if until <= now else None
 
     def _mark(self, message: Message) -> None:
         if self._kept is not None:

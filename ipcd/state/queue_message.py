@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,5 +52,5 @@ class Kept(Protocol):
     def mark(self, queue: str, message: Message) -> None:
         """It is there in another state. This may get lost."""
 
-    def delete(self, queue: str, message: Message) -> None:
-        """It is there no more."""
+    def delete(self, queue: str, numbers: Sequence[int]) -> None:
+        """The messages of these ids are there no more: all of them, or none yet."""

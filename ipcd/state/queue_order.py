@@ -1,4 +1,4 @@
-"""Which message of a queue comes next. Pure.
+"""Which message of a queue comes next, and whose time is over next. Pure.
 
 Heaps from which nothing is taken out but at the front: what has gone meanwhile is passed over when it gets there, and
 swept out once it is more than what is still there.
@@ -7,6 +7,7 @@ swept out once it is more than what is still there.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -14,6 +15,8 @@ from ipcd.state.queue_message import Message
 
 # Entries that have gone and may stay, whatever there is.
 _SLACK: Final = 64
+
+Entries = list[tuple[float, int]]
 
 
 class Heap:
@@ -25,10 +28,15 @@ class Heap:
         entries: Callable[[], Iterable[tuple[float, int]]],
         size: Callable[[], int],
     ) -> None:
-        self._heap: list[tuple[float, int]] = []
+        self._heap: Entries = []
         self._there = there
         self._entries = entries
         self._size = size
+
+    @property
+    def all(self) -> Entries:
+        """Also those that count no more, for who takes it apart."""
+        return self._heap
 
     def push(self, entry: tuple[float, int]) -> None:
         """One more; it may be there already."""
@@ -57,6 +65,51 @@ class Heap:
         return found
 
 
+class Timed:
+    """Messages that are aside until a time, each at its `until`. `bytes`: of their data."""
+
+    def __init__(self) -> None:
+        self.messages: dict[int, Message] = {}
+        self.bytes = 0
+        self._heap = Heap(
+            lambda entry: entry[1] in self.messages and self.messages[entry[1]].until == entry[0],
+            lambda: ((one.until, one.id) for one in self.messages.values() if one.until < math.inf),
+            lambda: len(self.messages),
+        )
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def get(self, number: int) -> Message | None:
+        """If it is there."""
+        return self.messages.get(number)
+
+    def add(self, message: Message) -> None:
+        """One more."""
+        self.messages[message.id] = message
+        self.bytes += len(message.data)
+        if message.until < math.inf:
+            self._heap.push((message.until, message.id))
+
+    def move(self, message: Message, until: float) -> None:
+        """It is there until another time."""
+        message.until = until
+        self._heap.push((until, message.id))
+
+    def remove(self, message: Message) -> None:
+        """One less."""
+        del self.messages[message.id]
+        self.bytes -= len(message.data)
+
+    def first(self) -> tuple[float, int] | None:
+        """Until when the first is, and its id."""
+        return self._heap.first()
+
+    def rest(self) -> Iterator[Entries]:
+        """What there is beside `messages`, for who takes all of it apart."""
+        yield self._heap.all
+
+
 class _OfType:
     """The messages of one type."""
 
@@ -74,10 +127,10 @@ class Ready:
 
     def __init__(self) -> None:
         self.bytes = 0
-        self._messages: dict[int, Message] = {}
+        self.messages: dict[int, Message] = {}
         self._types: dict[int, _OfType] = {}
-        self._next = self._heap(lambda: (message.rank for message in self._messages.values()))
-        self._oldest = self._heap(lambda: ((number, number) for number in self._messages))
+        self._next = self._heap(lambda: (message.rank for message in self.messages.values()))
+        self._oldest = self._heap(lambda: ((number, number) for number in self.messages))
         self._lowest = Heap(
             lambda entry: entry[1] in self._types,
             lambda: ((type_, type_) for type_ in self._types),
@@ -85,18 +138,27 @@ class Ready:
         )
 
     def _heap(self, entries: Callable[[], Iterable[tuple[float, int]]]) -> Heap:
-        return Heap(lambda entry: entry[1] in self._messages, entries, lambda: len(self._messages))
+        return Heap(lambda entry: entry[1] in self.messages, entries, lambda: len(self.messages))
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self.messages)
 
-    def __iter__(self) -> Iterator[Message]:
-        """In no order."""
-        return iter(self._messages.values())
+    def get(self, number: int) -> Message | None:
+        """If it is there."""
+        return self.messages.get(number)
+
+    def rest(self) -> Iterator[Entries | dict[int, Message]]:
+        """What there is beside `messages`, for who takes all of it apart."""
+        for heap in (self._next, self._oldest, self._lowest):
+            yield heap.all
+        while self._types:
+            of_type = self._types.popitem()[1]
+            yield of_type.messages
+            yield of_type.heap.all
 
     def add(self, message: Message) -> None:
         """One more."""
-        self._messages[message.id] = message
+        self.messages[message.id] = message
         self.bytes += len(message.data)
         self._next.push(message.rank)
         self._oldest.push((message.id, message.id))
@@ -109,7 +171,7 @@ class Ready:
 
     def remove(self, message: Message) -> None:
         """One less."""
-        del self._messages[message.id]
+        del self.messages[message.id]
         self.bytes -= len(message.data)
         of_type = self._types[message.type]
         del of_type.messages[message.id]
@@ -120,21 +182,21 @@ class Ready:
         """For who receives this type: 0 any, n that one, -n the lowest that there is up to n."""
         if type_ == 0:
             first = self._next.first()
-            return None if first is None else self._messages[first[1]]
+            return None if first is None else self.messages[first[1]]
         type_ = self._one(type_)
         of_type = self._types.get(type_)
         first = of_type.heap.first() if of_type is not None else None
-        return None if first is None else self._messages[first[1]]
+        return None if first is None else self.messages[first[1]]
 
     def oldest(self) -> Message | None:
         """Whatever its priority."""
         first = self._oldest.first()
-        return None if first is None else self._messages[first[1]]
+        return None if first is None else self.messages[first[1]]
 
     def list(self, type_: int, most: int) -> list[Message]:
         """Those that would be received one after the other."""
         if type_ == 0:
-            return [self._messages[number] for _, number in self._next.least(most)]
+            return [self.messages[number] for _, number in self._next.least(most)]
         # Of each type there is one message at least.
         types = [number for _, number in self._lowest.least(most) if number <= -type_] if type_ < 0 else [type_]
         listed: list[Message] = []

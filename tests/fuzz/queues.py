@@ -158,7 +158,7 @@ async def _run(loop: _Loop, script: Script) -> object:
     boxes = servicer._boxes
     assert boxes._waiting.used == 0
     for name in sorted(keeper.directory.names):
-        boxes.remove(boxes._boxes[name])
+        await boxes.free(boxes.remove(boxes._boxes[name]))
     assert boxes._bytes.used == 0
     await servicer.close()
     return sorted(set(said)), said
@@ -199,9 +199,11 @@ def _check(servicer: QueueServicer) -> None:
         queue = box.queue
         assert len(queue) <= queue.options.messages <= limits.QUEUE_MESSAGES
         assert queue.bytes <= queue.options.bytes <= limits.QUEUE_BYTES
-        assert len(queue._in._times._heap) <= 2 * len(queue) + 65
+        for timed in (queue._in._held, queue._in._delayed):
+            assert len(timed._heap.all) <= 2 * len(timed) + 65
         assert min(queue.ready, queue.held, queue.delayed) >= 0
         assert not queue.events
-        used += sum(message.cost for message in queue._in)
+        for part in (queue._in.ready, queue._in._delayed, queue._in._held):
+            used += sum(message.cost for message in part.messages.values())
         used += sum(message.cost for sender in queue._senders for message in sender.messages)
     assert boxes._bytes.used == used

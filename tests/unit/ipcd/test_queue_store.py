@@ -50,7 +50,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         held = message(2)
         held.held, held.until, held.deliveries, held.tag = True, 99.0, 2, 1 << 62
         store.mark("q", held)
-        store.delete("q", message(3))
+        store.delete("q", [3])
         await asyncio.gather(*(store.commit() for _ in range(5)))
         # All of it has gone along with that.
         assert store._later is None
@@ -128,7 +128,10 @@ def test_what_an_owner_has_sent_is_bounded_also_while_it_waits() -> None:
         queue.send([message(0)], 0.0, wait=True)
     queue.leave(waiting, 0.0)
     assert shares.used == each
-    assert queue.clear() == 1
+    gone = queue.clear()
+    assert (len(gone), len(queue), shares.used) == (1, 0, each)
+    for _ in gone.pieces():
+        pass
     assert shares.used == 0
 
 
