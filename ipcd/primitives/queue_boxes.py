@@ -18,6 +18,7 @@ from ipcd_client.primitives.errors import BadRequest, NoSuchName, PrimitiveError
 
 from ipcd import limits
 from ipcd.primitives.host import PUBLISH, Keeper
+from ipcd.primitives.turns import through
 from ipcd.state.queue import Around, Numbers, Queue
 from ipcd.state.queue_asked import completed
 from ipcd.state.queue_gone import Gone
@@ -187,7 +188,7 @@ class Boxes:
 
     async def free(self, gone: Gone) -> None:
         """Returns once it does not count any more. It goes on where the caller goes: for its owners, too."""
-        freeing = asyncio.get_running_loop().create_task(_free(gone))
+        freeing = asyncio.get_running_loop().create_task(through(gone.pieces()))
         self._freeing.add(freeing)
         freeing.add_done_callback(self._freeing.discard)
         await asyncio.shield(freeing)
@@ -310,9 +311,3 @@ class Boxes:
 
             with contextlib.suppress(StoreFailed):
                 await self._store.commit()
-
-
-async def _free(gone: Gone) -> None:
-    for _ in gone.pieces():
-        # Others may have been waiting.
-        await asyncio.sleep(0)

@@ -29,7 +29,7 @@ from ipcd.primitives.topic_memory import Memories, Reference
 from ipcd.primitives.topic_outlets import Outlets
 from ipcd.primitives.topic_wakers import Wakers
 from ipcd.state.quota import Owner
-from ipcd.state.replay import Replay
+from ipcd.state.replay import PIECE, Replay
 from ipcd.state.subscription import Message, Pending, Subscription
 from ipcd.state.topic import Board
 
@@ -166,6 +166,7 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
             await self._replays.gathered(pattern, request.most, who, owner, here=request.here)
         ) as kept:
             while len(kept):
+                await _turn(kept)
                 message = kept.next()
                 if message is not None:
                     yield message.shown()
@@ -271,6 +272,7 @@ class _Stream:
         try:
             await self._context.write(topic_pb2.TopicDelivery())
             while len(kept):
+                await _turn(kept)
                 await self._allowed()
                 message = kept.next()
                 if message is not None:
@@ -362,6 +364,12 @@ class _Stream:
         if request.poll:
             checked(request.wait)
             self._poll = (request.poll, self._loop.time() + request.wait)
+
+
+async def _turn(kept: Replay) -> None:
+    """Lets others go on, each time that one piece of it has been told: there may be room for all of it."""
+    if len(kept) % PIECE == 0:
+        await asyncio.sleep(0)
 
 
 def add(keeper: Keeper, server: Dispatcher) -> TopicServicer:

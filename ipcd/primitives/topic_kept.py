@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable, Iterator
 from functools import partial
 
 from ipcd_client.pb.ipcd.v1 import topic_pb2
@@ -13,9 +13,10 @@ from ipcd_client.primitives.subjects import KIND
 from ipcd import limits
 from ipcd.primitives.host import READ, Keeper, Who
 from ipcd.primitives.topic_links import ASK, Link, Links
+from ipcd.primitives.turns import through
 from ipcd.state import foreign
 from ipcd.state.quota import Owner, Shares
-from ipcd.state.replay import Replay
+from ipcd.state.replay import PIECE, Replay
 from ipcd.state.topic import Board
 
 
@@ -42,17 +43,31 @@ class Replays:
         replay = Replay(self._shares, owner)
         may = partial(self._keeper.may_who, who, READ, KIND)
         try:
-            kept, cut = self._board.kept.last(pattern, most, until=until, may=may)
-            replay.own(kept, cut=cut)
+            names = await self._let(pattern, may)
+            await through(replay.own(self._board.kept.last(names, most, until=until)))
             if not here:
                 await self._ask(pattern, most, who, replay)
-            replay.settle(most, may)
+            await through(replay.settle(most, may))
             if replay.cut:
                 self._keeper.log.info("not all kept messages are told", pattern=pattern, told=len(replay))
         except BaseException:
             replay.close()
             raise
         return replay
+
+    async def _let(self, pattern: str, may: Callable[[str], bool]) -> list[str]:
+        """Subjects of which something is kept here, and may be told."""
+        let: list[str] = []
+
+        def pieces() -> Iterator[None]:
+            for number, name in enumerate(self._board.kept.names(pattern), 1):
+                if may(name):
+                    let.append(name)
+                if number % PIECE == 0:
+                    yield
+
+        await through(pieces())
+        return let
 
     async def _ask(self, pattern: str, most: int, who: Who, replay: Replay) -> None:
         request = topic_pb2.TopicReplayRequest(name=pattern, most=most, here=True, identity=who.all)

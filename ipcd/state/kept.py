@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
 from ipcd_client.primitives import subjects
@@ -47,22 +47,22 @@ class Kept:
             kept.popleft()
         kept.append(message)
 
-    def last(
-        self, pattern: str, most: int = 0, *, until: int | None = None, may: Callable[[str], bool] = lambda _: True
-    ) -> tuple[list[Message], bool]:
-        """Of each subject that `may` be told so many, 0 for all, the oldest of all first; `until`: up to this number.
-        Of too many the newest, and whether these are not all."""
-        found: list[Iterable[Message]] = []
-        for subject, kept in self._matching(pattern):
-            if may(subject):
+    def names(self, pattern: str) -> list[str]:
+        """Subjects of which something is kept."""
+        return [subject for subject, _ in self._matching(pattern)]
+
+    def last(self, names: Iterable[str], most: int = 0, *, until: int | None = None) -> Iterator[Message]:
+        """Of each of these subjects so many, 0 for all, the newest of all first; `until`: up to this number. They are
+        those of now, whenever they are taken from here."""
+        found: list[list[Message]] = []
+        for name in names:
+            kept = self._by_subject.get(name)
+            if kept is not None:
                 newest: Iterable[Message] = reversed(kept)
                 if until is not None and kept[-1].sequence > until:
                     newest = (message for message in newest if message.sequence <= until)
-                found.append(itertools.islice(newest, most or None))
-        # No more than has to be is looked at.
-        merged = heapq.merge(*found, key=attrgetter("sequence"), reverse=True)
-        messages = list(itertools.islice(merged, limits.TOPIC_REPLAY))
-        return messages[::-1], next(merged, None) is not None
+                found.append(list(itertools.islice(newest, most or None)))
+        return heapq.merge(*found, key=attrgetter("sequence"), reverse=True)
 
     def forget(self, pattern: str) -> int:
         """Keeps nothing of these any more; how many messages these were."""

@@ -6,15 +6,15 @@ import heapq
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from ipcd import limits
 from ipcd.state.quota import Owner, Shares
 from ipcd.state.subscription import Message
 
-# Messages that are charged for at a time.
-_BLOCK: Final = 256
+# Messages of one piece: less than a millisecond.
+PIECE: Final = 256
 
 
 class _Entry(NamedTuple):
@@ -31,7 +31,9 @@ class _Entry(NamedTuple):
 class Replay:
     """For `owner`, who has to close it: what other nodes keep, and what is noted of what is kept here, counts for it
     until it has been told. What is kept here can go meanwhile; `gone` says how many messages did that. `cut`: something
-    was left out, of which `most` is the bound; the newest are not. `seen`: see there."""
+    was left out, of which `most` is the bound; the newest are not. `seen`: see there.
+
+    What goes through all of it does so a piece for each time that it is asked for the next."""
 
     def __init__(self, shares: Shares, owner: Owner, most: int = limits.TOPIC_REPLAY) -> None:
         self.gone = 0
@@ -40,6 +42,7 @@ class Replay:
         self._shares = shares
         self._owner = owner
         self._most = most
+        self._used = 0
         self._turn = 0
         # While they are gathered, a heap: the oldest comes first.
         self._entries: list[_Entry] = []
@@ -48,19 +51,25 @@ class Replay:
     def __len__(self) -> int:
         return len(self._settled)
 
-    def own(self, messages: Sequence[Message], *, cut: bool = False) -> None:
-        """These are kept here, the oldest first; `cut`: and older ones, which are left out."""
-        self.cut |= cut
-        first = len(messages)
-        try:
-            while first:
-                count = min(first, _BLOCK)
-                self._shares.take(self._owner, count * limits.TOPIC_REPLAY_COST)
-                first -= count
-        except limits.LimitReached:
-            self.cut = True
-        for message in itertools.islice(messages, first, None):
-            self._put(message, limits.TOPIC_REPLAY_COST, weakref.ref(message), None)
+    def own(self, messages: Iterable[Message]) -> Iterator[None]:
+        """These are kept here, the newest first."""
+        left, found = iter(messages), list[Message]()
+        while block := list(itertools.islice(left, min(PIECE, self._most - len(found)))):
+            try:
+                self._take(len(block) * limits.TOPIC_REPLAY_COST)
+            except limits.LimitReached:
+                self.cut = True
+                break
+            found += block
+            yield
+        self.cut |= next(left, None) is not None
+        del messages, left, block
+        while found:
+            # They come into the heap in its order, and are not held any more.
+            for message in found[: -PIECE - 1 : -1]:
+                self._put(message, limits.TOPIC_REPLAY_COST, weakref.ref(message), None)
+            del found[-PIECE:]
+            yield
 
     def add(self, message: Message) -> None:
         """This is another node's.
@@ -69,7 +78,7 @@ class Replay:
             LimitReached: too much.
         """
         cost = len(message.data) + limits.TOPIC_COST
-        self._shares.take(self._owner, cost)
+        self._take(cost)
         self._put(message, cost, None, message)
 
     def _put(self, message: Message, cost: int, own: weakref.ref[Message] | None, theirs: Message | None) -> None:
@@ -80,12 +89,17 @@ class Replay:
             self._give(heapq.heappop(self._entries))
             self.cut = True
 
-    def settle(self, most: int, may: Callable[[str], bool]) -> None:
+    def settle(self, most: int, may: Callable[[str], bool]) -> Iterator[None]:
         """All have said what they keep: of each subject that `may` be told the last `most` stay, or all for 0, the
         oldest of all first."""
         entries, self._entries = self._entries, []
+        sorted_: list[list[_Entry]] = []
+        for first in range(0, len(entries), PIECE):
+            sorted_.append(sorted(entries[first : first + PIECE], reverse=True))
+            yield
+        del entries
         counts: dict[str, int] = {}
-        for one in sorted(entries, reverse=True):
+        for number, one in enumerate(heapq.merge(*sorted_, reverse=True), 1):
             if one.subject not in counts:
                 counts[one.subject] = 0 if may(one.subject) else -1
             count = counts[one.subject]
@@ -94,6 +108,8 @@ class Replay:
             else:
                 counts[one.subject] = count + 1
                 self._settled.appendleft(one)
+            if number % PIECE == 0:
+                yield
 
     def next(self) -> Message | None:
         """The next one, unless it is kept no more."""
@@ -106,14 +122,19 @@ class Replay:
 
     def close(self) -> None:
         """Nobody wants the rest."""
-        for entry in (*self._entries, *self._settled):
-            self._give(entry)
+        self._shares.give(self._owner, self._used)
+        self._used = 0
         self._entries.clear()
         self._settled.clear()
         self.seen.close()
 
+    def _take(self, cost: int) -> None:
+        self._shares.take(self._owner, cost)
+        self._used += cost
+
     def _give(self, entry: _Entry) -> None:
         self._shares.give(self._owner, entry.cost)
+        self._used -= entry.cost
 
 
 class Seen:

@@ -21,7 +21,8 @@ class Late(topic.TopicServicer):
     async def Replay(self, request: Any, context: Any) -> AsyncIterator[topic_pb2.TopicMessage]:
         pattern = self._here(request.name)
         if request.here:
-            while all(one.data != LAST for one in self._board.kept.last(pattern)[0]):  # noqa: ASYNC110  nobody tells
+            kept = self._board.kept
+            while all(one.data != LAST for one in kept.last(kept.names(pattern))):  # noqa: ASYNC110  nobody tells
                 await asyncio.sleep(0.01)
         async for each in super().Replay(request, context):
             yield each
