@@ -40,6 +40,10 @@ class Access:
         """The identity of a process, of this node or another."""
         return ids.of_process(self.rules.cluster, process)
 
+    def of_node(self, process: node_pb2.Process) -> str:
+        """The identity of the node of a process."""
+        return ids.of_node(self.rules.cluster, process.node)
+
     def of_gateway(self, *, tcp: bool) -> str:
         """The identity of a gRPC client: over TCP nobody knows who it is; the socket file only lets our own user in."""
         node = self.rules.node

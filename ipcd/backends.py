@@ -18,7 +18,7 @@ from ipcd_client.pb.ipcd.v1 import node_pb2
 from ipcd import limits
 from ipcd.broker import Broker
 from ipcd.log import Log
-from ipcd.parties import Attached
+from ipcd.parties import Attached, daemon
 from ipcd.state.reach import NODE, Reach
 
 SETTINGS: Final = Settings(
@@ -43,12 +43,10 @@ class Backends:
     The broker introduces this process as it does any other. `limit`: of connections.
     """
 
-    def __init__(
-        self, broker: Broker, process: node_pb2.Process, log: Log, limit: int = limits.GATEWAY_SERVERS
-    ) -> None:
+    def __init__(self, broker: Broker, log: Log, limit: int = limits.GATEWAY_SERVERS) -> None:
         self._broker = broker
         # Not one of those attached: it has one connection with each server, which tells nothing of a server's load.
-        self._attached = Attached(process, reach=Reach(NODE))
+        self._attached = Attached(daemon(broker.node), reach=Reach(NODE))
         self._log = log
         self._limit = limit
         self._backends: dict[str, Backend] = {}

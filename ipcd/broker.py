@@ -19,7 +19,7 @@ from ipcd_client.wire.fds import Fd
 from ipcd import limits
 from ipcd.access import Access
 from ipcd.log import Log
-from ipcd.parties import Attached, Introduction, Taker
+from ipcd.parties import Attached, Introduction, Taker, copied
 from ipcd.quota import Quotas
 from ipcd.registry import Registry
 from ipcd.state import choice
@@ -307,7 +307,9 @@ class Broker(Registry):
         reply.identity = self.access.of(server.process)
         if self.security is not None:
             # By what the link's other end has shown to be, so is its server.
-            reply.tls.CopyFrom(self.security.for_process(attached.process.uid, reply.identity))
+            # As the daemon nobody but itself shows itself; its user may have other processes.
+            uid = None if answer.as_daemon and attached.process.daemon else attached.process.uid
+            reply.tls.CopyFrom(self.security.for_process(uid, reply.identity))
         return reply
 
     def undialed(self, attached: Attached, said: node_pb2.Undialed) -> None:
@@ -337,18 +339,18 @@ class Broker(Registry):
         )
         server = self.eligible(own, None, self.access.of(request.caller))[0].server
         self.took_turn(server.id)
-        return peer_pb2.IntroduceReply(server=server, token=self._issue(server.id, target.service, request.caller))
+        return peer_pb2.IntroduceReply(
+            server=server,
+            token=self._issue(server.id, target.service, request.caller),
+            as_daemon=request.caller.daemon,
+        )
 
     def _issue(self, server_id: str, service: str, caller: node_pb2.Process) -> bytes:
         token = secrets.token_bytes(preamble.TOKEN_SIZE)
-        # As a part of its message it would keep the memory of all that another node has sent with it.
-        known = node_pb2.Process(
-            node=caller.node, pid=caller.pid, uid=caller.uid, gid=caller.gid, pidfd_id=caller.pidfd_id
-        )
         owner, user = f"node {caller.node}", ""
         if caller.node == self.node:
             owner, user = f"pid {caller.pid}", f"uid {caller.uid}"
-        self._tokens.issue(token, Introduction(server_id, service, known), owner, self._clock(), user)
+        self._tokens.issue(token, Introduction(server_id, service, copied(caller)), owner, self._clock(), user)
         return token
 
     def arrived(self, token: bytes, sock: Fd, address: str) -> str:
@@ -377,7 +379,8 @@ class Broker(Registry):
         if self.security is not None and introduction.caller.node != self.node:
             # Who shows the token has to be who it was issued for: that it is secret is not enough between machines.
             own = taker.server.process.uid
-            grant.tls.CopyFrom(self.security.for_process(own, grant.identity))
+            shown = self.access.of_node(introduction.caller) if introduction.caller.daemon else grant.identity
+            grant.tls.CopyFrom(self.security.for_process(own, shown))
         # A copy, so that the caller can still be told if the server does not take it.
         try:
             copy = Fd(os.dup(sock.fileno()))

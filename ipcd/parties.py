@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,11 @@ class NoLinks:
         pass
 
 
+def daemon(node: str) -> node_pb2.Process:
+    """This process, which is the daemon of that node: whom others may believe for whom it calls."""
+    return node_pb2.Process(node=node, pid=os.getpid(), uid=os.getuid(), gid=os.getgid(), daemon=True)
+
+
 @dataclass(eq=False, slots=True)
 class Attached:
     """A process on the other end of a connection to our socket."""
@@ -161,3 +167,16 @@ class Introduction:
     server_id: str
     service: str
     caller: node_pb2.Process
+
+
+def copied(process: node_pb2.Process) -> node_pb2.Process:
+    """A process as a message of its own: as a part of another it would keep the memory of all that a node has sent with
+    it, and so would what is not known of it."""
+    return node_pb2.Process(
+        node=process.node,
+        pid=process.pid,
+        uid=process.uid,
+        gid=process.gid,
+        pidfd_id=process.pidfd_id,
+        daemon=process.daemon,
+    )

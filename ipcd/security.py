@@ -34,8 +34,9 @@ class Security:
         self.identity = identity
         self._made.clear()
 
-    def for_process(self, uid: int, peer: str) -> node_pb2.Tls:
-        """What a process of that user of this node needs to talk to `peer`, an identity."""
+    def for_process(self, uid: int | None, peer: str) -> node_pb2.Tls:
+        """What a process of that user of this node, or the daemon as itself (None), needs to talk to `peer`, an
+        identity."""
         own = self._credentials(uid)
         return node_pb2.Tls(chain=own.chain, key=own.key, authorities=own.authorities, peer=peer)
 

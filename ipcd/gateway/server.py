@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from ipcd.gateway.own import OwnServices
 from ipcd.gateway.relay import Relay, end, service_of
 from ipcd.listener import SocketFile, listen_tcp
 from ipcd.log import Log
+from ipcd.parties import daemon
 from ipcd.primitives.directory import Directory
 from ipcd.primitives.servicer import NamesServicer
 from ipcd.servicer import NodeServicer, status_of
@@ -80,11 +80,10 @@ class Gateway:
         self.listen = config.grpc_listen  # HOST:PORT once open; empty: none
         self._broker = broker
         self._file = SocketFile(config.grpc_socket, "--grpc-socket") if config.grpc_socket else None
-        process = node_pb2.Process(node=config.node, pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
-        self._backends = Backends(broker, process, log)
+        self._backends = Backends(broker, log)
         self._health = health.Health(self._provides, broker.changed)
         self._directory = directory
-        self._own = OwnServices(self._answering(servicer, names), _OWN, process)
+        self._own = OwnServices(self._answering(servicer, names), _OWN, daemon(config.node))
         self._server = aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers((_Everything(self),))
         self._calls = Shares("calls of the gateway at once", limits.GATEWAY_CALLS, limits.GATEWAY_CALLS_EACH)

@@ -6,7 +6,6 @@ all of them: who calls, what the rules say, and where a name is kept.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,6 +15,7 @@ from ipcd_client.access import rules
 from ipcd_client.access.rules import Decision
 from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext, Registered, Serving
+from ipcd_client.errors import NotAllowed
 from ipcd_client.facade.peer import Peer
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node.registering import OnGrant, wire_to
@@ -29,6 +29,7 @@ from ipcd_client.wire.fds import Fd
 from ipcd import limits
 from ipcd.broker import Broker
 from ipcd.log import Log
+from ipcd.parties import daemon
 from ipcd.primitives.directory import Directory
 from ipcd.primitives.nodes import Nodes
 from ipcd.quota import Guard
@@ -103,10 +104,27 @@ class Keeper:
         """The process that calls; for a client of the gateway, the daemon whose gateway it is."""
         return context.peer_identity.grant.caller
 
+    def called_for(self, context: CalledContext) -> tuple[str, ...]:
+        """The identities for which the caller says that it calls, which only a node's daemon may.
+
+        Raises:
+            NotAllowed: it is none, or they are not all of its node.
+        """
+        told = tuple(str(value) for key, value in context.invocation_metadata() if key == FOR)
+        caller = self.caller(context)
+        if told and not caller.daemon:
+            raise NotAllowed(
+                f"pid {caller.pid} of node {caller.node} said for whom it calls ({FOR}), which only a node's daemon may"
+            )
+        of_node = f"{self._broker.access.of_node(caller)}/"
+        if not all(each.startswith(of_node) for each in told):
+            raise NotAllowed(f"node {caller.node} called for others than its own; the rule own-callers allows its own")
+        return told
+
     def owner(self, context: CalledContext) -> quota.Owner:
         """Whose quota counts."""
         caller = self.caller(context)
-        if caller.node != self.node and any(key == FOR for key, _ in context.invocation_metadata()):
+        if self.called_for(context) and caller.node != self.node:
             # One process there calls for many.
             return (quota.Key("node", caller.node),)
         return _owner(self.node, caller)
@@ -161,13 +179,17 @@ class Keeper:
         return not any(True for _ in self._decisions(who, verb, kind, name))
 
     def who(self, context: CalledContext) -> Who:
-        """For whom a call is."""
+        """For whom a call is.
+
+        Raises:
+            NotAllowed: as `called_for`.
+        """
         told = context.invocation_metadata()
-        called_for, withheld = (tuple(str(value) for key, value in told if key == each) for each in (FOR, WITHHELD))
+        withheld = tuple(str(value) for key, value in told if key == WITHHELD)
         about = b"".join(value for key, value in told if key == ABOUT and isinstance(value, bytes))
         return Who(
             context.peer_identity.grant.identity,
-            called_for,
+            self.called_for(context),
             self.caller(context).node,
             withheld,
             about.decode("utf-8", "replace"),
@@ -314,8 +336,7 @@ class _Own:
     """The daemon as a server among others. (parties.Taker)"""
 
     def __init__(self, broker: Broker, on_grant: OnGrant) -> None:
-        process = node_pb2.Process(node=broker.node, pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
-        self.server = described(process)
+        self.server = described(daemon(broker.node))
         self._quotas = broker.quotas
         self._on_grant = on_grant
 

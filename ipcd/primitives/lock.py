@@ -28,7 +28,6 @@ from ipcd.primitives.host import MAKE, READ, Keeper
 from ipcd.primitives.tokens import Tokens
 from ipcd.servicer import status_of
 from ipcd.state.lock import Action, Ended, Granted, Lock, Locks, Session
-from ipcd.state.primitives import FOR
 
 KIND: Final = "lock"
 # Bytes of what is said of who calls.
@@ -69,7 +68,7 @@ class LockServicer(lock_pb2_grpc.LockServicer):
         name = await self._made(context, first.name)
         caller = self._keeper.caller(context)
         party = (context.peer_identity.process, first.party) if first.party else None
-        call = _Call(self, context, first.party)
+        call = _Call(self, context, first.party, through=bool(self._keeper.called_for(context)))
         where = f"pid {call.pid} on node {caller.node}" if call.pid else f"a client of node {caller.node}'s gateway"
         call.session = session = self._locks.open(name, party, self._keeper.owner(context), where)
         self._calls[session] = call
@@ -213,10 +212,9 @@ class _Call:
 
     session: Session
 
-    def __init__(self, servicer: LockServicer, context: CalledContext, party: str) -> None:
+    def __init__(self, servicer: LockServicer, context: CalledContext, party: str, *, through: bool) -> None:
         self.caller = Keeper.caller(context)
         # What comes through a gateway comes from its daemon.
-        through = any(key == FOR for key, _ in context.invocation_metadata())
         self.pid = 0 if through else self.caller.pid
         self.party = party
         self._servicer = servicer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
@@ -28,8 +27,7 @@ class Nodes:
     """
 
     def __init__(self, broker: Broker, log: Log) -> None:
-        process = node_pb2.Process(node=broker.node, pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
-        self._backends = Backends(broker, process, log)
+        self._backends = Backends(broker, log)
 
     async def call(self, node: str, method: str, request: Message, reply: type[R], identity: str, timeout: float) -> R:
         """Calls a unary method, "/pkg.Service/Method".

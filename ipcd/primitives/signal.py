@@ -20,7 +20,7 @@ from ipcd_client.primitives.errors import Ambiguous, BadRequest, Elsewhere, NoSu
 from ipcd import limits
 from ipcd.primitives.exits import Exit, parent_of_unreaped
 from ipcd.primitives.host import PUBLISH, READ, Keeper, Who
-from ipcd.state.primitives import EXIT, FOR
+from ipcd.state.primitives import EXIT
 from ipcd.state.quota import Shares
 from ipcd.state.signal import ALL, Aim, Listener, Listeners
 
@@ -226,7 +226,7 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
     def _process(self, context: CalledContext) -> node_pb2.Process:
         """The caller's. That of a client of a gateway is not known: it has the pid 0."""
         process = self._keeper.caller(context)
-        if any(key == FOR for key, _ in context.invocation_metadata()):
+        if self._keeper.called_for(context):
             return node_pb2.Process(node=process.node)
         return process
 

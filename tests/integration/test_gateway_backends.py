@@ -38,8 +38,7 @@ class World:
 
     def backends(self, limit: int) -> Backends:
         """Of a gateway of the node."""
-        process = node_pb2.Process(node="a", pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
-        return Backends(self.node._broker, process, Log("a"), limit)
+        return Backends(self.node._broker, Log("a"), limit)
 
 
 @contextlib.asynccontextmanager

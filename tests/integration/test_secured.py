@@ -20,15 +20,17 @@ import ipcd_client.aio
 import pytest
 from integration.conftest import Tally
 from integration.daemons import LONG, Daemon, Daemons, attached, dial, eventually, run
+from integration.gateway import address_of
 from integration.test_links import linked, serving
 from ipcd_client.certs.authority import Authority
 from ipcd_client.certs.identity import Credentials, Identity
-from ipcd_client.errors import IpcdError
+from ipcd_client.errors import IpcdError, NotAllowed
 from ipcd_client.frame import preamble
 from ipcd_client.frame.settings import Settings
 from ipcd_client.loop import dial as connecting
 from ipcd_client.loop.connection import Connection
-from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, queue_pb2
+from ipcd_client.rpc.failure import CallFailed
 from ipcd_client.testing.certificates import TestAuthority
 from ipcd_client.wire import tls
 from ipcd_client.wire.tcp import TcpWire, split_address
@@ -178,6 +180,22 @@ def test_from_any_grpc_client(secured: Secured) -> None:
     assert seen["transport_security_type"] == ["tls"]
 
 
+def test_a_named_thing_through_a_gateway(secured: Secured) -> None:
+    """Whose daemon shows who it is itself: so it is believed for whom it calls."""
+    rules = secured.daemons.folder / "b.toml"
+    rules.write_text('[[rules]]\neffect = "deny"\nwho = "node/a/grpc"\nmay = "read"\nwhat = "queue:*"\n')
+    b = secured.run("b", "--config", str(rules))
+    a = secured.run("a", "--peer", b.listen, "--grpc-listen", "127.0.0.1:0")
+    a.logged("node linked")
+    with (
+        grpc.insecure_channel(address_of(a)) as channel,
+        ipcd_client.queue("x@b", channel=channel, create=True) as queue,
+    ):
+        queue.send(b"x", timeout=LONG)
+        with pytest.raises(NotAllowed, match=f"spiffe://{CLUSTER}/node/a/grpc may not read queue:x on node b"):
+            queue.receive(timeout=LONG)
+
+
 # -- who does not get in --------------------------------------------------------------------------
 
 
@@ -233,6 +251,44 @@ STRANGERS: dict[str, tuple[Callable[[Secured], Credentials], str]] = {
     "of a process": (lambda one: one.credentials("c", uid=0), "has shown the certificate of"),
     "of another node": (lambda one: one.credentials("d"), "has shown the certificate of"),
 }
+
+
+def test_nobody_but_the_daemon_comes_as_the_daemon(secured: Secured) -> None:
+    """With the certificate of its user's processes nobody says for whom it calls."""
+    b = secured.run("b")
+    process = node_pb2.Process(node="c", pid=1, uid=os.getuid(), daemon=True)
+    target = node_pb2.ResolveRequest(service="ipcd.v1.Queue")
+    asking = peer_pb2.IntroduceRequest(target=target, caller=process).SerializeToString()
+    hello = peer_pb2.PeerHello(node="c", incarnation="1" * 16, cluster=CLUSTER, version="1", address="127.0.0.1:1")
+    stat = queue_pb2.QueueStatRequest(name="x").SerializeToString()
+    told = (("ipcd-for", f"spiffe://{CLUSTER}/node/c/grpc"),)
+
+    async def ask(connection: Connection, uid: int | None) -> None:
+        answer, _ = await connection.call("/ipcd.v1.Peer/Introduce", asking, timeout=LONG)
+        introduced = peer_pb2.IntroduceReply.FromString(answer)
+        own = secured.credentials("c", uid)
+        context = tls.context(own.chain, own.key, own.authorities, server_side=False)
+        wire = tls.TlsWire(await dial(b.listen, introduced.token), peer="b", context=context, server_side=False)
+        called = Connection(wire, Settings(), dialer=True)
+        try:
+            await called.handshake()
+            await called.call("/ipcd.v1.Queue/Stat", stat, timeout=LONG, metadata=told)
+        finally:
+            await called.close()
+
+    async def main() -> None:
+        async with link(b, secured.credentials("c")) as connection:
+            await connection.handshake()
+            stream = connection.stream("/ipcd.v1.Peer/Link")
+            await stream.send(peer_pb2.LinkMessage(hello=hello).SerializeToString())
+            assert await stream.receive()
+            with pytest.raises(CallFailed, match="there is no queue x"):
+                await ask(connection, None)
+            with pytest.raises(IpcdError) as caught:
+                await ask(connection, os.getuid())
+            assert not isinstance(caught.value, CallFailed), "it is cut off before a call of its is looked at"
+
+    run(main)
 
 
 @pytest.mark.parametrize("which", STRANGERS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import ipcd_client
@@ -10,8 +12,10 @@ import pytest
 from integration.daemons import LONG, Daemons
 from integration.gateway import LISTEN, address_of
 from ipcd_client.errors import NotAllowed
-from ipcd_client.pb.ipcd.v1 import queue_pb2, queue_pb2_grpc
+from ipcd_client.pb.ipcd.v1 import lock_pb2, lock_pb2_grpc, queue_pb2, queue_pb2_grpc, signal_pb2, signal_pb2_grpc
 from ipcd_client.primitives.errors import Empty
+from ipcd_client.primitives.place import target_of
+from primitives.roads import Cluster
 
 
 def _denies(cluster: Daemons, node: str, **rules: str) -> tuple[str, ...]:
@@ -79,3 +83,26 @@ def test_nobody_says_for_whom_the_gateway_calls(channel: grpc.Channel) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             stub.Receive(queue_pb2.QueueReceiveRequest(name="theirs@b", wait=0), metadata=metadata, timeout=LONG)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("home", ["a", "b"])
+def test_only_a_daemon_says_for_whom_it_calls(cluster: Cluster, home: str) -> None:
+    """Else a process would be counted for its node, told to others as whomever it names, and not be known itself."""
+    told = [("ipcd-for", f"spiffe://default/node/a/uid/{os.getuid() + 1}")]
+    lock = lock_pb2.LockHoldRequest(name="lone")
+    with ipcd_client.channel(target_of(home), node=cluster.front.socket) as channel:
+        queues = queue_pb2_grpc.QueueStub(channel)
+        locks, signals = lock_pb2_grpc.LockStub(channel), signal_pb2_grpc.SignalStub(channel)
+        calls: list[Callable[..., Any]] = [
+            lambda **more: queues.Create(queue_pb2.QueueCreateRequest(name="lone"), **more),
+            lambda **more: list(locks.Hold(iter([lock]), **more)),
+            lambda **more: signals.Raise(signal_pb2.RaiseRequest(name="lone"), **more),
+        ]
+        for call in calls:
+            with pytest.raises(grpc.RpcError) as caught:
+                call(metadata=told, timeout=LONG)
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            assert "said for whom it calls (ipcd-for), which only a node's daemon may" in str(caught.value.details())
+            call(timeout=LONG)
+        queues.Remove(queue_pb2.QueueRemoveRequest(name="lone"), timeout=LONG)
+        locks.Remove(lock_pb2.LockRemoveRequest(name="lone"), timeout=LONG)

@@ -19,6 +19,7 @@ import ipcd_client
 import ipcd_client.aio
 import pytest
 from integration.daemons import LONG, Daemon, Daemons, eventually
+from integration.gateway import address_of
 from integration.ipcctl.runs import ctl, running
 from ipcd_client.errors import NotAllowed
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
@@ -352,45 +353,37 @@ def test_rules(nodes: Daemons) -> None:
         assert there.receive(LONG).data == b"not of a"
 
 
-@pytest.mark.parametrize("denied", [7001, 7002, None], ids=["the first", "the second", "the caller"])
-def test_everybody_for_whom_it_is_has_to_be_let_by_other_nodes(nodes: Daemons, denied: int | None) -> None:
-    who = f"node/a/uid/{os.getuid() if denied is None else denied}"
-
-    def rules(effect: str, who: str) -> str:
-        return "".join(
-            f'[[rules]]\neffect = "{effect}"\nwho = "{who}"\nmay = "{may}"\nwhat = "topic:x"\n'
+@pytest.mark.parametrize("denied", ["grpc", f"uid/{os.getuid()}"], ids=["the client", "its daemon"])
+def test_everybody_for_whom_it_is_has_to_be_let_by_other_nodes(nodes: Daemons, denied: str) -> None:
+    who = f"node/a/{denied}"
+    rules = nodes.folder / "b.toml"
+    rules.write_text(
+        "".join(
+            f'[[rules]]\neffect = "deny"\nwho = "{who}"\nmay = "{may}"\nwhat = "topic:x"\n'
             for may in ("read", "register")
         )
-
-    anybody, all_but_one = nodes.folder / "a.toml", nodes.folder / "b.toml"
-    anybody.write_text(rules("allow", "node/a/uid/*"))
-    all_but_one.write_text(rules("deny", who) + rules("allow", "node/a/uid/*"))
-    back = nodes.run("b", "--config", str(all_but_one))
-    front = nodes.run("a", "--config", str(anybody), "--peer", back.listen)
+    )
+    back = nodes.run("b", "--config", str(rules))
+    front = nodes.run("a", "--grpc-listen", "127.0.0.1:0", "--peer", back.listen)
     linked(front, back)
-    metadata = [("ipcd-for", f"spiffe://default/node/a/uid/{uid}") for uid in (7001, 7002)]
-    place = Place("topic", "x", front.socket)
-    try:
-        with ipcd_client.topic("x", node=back.socket) as there:
-            there.publish(b"kept", retain=True)
-            stub = topic_pb2_grpc.TopicStub(place.channel())
-            call: Any = stub.Subscribe(iter([topic_pb2.TopicSubscribeRequest(name="x", replay=1)]), metadata=metadata)
-            assert not next(call).HasField("message")
-            front.logged("a node refuses a topic", f"{who} may not read")
-            assert there.publish(b"secret").nodes == 0
-            # Nor what is kept: what comes is from here.
-            with ipcd_client.topic("x", node=front.socket) as here:
-                here.publish(b"own")
-            assert next(call).message.data == b"own"
-            call.cancel()
-            request = topic_pb2.TopicReplayRequest(name="x")
-            replayed: Any = stub.Replay(request, metadata=metadata, timeout=LONG)
-            assert [message.node for message in replayed] == []
-            reply = stub.Forget(topic_pb2.TopicForgetRequest(name="x"), metadata=metadata, timeout=LONG)
-            assert reply.messages == 0
-            assert [message.data for message in there.last()] == [b"kept"]
-    finally:
-        place.close()
+    with grpc.insecure_channel(address_of(front)) as channel, ipcd_client.topic("x", node=back.socket) as there:
+        there.publish(b"kept", retain=True)
+        stub = topic_pb2_grpc.TopicStub(channel)
+        call: Any = stub.Subscribe(iter([topic_pb2.TopicSubscribeRequest(name="x", replay=1)]))
+        assert not next(call).HasField("message")
+        front.logged("a node refuses a topic", f"{who} may not read")
+        assert there.publish(b"secret").nodes == 0
+        # Nor what is kept: what comes is from here.
+        with ipcd_client.topic("x", node=front.socket) as here:
+            here.publish(b"own")
+        assert next(call).message.data == b"own"
+        call.cancel()
+        request = topic_pb2.TopicReplayRequest(name="x")
+        replayed: Any = stub.Replay(request, timeout=LONG)
+        assert [message.node for message in replayed] == []
+        reply = stub.Forget(topic_pb2.TopicForgetRequest(name="x"), timeout=LONG)
+        assert reply.messages == 0
+        assert [message.data for message in there.last()] == [b"kept"]
 
 
 def test_for_others_only_daemons_ask_and_of_their_own_node(cluster: Cluster) -> None:

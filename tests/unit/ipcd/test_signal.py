@@ -261,9 +261,9 @@ def test_what_is_read_of_the_number_is_of_the_process(monkeypatch: pytest.Monkey
     async def main(child: subprocess.Popen[bytes], exit_: Exit) -> None:
         servicer: Any = object.__new__(SignalServicer)
         parent = node_pb2.Process(node="a", pid=os.getpid())
-        servicer._keeper = SimpleNamespace(node="a", caller=lambda _: parent)
+        servicer._keeper = SimpleNamespace(node="a", caller=lambda _: parent, called_for=lambda _: ())
         servicer._exits = {exit_}
-        context = SimpleNamespace(invocation_metadata=tuple)
+        context = SimpleNamespace()
 
         async def told() -> int:
             request = signal_pb2.TellExitRequest(name=str(child.pid), wait_status=0x800)

@@ -19,18 +19,20 @@ TRANSPORT_UNIX: Transport
 TRANSPORT_TCP: Transport
 
 class Process(_message.Message):
-    __slots__ = ("node", "pid", "uid", "gid", "pidfd_id")
+    __slots__ = ("node", "pid", "uid", "gid", "pidfd_id", "daemon")
     NODE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
     PIDFD_ID_FIELD_NUMBER: _ClassVar[int]
+    DAEMON_FIELD_NUMBER: _ClassVar[int]
     node: str
     pid: int
     uid: int
     gid: int
     pidfd_id: int
-    def __init__(self, node: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., pidfd_id: _Optional[int] = ...) -> None: ...
+    daemon: bool
+    def __init__(self, node: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., pidfd_id: _Optional[int] = ..., daemon: bool = ...) -> None: ...
 
 class Server(_message.Message):
     __slots__ = ("id", "name", "process", "services", "weight", "spillover")

@@ -108,12 +108,14 @@ class IntroduceRequest(_message.Message):
     def __init__(self, target: _Optional[_Union[_node_pb2.ResolveRequest, _Mapping]] = ..., caller: _Optional[_Union[_node_pb2.Process, _Mapping]] = ...) -> None: ...
 
 class IntroduceReply(_message.Message):
-    __slots__ = ("server", "token")
+    __slots__ = ("server", "token", "as_daemon")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    AS_DAEMON_FIELD_NUMBER: _ClassVar[int]
     server: _node_pb2.Server
     token: bytes
-    def __init__(self, server: _Optional[_Union[_node_pb2.Server, _Mapping]] = ..., token: _Optional[bytes] = ...) -> None: ...
+    as_daemon: bool
+    def __init__(self, server: _Optional[_Union[_node_pb2.Server, _Mapping]] = ..., token: _Optional[bytes] = ..., as_daemon: bool = ...) -> None: ...
 
 class ConnectBackRequest(_message.Message):
     __slots__ = ("introduction", "token")
