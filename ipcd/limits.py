@@ -243,10 +243,11 @@ TOPIC_MEMORIES: Final = 128
 TOPIC_MEMORIES_BYTES: Final = 128 << 20
 TOPIC_MEMORY_LATE: Final = 30.0
 TOPIC_REFERENCES: Final = 2
-# What nodes want of each other's topics: patterns for one node, links of one, which has a new one each time that it is
-# started, and of all its users, any of whom may say that it is its daemon; nodes whose wants are remembered while they
-# are away, and for how many seconds.
+# What nodes want of each other's topics: patterns for one node, and bytes of the identities for whom; links of one,
+# which has a new one each time that it is started, and of all its users, any of whom may say that it is its daemon;
+# nodes whose wants are remembered while they are away, and for how many seconds.
 TOPIC_WANTS: Final = 16384
+TOPIC_WANTS_IDENTITIES: Final = 8 << 20
 TOPIC_SESSIONS: Final = 4
 TOPIC_SESSIONS_NODE: Final = 16
 TOPIC_AWAY: Final = 256

@@ -23,7 +23,7 @@ from ipcd_client.primitives.waiting import first_request
 from ipcd import limits
 from ipcd.primitives.host import READ, Keeper, Who
 from ipcd.primitives.topic_wakers import Wakers
-from ipcd.state.outlet import Outlet, Want
+from ipcd.state.outlet import Outlet, Want, check_wants
 from ipcd.state.topic import Board
 
 # Of one reply: parcels, and about so many bytes of them.
@@ -182,6 +182,7 @@ class Outlets:
                 while True:
                     limits.check("patterns that one node wants", len(wants) + len(request.wants), limits.TOPIC_WANTS)
                     wants += self._wants(held, who, request.wants)
+                    check_wants(len(wants), sum(want.identities for want in wants))
                     if not request.more:
                         return wants, request.serial
                     if not request.wants:
@@ -258,7 +259,8 @@ class Outlets:
                 continue
             may = partial(self._keeper.may_who, behalf, READ, KIND)
             members = min(want.members, limits.TOPIC_SUBSCRIPTIONS)
-            wants.append(Want(want.id, pattern, group, members, want.blocking, held.outlet, may))
+            identities = sum(len(identity.encode()) for identity in behalf.called_for)
+            wants.append(Want(want.id, pattern, group, members, want.blocking, held.outlet, may, identities))
         return wants
 
     def _reply(self, held: _Held) -> topic_pb2.TopicLinkReply:

@@ -14,7 +14,8 @@ from ipcd.state.subscription import Message, Pending
 
 @dataclass(slots=True, eq=False)
 class Want:
-    """What some subscribers there want (TopicWant). `may`: whether they may have a subject of this node."""
+    """What some subscribers there want (TopicWant). `may`: whether they may have a subject of this node. `identities`:
+    bytes of those for whom, which it keeps."""
 
     id: int
     pattern: str
@@ -23,6 +24,7 @@ class Want:
     blocking: bool
     outlet: Outlet
     may: Callable[[str], bool] = lambda _subject: True
+    identities: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +67,24 @@ class Outlet:
         # Those that the node has not confirmed: their places, and the wants that they were for. So many at most: then
         # the others wait.
         self._unconfirmed: deque[tuple[int, list[int]]] = deque()
+        self._identities = 0  # bytes, of all wants
+
+    def add(self, want: Want) -> None:
+        """It is wanted from now on.
+
+        Raises:
+            LimitReached: too many, or for too many.
+        """
+        check_wants(len(self.wants) + 1, self._identities + want.identities)
+        self.wants[want.id] = want
+        self._identities += want.identities
+
+    def discard(self, number: int) -> Want | None:
+        """Takes out what was wanted by this id, if anything was."""
+        want = self.wants.pop(number, None)
+        if want is not None:
+            self._identities -= want.identities
+        return want
 
     def number(self) -> int:
         """For an ack."""
@@ -148,3 +168,13 @@ class Outlet:
         """What those there missed, by their wants; not told again."""
         missed, self.missed = self.missed, {}
         return missed
+
+
+def check_wants(count: int, identities: int) -> None:
+    """Whether one node may want so many patterns, for so many bytes of identities.
+
+    Raises:
+        LimitReached: it may not.
+    """
+    limits.check("patterns that one node wants", count, limits.TOPIC_WANTS)
+    limits.check("bytes of identities for whom one node wants topics", identities, limits.TOPIC_WANTS_IDENTITIES)

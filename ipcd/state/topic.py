@@ -195,13 +195,12 @@ class Board:
     def want(self, outlet: Outlet, wants: Iterable[Want]) -> None:
         """Another node wants this from now on, or no more."""
         for want in wants:
-            before = outlet.wants.pop(want.id, None)
+            before = outlet.discard(want.id)
             if before is not None:
                 self._trie.remove(before.pattern, before)
                 self._forget_group(before)
             if want.members:
-                limits.check("patterns that one node wants", len(outlet.wants) + 1, limits.TOPIC_WANTS)
-                outlet.wants[want.id] = want
+                outlet.add(want)
                 self._trie.add(want.pattern, want)
 
     def acked(self, outlet: Outlet, number: int, full: int) -> None:

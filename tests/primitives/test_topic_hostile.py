@@ -196,6 +196,30 @@ def test_wants_without_an_end(cluster: Cluster, wanting: Any) -> None:
     assert own_memory(cluster.front.process.pid) - before < 48 << 20
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_wants_for_too_many(cluster: Cluster, wanting: Any, whole: bool) -> None:
+    """Whether it says so all at once or later."""
+    link = wanting(b"many identities", more=True, wants=[topic_pb2.TopicWant(id=0)])
+    if not whole:
+        link.ask()
+        link.linked()
+    identity = [f"spiffe://local/node/{'b' * 2000}{number}/uid/0" for number in range(16)]
+    before = own_memory(cluster.front.process.pid)
+    # Some 3 MB each; many more of them than are taken.
+    for first in range(1, 3200, 100):
+        wants = [
+            topic_pb2.TopicWant(id=number, members=1, pattern="many.x", identity=identity)
+            for number in range(first, first + 100)
+        ]
+        link.ask(wants=wants, more=whole)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(link.replies())
+    failure: Any = caught.value
+    assert failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert f"the limit of {limits.TOPIC_WANTS_IDENTITIES} bytes of identities" in failure.details()
+    assert own_memory(cluster.front.process.pid) - before < 48 << 20
+
+
 def room(wanting: Any, session: bytes) -> Wanting | None:
     """A link, unless there are too many."""
     link: Wanting = wanting(session)
