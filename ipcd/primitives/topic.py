@@ -19,6 +19,7 @@ from ipcd_client.pb.ipcd.v1 import node_pb2, topic_pb2, topic_pb2_grpc
 from ipcd_client.primitives import naming, subjects
 from ipcd_client.primitives.errors import BadRequest, Elsewhere, Full, TimedOut
 from ipcd_client.primitives.subjects import KIND
+from ipcd_client.primitives.topics import LEFT_OUT
 from ipcd_client.primitives.waiting import checked, first_request, wait_of
 
 from ipcd import limits
@@ -170,6 +171,8 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
                 message = kept.next()
                 if message is not None:
                     yield message.shown()
+            if kept.cut or kept.gone:
+                context.set_trailing_metadata(((LEFT_OUT, "yes"),))
 
     async def Forget(self, request: topic_pb2.TopicForgetRequest, context: CalledContext) -> topic_pb2.TopicForgetReply:
         """Keeps nothing of these any more."""

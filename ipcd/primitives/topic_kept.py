@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
+import grpc
 from ipcd_client.pb.ipcd.v1 import topic_pb2
 from ipcd_client.primitives import naming
 from ipcd_client.primitives.errors import BadRequest
 from ipcd_client.primitives.subjects import KIND
+from ipcd_client.primitives.topics import left_out
 
 from ipcd import limits
 from ipcd.primitives.host import READ, Keeper, Who
@@ -84,15 +88,24 @@ class Replays:
 
         await self._links.ask(ask)
 
-    async def _add(self, node: str, call: AsyncIterable[topic_pb2.TopicMessage], pattern: str, replay: Replay) -> None:
+    async def _add(self, node: str, call: Any, pattern: str, replay: Replay) -> None:
         size = 0
-        async for told in call:
-            size += len(told.data) + limits.TOPIC_COST
-            limits.check("bytes that one node keeps of what is asked for", size, limits.TOPIC_REPLAY_NODE)
-            try:
-                message = foreign.message(node, told, (), pattern)
-            except (BadRequest, limits.LimitReached) as error:
-                subject = told.subject[: naming.MOST]
-                self._keeper.log.warning("a message is lost", peer=node, subject=subject, reason=error)
-            else:
-                replay.add(message)
+        try:
+            async for told in call:
+                size += len(told.data) + limits.TOPIC_COST
+                limits.check("bytes that one node keeps of what is asked for", size, limits.TOPIC_REPLAY_NODE)
+                self._add_one(node, told, pattern, replay)
+        except (grpc.RpcError, asyncio.CancelledError):
+            # What else it keeps of it nobody knows.
+            replay.cut |= size > 0
+            raise
+        replay.cut |= left_out(await call.trailing_metadata())
+
+    def _add_one(self, node: str, told: topic_pb2.TopicMessage, pattern: str, replay: Replay) -> None:
+        try:
+            message = foreign.message(node, told, (), pattern)
+        except (BadRequest, limits.LimitReached) as error:
+            subject = told.subject[: naming.MOST]
+            self._keeper.log.warning("a message is lost", peer=node, subject=subject, reason=error)
+        else:
+            replay.add(message)

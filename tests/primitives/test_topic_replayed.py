@@ -78,7 +78,7 @@ def test_more_is_kept_than_one_is_told(nodes: Daemons) -> None:
             with ipcd_client.topic(f"x.{number % 3}", node=node.socket) as topic:
                 topic.publish(b"%d" % number, keep=5)
         newest = [b"%d" % number for number in range(5, 15)]
-        assert [one.data for one in every.last(0)] == newest
+        assert [(one.data, one.gap) for one in every.last(0)] == list(zip(newest, [True] + [False] * 9, strict=True))
         with every.subscribe(replay=5, prefetch=1) as first, every.subscribe(replay=5) as second:
             last.publish(b"new")
             message = second.receive(LONG)
@@ -88,3 +88,21 @@ def test_more_is_kept_than_one_is_told(nodes: Daemons) -> None:
             assert (message.data, message.replayed, message.gap) == (b"new", False, True)
         # What was noted for them is not any more.
         assert [one.data for one in every.last(0)] == newest
+
+
+@pytest.mark.parametrize("kept", [15, 10])
+def test_another_node_keeps_more_than_it_tells(nodes: Daemons, kept: int) -> None:
+    """Who asked here is told so, as by its own node."""
+    back = nodes.run("b", "--listen", "127.0.0.1:0", launcher=limited(TOPIC_REPLAY=10))
+    front = nodes.run("a", "--peer", back.listen)
+    linked(front, back)
+    with ipcd_client.topic("x", node=front.socket) as topic, ipcd_client.topic("x", node=back.socket) as there:
+        for number in range(kept):
+            there.publish(b"%d" % number, keep=kept)
+        newest = [b"%d" % number for number in range(kept - 10, kept)]
+        gaps = [kept > 10] + [False] * 9
+        assert [(one.data, one.gap) for one in topic.last(0)] == list(zip(newest, gaps, strict=True))
+        with topic.subscribe(replay=kept) as messages:
+            there.publish(b"new")
+            got = [messages.receive(LONG) for _ in range(11)]
+        assert [(one.data, one.gap) for one in got] == [*((each, False) for each in newest), (b"new", kept > 10)]

@@ -72,7 +72,8 @@ class Topic:
         request = topic_pb2.TopicReplayRequest(name=self._place.text, most=most)
 
         async def act(stub: Any) -> list[Message]:
-            return [topics.kept(message) async for message in stub.Replay(request, timeout=deadline_of(0))]
+            call = stub.Replay(request, timeout=deadline_of(0))
+            return topics.last([message async for message in call], await call.trailing_metadata())
 
         return await self._place.run(_stub, act)
 

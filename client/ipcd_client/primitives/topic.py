@@ -81,15 +81,19 @@ class Topic:
         return Subscription(self._place, Flow(self._place.text, wish, maps=self._maps))
 
     def last(self, most: int = 1) -> list[Message]:
-        """Of each subject so many of the last messages that were kept, on all nodes, the oldest first; 0: all.
+        """Of each subject so many of the last messages that were kept, on all nodes, the oldest first; 0: all. `gap` of
+        the first says that some were left out.
 
         Raises:
             NotAllowed, CallFailed: the node does not tell them.
         """
         request = topic_pb2.TopicReplayRequest(name=self._place.text, most=most)
-        return self._place.run(
-            _stub, lambda stub: [topics.kept(message) for message in stub.Replay(request, timeout=deadline_of(0))]
-        )
+
+        def act(stub: Any) -> list[Message]:
+            call = stub.Replay(request, timeout=deadline_of(0))
+            return topics.last(list(call), call.trailing_metadata())
+
+        return self._place.run(_stub, act)
 
     def forget(self) -> int:
         """Has all nodes keep nothing of these subjects any more; how many messages these were.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
@@ -25,6 +25,8 @@ POLICIES: Final[Mapping[str, topic_pb2.TopicPolicy]] = MappingProxyType(
 PREFETCH: Final = 32
 # How a call fails whose node may be back later.
 AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# With the end of `Replay` where not all that is kept was told (topic.proto).
+LEFT_OUT: Final = "ipcd-left-out"
 # Seconds between two tries to subscribe again: the first, and at most.
 AGAIN: Final = (0.05, 2.0)
 # A memoryview is read-only, of memory that all subscribers of the machine share.
@@ -112,6 +114,19 @@ def published(reply: topic_pb2.TopicPublishReply) -> Published:
 def kept(message: topic_pb2.TopicMessage) -> Message:
     """One that was kept."""
     return Message(message.subject, message.data, message.node, message.sequence, message.time, replayed=True)
+
+
+def left_out(trailing: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    """Whether the metadata at the end of `Replay` say that not all was told."""
+    return any(key == LEFT_OUT for key, _ in trailing or ())
+
+
+def last(told: list[topic_pb2.TopicMessage], trailing: Iterable[tuple[str, str | bytes]] | None) -> list[Message]:
+    """All that were told as kept. Of what was left out, the first one tells."""
+    messages = [kept(message) for message in told]
+    if messages and left_out(trailing):
+        messages[0] = messages[0]._replace(gap=True)
+    return messages
 
 
 class Flow:

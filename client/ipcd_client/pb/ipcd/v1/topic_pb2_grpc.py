@@ -90,7 +90,8 @@ class TopicServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Replay(self, request, context):
-        """What is kept: of each subject the last messages, the oldest first.
+        """What is kept: of each subject the last messages, the oldest first. Where not all was told, because it was too much or
+        went meanwhile, the trailing metadata have the key ipcd-left-out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
