@@ -19,7 +19,6 @@ import grpc
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
 from ipcd_client.primitives import naming
-from ipcd_client.primitives.errors import NoSuchName
 from ipcd_client.rpc.failure import CallFailed
 
 from ipcd import limits
@@ -166,7 +165,8 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                 if copy.content is not None:
                     hand(reply, copy.content)
                     return reply
-        raise NoSuchName(f"the value {name} of node {home} changes faster than it can be fetched")
+        why = f"the value {name} of node {home} changes faster than it can be fetched"
+        raise CallFailed(grpc.StatusCode.UNAVAILABLE, why)
 
     async def _fetch(self, home: str, ask: value_pb2.ValueGetRequest, copy: _Copy, identity: str) -> None:
         """Makes it a copy of what there is now; of nothing, where that is no more than fits into a message."""
@@ -177,13 +177,13 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
         try:
             async with asyncio.timeout(limits.VALUE_PIECE):
                 first = await anext(pieces)
+            # Whatever it is now, it is not what was copied before.
+            self._bytes -= copy.content.size if copy.content is not None else 0
+            copy.drop()
             if not first.more:
                 return
             wanted = first.info.size
             limits.check("bytes of one value", wanted, limits.VALUE)
-            old = copy.content.size if copy.content is not None else 0
-            copy.drop()
-            self._bytes -= old
             self._make_room(wanted)
             size = wanted
             self._bytes += size
