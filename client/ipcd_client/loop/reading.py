@@ -97,10 +97,10 @@ class Reading(Life):
         if self._settled:
             received = wire.glance()
             if received is not None:
-                rest = self._take_plain(received)
-                if not rest or self.error is not None:
+                _, size = self._take_plain(received, self.turn)
+                if size == len(received) or self.error is not None:
                     return
-                wire.put_back(rest)
+                wire.put_back(received[size:])
         for _ in range(self.turn):
             frame = recv()
             if frame is None:
@@ -115,6 +115,14 @@ class Reading(Life):
         """The same, as far and as often as the guard lets the peer have its turn."""
         recv, wire = self.wire.recv, self.wire
         taken, size, more = 0, 0, True
+        received = wire.glance() if self._settled else None
+        if received is not None:
+            taken, size = self._take_plain(received, guard.turn)
+            if self.error is not None:
+                return
+            more = size < len(received)
+            if more:
+                wire.put_back(received[size:])
         while more and taken < guard.turn:
             frame = recv()
             if frame is None:
@@ -146,17 +154,17 @@ class Reading(Life):
         self._loop.add_reader(self._fd, self._on_readable)
         self._on_readable()
 
-    def _take_plain(self, data: bytes) -> bytes:
+    def _take_plain(self, data: bytes, most: int) -> tuple[int, int]:
         """Takes in whole frames that open or answer calls of the plainest sort, up to the first that is anything else
-        and to the bound: what is left."""
-        at, size, left = 0, len(data), self.turn
-        while left and size - at >= HEADER_SIZE:
-            left -= 1
+        and at most so many: how many, and how many bytes they had."""
+        taken, at, size = 0, 0, len(data)
+        while taken < most and size - at >= HEADER_SIZE:
             end = at + HEADER_SIZE + int.from_bytes(data[at : at + 4], "little")
             if end > size or not self._take_one(data[at:end]) or self.error is not None:
                 break
+            taken += 1
             at = end
-        return data[at:]
+        return taken, at
 
     def _take_one(self, frame: bytes) -> bool:
         core = self.core
