@@ -7,6 +7,7 @@ all of them: who calls, what the rules say, and where a name is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +17,7 @@ from ipcd_client.access.rules import Decision
 from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.serving import CalledContext, Registered, Serving
 from ipcd_client.errors import NotAllowed
-from ipcd_client.facade.peer import Peer
+from ipcd_client.facade.peer import Peer, process_of
 from ipcd_client.loop.waiters import Waiters
 from ipcd_client.node.registering import OnGrant, wire_to
 from ipcd_client.pb.ipcd.v1 import node_pb2
@@ -111,8 +112,10 @@ class Keeper:
             NotAllowed: it is none, or they are not all of its node.
         """
         told = tuple(str(value) for key, value in context.invocation_metadata() if key == FOR)
+        if not told:
+            return told
         caller = self.caller(context)
-        if told and not caller.daemon:
+        if not caller.daemon:
             raise NotAllowed(
                 f"pid {caller.pid} of node {caller.node} said for whom it calls ({FOR}), which only a node's daemon may"
             )
@@ -123,11 +126,11 @@ class Keeper:
 
     def owner(self, context: CalledContext) -> quota.Owner:
         """Whose quota counts."""
-        caller = self.caller(context)
-        if self.called_for(context) and caller.node != self.node:
+        process = context.peer_identity.process
+        if self.called_for(context) and process[0] != self.node:
             # One process there calls for many.
-            return (quota.Key("node", caller.node),)
-        return _owner(self.node, caller)
+            return (quota.Key("node", process[0]),)
+        return _owner(self.node, process)
 
     def check(self, context: CalledContext, verb: str, kind: str, name: str) -> None:
         """Whether the caller may do this with a name: MAKE (and remove), PUBLISH (put something in, or change it) or
@@ -184,13 +187,16 @@ class Keeper:
         Raises:
             NotAllowed: as `called_for`.
         """
+        peer = context.peer_identity
         told = context.invocation_metadata()
+        if not told:
+            return Who(peer.identity, (), peer.process[0])
         withheld = tuple(str(value) for key, value in told if key == WITHHELD)
         about = b"".join(value for key, value in told if key == ABOUT and isinstance(value, bytes))
         return Who(
-            context.peer_identity.grant.identity,
+            peer.identity,
             self.called_for(context),
-            self.caller(context).node,
+            peer.process[0],
             withheld,
             about.decode("utf-8", "replace"),
         )
@@ -284,18 +290,19 @@ class Host:
             await servicer.close()
 
     def _guard(self, peer: Peer, _wire: Wire) -> Guard:
-        return self._quotas.guard(_owner(self._broker.node, peer.grant.caller), pace=self._quotas.pace_of_things)
+        return self._quotas.guard(_owner(self._broker.node, peer.process), pace=self._quotas.pace_of_things)
 
     def _registered(self, _path: str, request: node_pb2.RegisterRequest, on_grant: OnGrant) -> Registered:
         self._broker.own = _Own(self._broker, on_grant)
         return _Registration(request)
 
 
-def _owner(node: str, caller: node_pb2.Process) -> quota.Owner:
-    """Whose quota counts for what a process does: its own and its user's, and its node's where it is another, which is
-    believed who of its processes it is."""
-    who = (caller.uid, caller.pid, caller.pidfd_id)
-    return quota.local(*who) if caller.node == node else quota.remote(caller.node, *who)
+@lru_cache(maxsize=1024)
+def _owner(node: str, process: tuple[str, int, int, int]) -> quota.Owner:
+    """Whose quota counts for what a process (Peer.process) does: its own and its user's, and its node's where it is
+    another, which is believed who of its processes it is. Asked several times for each call."""
+    its_node, *who = process
+    return quota.local(*who) if its_node == node else quota.remote(its_node, *who)
 
 
 class _Caller(NamedTuple):
@@ -310,10 +317,10 @@ class _Calls:
         self._quota = quota_
 
     def begin(self, identity: Peer) -> str:
-        return self._quota.begin(_Caller(_owner(self._node, identity.grant.caller)))
+        return self._quota.begin(_Caller(_owner(self._node, identity.process)))
 
     def end(self, identity: Peer) -> None:
-        self._quota.end(_Caller(_owner(self._node, identity.grant.caller)))
+        self._quota.end(_Caller(_owner(self._node, identity.process)))
 
 
 class _Registration:
@@ -345,7 +352,7 @@ class _Own:
 
     def deliver(self, grant: node_pb2.Grant, fd: Fd) -> bool:
         try:
-            self._quotas.check_descriptor(fd.fileno(), _owner(self.server.process.node, grant.caller))
+            self._quotas.check_descriptor(fd.fileno(), _owner(self.server.process.node, process_of(grant)))
         except limits.LimitReached:
             fd.close()
             return False

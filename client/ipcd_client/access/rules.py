@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from ipcd_client.access import identity as ids
 from ipcd_client.access import patterns
@@ -52,8 +52,7 @@ class Rule:
         return self.name if self.name.startswith("rule ") else f"the rule {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Whether `identity` may do `verb` with `name` on `node`. `rule` decided; None: there was none that fits.
     `users`: those that the rule same-uid allows, in words. `why`: instead of what no rule allows."""
 
@@ -100,7 +99,11 @@ class _Compiled:
         self.total = any(not each.strip(ANY) for each in rule.what)  # of all names
 
     def concerns(self, verb: str, name: str) -> bool:
-        return verb in self.rule.may and any(fits(name) for fits in self.what)
+        if verb in self.rule.may:
+            for fits in self.what:
+                if fits(name):
+                    return True
+        return False
 
 
 class Rules:

@@ -12,11 +12,19 @@ from ipcd_client.wire.base import Wire
 IDENTITY_KEY: Final = "ipcd_identity"
 
 
+def process_of(grant: node_pb2.Grant) -> tuple[str, int, int, int]:
+    """Which process the caller is: node, uid, pid, pidfd. One that its node can see neither the number nor the pidfd of
+    is all those of its user."""
+    caller = grant.caller
+    return (caller.node, caller.uid, caller.pid, caller.pidfd_id)
+
+
 class Peer:
     """The caller at the other end of one connection."""
 
     def __init__(self, grant: node_pb2.Grant, wire: Wire) -> None:
         self.grant = grant
+        self.identity = grant.identity
         self._wire = wire
         caller = grant.caller
         # grpcio's forms: ipv4:HOST:PORT, ipv6:[HOST]:PORT, unix:...
@@ -25,8 +33,7 @@ class Peer:
         else:
             self.name = f"unix:node={caller.node},pid={caller.pid},uid={caller.uid}"
         self.identity_key = IDENTITY_KEY
-        # Which process it is. One that its node can see neither the number nor the pidfd of is all those of its user.
-        self.process = (caller.node, caller.uid, caller.pid, caller.pidfd_id)
+        self.process = process_of(grant)
         # The services that the caller may call, where the node's rules do not let it call all of them.
         self.only = frozenset([*grant.services, introspection.SERVICE]) if grant.services else None
 
@@ -36,13 +43,13 @@ class Peer:
         if self.only is None or service in self.only:
             return ""
         return (
-            f"{self.grant.identity} may not call {service} here: the server's node lets it call "
+            f"{self.identity} may not call {service} here: the server's node lets it call "
             f"{', '.join(self.grant.services)}"
         )
 
     def identities(self) -> Iterable[bytes]:
         """One: spiffe://CLUSTER/node/NODE/uid/UID."""
-        return [self.grant.identity.encode()]
+        return [self.identity.encode()]
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """What the node said of the process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from ipcd_client.primitives.errors import BadRequest
@@ -13,6 +14,8 @@ _NODE_MOST: Final = 255
 UNNAMED: Final = "unnamed."
 
 
+# Each call of a handle has its thing's name, so most have been seen; they are short, and errors are not kept.
+@lru_cache(maxsize=1024)
 def parse(kind: str, text: str) -> tuple[str, str]:
     """The name and the node, which is empty where none is said.
 
