@@ -59,27 +59,27 @@ class Access:
 
     # -- may --------------------------------------------------------------------------------------
 
-    def may_call(self, identity: str, service: str) -> Decision:
-        """Whether it may call a service, and why."""
-        return self.rules.decide(identity, rules.CALL, service)
+    def may_call(self, identity: str, service: str, server: str = "") -> Decision:
+        """Whether it may call a service, of a server of that name, and why."""
+        return self.rules.decide(identity, rules.CALL, rules.named(service, server))
 
     def callable_there(self, identity: str, asked: str, server: node_pb2.Server) -> list[str]:
         """What of a server's services somebody may call who was introduced for `asked`; nothing where it may call all
         of them, so that the server need not look."""
-        services = [name for name in server.services if self.may_call(identity, name).allowed]
+        services = [name for name in server.services if self.may_call(identity, name, server.name).allowed]
         if len(services) == len(server.services):
             return []
         return sorted({asked, *services})
 
-    def check_register(self, process: node_pb2.Process, services: Iterable[str]) -> None:
-        """Whether a process may register all of these.
+    def check_register(self, server: node_pb2.Server) -> None:
+        """Whether its process may register all that a server has.
 
         Raises:
             NotAllowed: it may not.
         """
-        identity = self.of(process)
-        for service in services:
-            decision = self.rules.decide(identity, rules.REGISTER, service)
+        identity = self.of(server.process)
+        for service in server.services:
+            decision = self.rules.decide(identity, rules.REGISTER, rules.named(service, server.name))
             if not decision.allowed:
                 raise self.refusal(decision)
 

@@ -91,10 +91,15 @@ class Broker(Registry):
         limits.check_name("node", target.node, empty=True)
         limits.check_name("server", target.server, empty=True)
         limits.check_name("server id", target.server_id, empty=True)
-        decision = self.access.may_call(identity, target.service)
         # Of the primitives the rules are about the names, which the daemons look at.
         own = target.service in SERVICES
-        refusal = "" if decision.allowed or own else str(decision)
+
+        def refusal(server: node_pb2.Server) -> str:
+            if own or not (everywhere or server.process.node == self.node):
+                return ""
+            decision = self.access.may_call(identity, target.service, server.name)
+            return "" if decision.allowed else str(decision)
+
         candidates = choice.rank(
             target,
             self.serving(target.service),
@@ -102,7 +107,7 @@ class Broker(Registry):
             self.connections,
             self.last_turn,
             lambda server: _NOT_SHARED if own else choice.unshared(caller, server, self._trusted),
-            lambda server: refusal if everywhere or server.node == self.node else "",
+            refusal,
         )
         if not candidates:
             raise choice.no_server(target, self.nodes())
@@ -125,7 +130,7 @@ class Broker(Registry):
         candidates = self.resolve(target, caller, identity, everywhere=everywhere)
         allowed = [candidate for candidate in candidates if not candidate.refusal]
         if not allowed:
-            raise self.access.refusal(self.access.may_call(identity, target.service))
+            raise self.access.refusal(self.access.may_call(identity, target.service, candidates[0].server.name))
         return allowed
 
     async def open(

@@ -90,7 +90,7 @@ class Registry:
             NotAllowed: the process may not register one of them.
         """
         server = _described(self._id(request.instance), attached.process, request)
-        self.access.check_register(attached.process, server.services)
+        self.access.check_register(server)
         limits.check("servers of one connection", attached.registered + 1, limits.SERVERS_PER_CONNECTION)
         self.quotas.servers.check(attached.owner)
         size = server.ByteSize()
@@ -128,7 +128,7 @@ class Registry:
         """
         old, owner = registration.server, registration.attached.owner
         server = _described(old.id, old.process, request)
-        self.access.check_register(old.process, server.services)
+        self.access.check_register(server)
         size = server.ByteSize()
         if size > registration.size:
             self.quotas.catalog.take(owner, size - registration.size)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import grpc
 from grpc import aio
-from ipcd_client.access.rules import OF_THINGS
+from ipcd_client.access.rules import COMMAND, OF_THINGS
 from ipcd_client.aio.dispatch import Server
 from ipcd_client.errors import ConfigError, IpcdError, NodeError, NotAllowed
 from ipcd_client.facade import introspection
@@ -39,7 +39,7 @@ from ipcd.parties import daemon
 from ipcd.primitives.directory import Directory
 from ipcd.primitives.servicer import NamesServicer
 from ipcd.servicer import NodeServicer, status_of
-from ipcd.state.primitives import COMMAND, KIND_OF, RULED_AS, SERVICES
+from ipcd.state.primitives import KIND_OF, RULED_AS, SERVICES
 from ipcd.state.quota import Shares
 
 _NODE: Final = node_pb2.DESCRIPTOR.services_by_name["Node"].full_name

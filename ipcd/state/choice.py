@@ -52,7 +52,7 @@ def rank(
     connections: Callable[[str], int],
     turn: Callable[[str], int],
     why_unshared: Callable[[node_pb2.Process], str],
-    refusal: Callable[[node_pb2.Process], str] = lambda _: "",
+    refusal: Callable[[node_pb2.Server], str] = lambda _: "",
 ) -> list[node_pb2.Candidate]:
     """Every candidate, the best first and marked as chosen. Those that the caller may not call are never chosen; they
     come last.
@@ -76,10 +76,11 @@ def rank(
     if fitting and not reachable:
         reasons = sorted({obstacle(target.transport, server, here, why_unshared) for server in fitting})
         raise Impossible(f"transport {NAMES.get(target.transport, '?')} for {target.service}: {'; '.join(reasons)}")
+    refusals = {server.id: refusal(server) for server in reachable}
     ordered = sorted(
         reachable,
         key=lambda server: (
-            bool(refusal(server.process)),
+            bool(refusals[server.id]),
             not server.weight,
             server.process.node != here,
             connections(server.id) / (server.weight or 1),
@@ -87,7 +88,7 @@ def rank(
             server.id,
         ),
     )
-    allowed = [server for server in ordered if not refusal(server.process)]
+    allowed = [server for server in ordered if not refusals[server.id]]
     preferred = _preferred(allowed, here)
     candidates = [
         node_pb2.Candidate(
@@ -96,7 +97,7 @@ def rank(
             connections=connections(server.id),
             chosen=index == 0 and bool(allowed),
             preferred=server.id in preferred,
-            refusal=refusal(server.process),
+            refusal=refusals[server.id],
         )
         for index, server in enumerate(ordered)
     ]

@@ -19,8 +19,6 @@ KIND_OF: Final = {service: kind for kind, service in SERVICE_OF.items()}
 EXIT: Final = "exit"
 # What rules call that which a call is about, where it is not of its service's kind.
 RULED_AS: Final = {"/ipcd.v1.Signal/WatchExit": EXIT}
-# Of commands, which no daemon keeps: who offers one is an ordinary server of this, whose name is the command's.
-COMMAND: Final = "ipcd.v1.Command"
 # Metadata with which a gateway says for whom it calls.
 FOR: Final = "ipcd-for"
 # And what its node's rules do not let that do with the thing that the call is about.

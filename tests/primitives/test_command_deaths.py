@@ -16,10 +16,10 @@ import grpc
 import ipcd_client
 import ipcd_client.aio
 import pytest
-from integration.daemons import LONG, Daemon, Daemons, eventually
+from integration.daemons import LONG, Daemons, eventually
 from integration.gateway import address_of
 from integration.ipcctl.runs import CTL, ctl
-from ipcd_client.errors import IpcdError, NotAllowed
+from ipcd_client.errors import IpcdError
 from ipcd_client.primitives.errors import Full, Lost
 from ipcd_client.rpc.failure import CallFailed
 from primitives.command_faces import alive, gone, seen_from
@@ -266,26 +266,3 @@ def test_names_offered_on_both_sides_of_a_partition(nodes: Daemons) -> None:
         for name, answer in (("who@a", b"a\n"), ("who@b", b"b\n"), ("who", b"a\n")):
             with ipcd_client.command(name, node=a.socket) as command:
                 assert command.run().stdout == answer
-
-
-def ruled(nodes: Daemons, rule: str) -> Daemon:
-    file = nodes.folder / "rules.toml"
-    file.write_text(f'[[rules]]\neffect = "deny"\nwho = "**"\n{rule}\nwhat = "ipcd.v1.Command"\n')
-    return nodes.run("a", "--config", str(file))
-
-
-def test_who_may_not_offer(nodes: Daemons) -> None:
-    node = ruled(nodes, 'may = "register"')
-    with pytest.raises(IpcdError, match=r"may not register ipcd\.v1\.Command on node a") as caught:
-        ipcd_client.command("x", node=node.socket).serve(["true"])
-    assert caught.value.code is grpc.StatusCode.PERMISSION_DENIED
-
-
-def test_who_may_not_run(nodes: Daemons) -> None:
-    node = ruled(nodes, 'may = "call"')
-    with (
-        ipcd_client.command("x", node=node.socket).serve(["true"]),
-        ipcd_client.command("x", node=node.socket) as command,
-        pytest.raises(NotAllowed, match=r"may not call ipcd\.v1\.Command on node a"),
-    ):
-        command.popen()

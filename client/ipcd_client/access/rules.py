@@ -29,12 +29,20 @@ READ: Final = "read"
 VERBS: Final = (REGISTER, CALL, PUBLISH, READ)
 # What there is to do with what has a name.
 OF_THINGS: Final = (REGISTER, PUBLISH, READ)
+# The service of commands. Each is offered by a server of its own, whose name is the command's.
+COMMAND: Final = "ipcd.v1.Command"
+_COMMANDS: Final = "command:"
 SAME_UID: Final = "same-uid"
 GRPC_LISTEN: Final = "grpc-listen"
 BUILT_IN: Final = (SAME_UID, GRPC_LISTEN)
 
 # Identities for which it is remembered which rules are theirs.
 _KNOWN: Final = 1024
+
+
+def named(service: str, server: str) -> str:
+    """What rules call a service as a server of that name has it: of commands it is command:NAME."""
+    return f"{_COMMANDS}{server}" if service == COMMAND and server else service
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,8 @@ class _Compiled:
             for fits in self.what:
                 if fits(name):
                     return True
-        return False
+        # What is said of the service is said of every command.
+        return name.startswith(_COMMANDS) and self.concerns(verb, COMMAND)
 
 
 class Rules:

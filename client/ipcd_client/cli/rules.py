@@ -65,6 +65,7 @@ def check(
     Examples:
       ipcctl rules check /etc/ipcd.toml
       ipcctl rules check /etc/ipcd.toml --as uid:1001 --may call lab.v1.Lab
+      ipcctl rules check /etc/ipcd.toml --as uid:1001 --may call command:wc
       ipcctl rules check /etc/ipcd.toml --as spiffe://default/node/b/uid/0 --may register lab.v1.Lab -o json
     """
     given = [caller is not None, verb is not None, bool(name)]

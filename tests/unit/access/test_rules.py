@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ipcd_client.access import tables
-from ipcd_client.access.rules import VERBS, Rule, Rules
+from ipcd_client.access.rules import COMMAND, VERBS, Rule, Rules, named
 from ipcd_client.errors import ConfigError
 
 US = 1000
@@ -85,6 +85,25 @@ def test_words() -> None:
         "every allow; only a change of the rules of node a would let it"
     )
     assert ": rule 3 denies it" in str(judge.decide("spiffe://c/node/c", "call", ""))
+
+
+def test_a_command_has_a_name_of_its_own_and_that_of_its_service() -> None:
+    judge = rules(
+        allow("node/a/uid/7", "call", "command:w*"),
+        allow("node/a/uid/8", "call", COMMAND),
+        deny("node/a/uid/8", "call", "command:who"),
+        deny("node/a/uid/9", "register", COMMAND),
+        allow("node/a/uid/9"),
+    )
+
+    def may(uid: int, verb: str, server: str) -> bool:
+        return judge.decide(user(uid), verb, named(COMMAND, server)).allowed
+
+    assert (may(7, "call", "wc"), may(7, "call", "rm"), may(7, "call", "")) == (True, False, False)
+    assert (may(8, "call", "wc"), may(8, "call", "who"), may(8, "call", "")) == (True, False, True)
+    assert (may(9, "register", "wc"), may(9, "call", "wc"), may(9, "register", "")) == (False, True, False)
+    assert named(COMMAND, "wc") == "command:wc"
+    assert named("x.X", "wc") == "x.X"
 
 
 def test_what_would_help_does() -> None:

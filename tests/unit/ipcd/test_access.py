@@ -50,15 +50,18 @@ def test_of_ever_new_ones_not_all_are_remembered() -> None:
 
 def test_other_rules_are_another_matter() -> None:
     judge = access()
-    process = node_pb2.Process(node="a", uid=7)
-    with pytest.raises(NotAllowed, match=r"uid/7 may not register x\.Y on node a: no rule allows it"):
-        judge.check_register(process, ["x.X", "x.Y"][1:])
+    x, both = (
+        node_pb2.Server(process=node_pb2.Process(node="a", uid=7), services=services)
+        for services in (["x.X"], ["x.X", "x.Y"])
+    )
+    with pytest.raises(NotAllowed, match=r"uid/7 may not register x\.X on node a: no rule allows it"):
+        judge.check_register(both)
     assert judge.attach_refusal(Credentials(1, 7, 8)) is not None
     judge.change([Rule("seven", "allow", ("node/a/uid/7",), ("register",), ("x.X",))])
-    judge.check_register(process, ["x.X"])
+    judge.check_register(x)
     assert judge.attach_refusal(Credentials(1, 7, 8)) is None
     with pytest.raises(NotAllowed, match=r"may not register x\.Y"):
-        judge.check_register(process, ["x.X", "x.Y"])
+        judge.check_register(both)
 
 
 def test_grpc_clients() -> None:

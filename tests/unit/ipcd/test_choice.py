@@ -139,10 +139,10 @@ def test_connections_count_by_weight() -> None:
 def test_who_may_not_be_called_is_never_chosen() -> None:
     target = node_pb2.ResolveRequest(service="x.X")
 
-    def judged(refusal: Callable[[node_pb2.Process], str]) -> list[node_pb2.Candidate]:
+    def judged(refusal: Callable[[node_pb2.Server], str]) -> list[node_pb2.Candidate]:
         return choice.rank(target, SERVERS, "a", lambda _: 0, lambda _: 0, lambda _: "", refusal)
 
-    candidates = judged(lambda process: "rule 1 denies it" if process.node == "a" else "")
+    candidates = judged(lambda server: "rule 1 denies it" if server.process.node == "a" else "")
     assert order(candidates) == ["b1", "c1", "a1", "a2"]
     assert [candidate.chosen for candidate in candidates] == [True, False, False, False]
     assert [candidate.preferred for candidate in candidates] == [True, True, False, False]
