@@ -15,7 +15,7 @@ from grpc.aio import EOF
 from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
 from ipcd_client.primitives.errors import Broken, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
-from ipcd_client.primitives.pipe_reader import REPORT, Inbox, Source
+from ipcd_client.primitives.pipe_inbox import REPORT, Inbox, Source
 from ipcd_client.primitives.waiting import loop_first
 from ipcd_client.rpc.failure import CallFailed
 

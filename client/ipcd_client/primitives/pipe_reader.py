@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -18,104 +16,19 @@ from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
 from ipcd_client.primitives.errors import BadRequest, Lost
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.pipe_hold import Hold
+from ipcd_client.primitives.pipe_inbox import REPORT, Inbox, Source
 from ipcd_client.primitives.waiting import first_request
 
 # Bytes of one writer that wait at a reader or are on their way to it, and of one message.
 WINDOW: Final = 1 << 20
 PIECE: Final = 256 << 10
-# A writer hears of what was taken when it is so much; or when nothing is left, but then not more often than after so
-# many seconds.
-REPORT: Final = WINDOW // 4
+# A writer hears of what was taken when it is so much (pipe_inbox.REPORT); or when nothing is left, but then not more
+# often than after so many seconds.
 PAUSE: Final = 0.005
 # Writers of one reader: a pipe has no more ends.
 WRITERS: Final = 256
 # Seconds for writers to have again what a reader that closes has not read.
 BACK: Final = 2.0
-
-
-class Source:
-    """One writer, at a reader."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.taken = 0
-        self.reported = 0
-        self.closed = False
-        self.finished = False  # it has closed, and all has come
-        self.news = asyncio.Event()  # something is to be reported, or nothing more will come
-
-
-class Inbox:
-    """What has come and was not taken yet, for the loop that receives and the thread that reads. `notify` is called on
-    the loop whenever something has changed."""
-
-    def __init__(self, notify: Callable[[], None]) -> None:
-        self.size = 0
-        # There is nobody left from whom anything could come.
-        self.ended = False
-        self.error: Exception | None = None
-        # Somebody will look soon whether everything was taken.
-        self.looked_at = False
-        self._torn: Exception | None = None
-        self._notify = notify
-        self._lock = threading.Lock()
-        self._pieces: deque[tuple[Source, memoryview]] = deque()
-
-    def put(self, source: Source, data: bytes) -> None:
-        """One piece more."""
-        with self._lock:
-            self._pieces.append((source, memoryview(data)))
-            self.size += len(data)
-        self._notify()
-
-    def state(self, *, ended: bool, error: Exception | None) -> None:
-        """Whether more can come."""
-        if ended != self.ended or error is not self.error:
-            self.ended, self.error = ended, error
-            self._notify()
-
-    def tear(self, error: Exception) -> None:
-        """Something is missing: whoever reads is told so, once, when what has come is taken."""
-        self._torn = error
-        self._notify()
-
-    @property
-    def over(self) -> bool:
-        """It is the end of the file, once all is taken."""
-        return self.ended and self._torn is None
-
-    def at_end(self) -> bool:
-        """Whether it is the end of the file; to be asked where there is nothing to take.
-
-        Raises:
-            PrimitiveError, CallFailed: the pipe is lost, or something of what was written is.
-        """
-        torn, self._torn = self._torn, None
-        if torn is not None:
-            raise torn
-        if self.error is not None:
-            raise self.error
-        return self.ended
-
-    def take(self, most: int) -> tuple[list[memoryview], bool]:
-        """Up to so many bytes; and whether the writers are to hear of it (`Reader.took`)."""
-        parts: list[memoryview] = []
-        due = False
-        with self._lock:
-            while most and self._pieces:
-                source, data = self._pieces[0]
-                part = data[:most]
-                if len(part) == len(data):
-                    self._pieces.popleft()
-                else:
-                    self._pieces[0] = (source, data[most:])
-                most -= len(part)
-                self.size -= len(part)
-                parts.append(part)
-                source.taken += len(part)
-                due |= source.taken - source.reported >= REPORT
-            due |= not self.size and not self.looked_at
-        return parts, due
 
 
 class Reader(pipe_pb2_grpc.PipeReaderServicer):
