@@ -23,8 +23,10 @@ from ipcd_client.rpc.failure import CallFailed
 
 # Seconds for a reader to answer first, and for the home to see that one is gone.
 REACH: Final = 10.0
-# Seconds for a reader to say that it has all.
+# Seconds for a reader to say that it has all; and in all, however often others close meanwhile and give back what they
+# have.
 LINGER: Final = 30.0
+LINGER_ALL: Final = 60.0
 # Seconds for a reader to answer, however little is left of the time to open.
 _LEAST: Final = 1.0
 
@@ -126,9 +128,12 @@ class Writer:
         """
         try:
             self._finishing = True
-            while await self._all_given():
-                gives = list(self._gives.values())
-                await asyncio.gather(*(self._finish(give) for give in gives))
+            loop, left = asyncio.get_running_loop(), LINGER_ALL
+            while left > 0 and await self._all_given(min(LINGER, left)):
+                gives, begin = list(self._gives.values()), loop.time()
+                limit = begin + min(LINGER, left)
+                await asyncio.gather(*(self._finish(give, limit) for give in gives))
+                left -= loop.time() - begin
                 # What one that has closed meanwhile gave back, others are to have: those that have come since then,
                 if self.broken or not (self._queue or any(give.kept for give in self._gives.values())):
                     break
@@ -161,25 +166,30 @@ class Writer:
             await self._hold.close()
         await self._place.close()
 
-    async def _all_given(self) -> bool:
-        """Waits until nothing is left to be given. A reader's program may be as slow as it likes; False: no write to
-        any reader returns, so their processes take nothing at all."""
+    async def _all_given(self, linger: float) -> bool:
+        """Waits until nothing is left to be given. A reader's program may be as slow as it likes; False: for `linger`
+        seconds no write to any reader has returned, so their processes take nothing at all."""
+        loop = asyncio.get_running_loop()
+        since, size = loop.time(), self.size
         while self._queue and not self.broken:
             stuck = bool(self._gives) and all(give.busy for give in self._gives.values())
+            # News of other sorts is none of them.
+            if not stuck or self.size != size:
+                since, size = loop.time(), self.size
             try:
-                async with asyncio.timeout(LINGER if stuck else None):
+                async with asyncio.timeout_at(since + linger if stuck else None):
                     await self._until_stirred()
             except TimeoutError:
                 return False
         return True
 
-    async def _finish(self, give: _Give) -> None:
+    async def _finish(self, give: _Give, limit: float) -> None:
         if give.task is None:
             return
         give.ending = True
         if give.window:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LINGER):
+                async with asyncio.timeout_at(limit):
                     await self._end_call(give)
                     await asyncio.wait({give.task})
         # It has ended, never answered, or does not in time: what it has not taken counts as lost.
