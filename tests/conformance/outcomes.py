@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 LONG = 20.0  # seconds: far more than anything here takes
+ENOUGH = 1.0  # seconds: of a deadline before which the call has to have begun, on a busy machine too
 BEGUN = 2.0  # seconds in which a call reaches its handler on a busy machine, where a test waits for its deadline
 # Ours does as the newer releases do, of which some between 1.72.1 and 1.85.1 was the first: nobody has looked which.
 OLD_GRPCIO = tuple(int(part) for part in grpc.__version__.split(".")[:2]) < (1, 80)

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from conformance.conftest import Side
-from conformance.outcomes import LONG, Held, raises
+from conformance.outcomes import ENOUGH, LONG, Held, raises
 from conformance.ways import Way, every_running_way
 from grpc import StatusCode
 
@@ -140,7 +140,7 @@ def test_a_callback_that_raises_stops_no_other(side: Side) -> None:
 @pytest.mark.parametrize("ending", ["answer", "cancel", "deadline", "close"])
 def test_callbacks_run_however_the_call_ends(side: Side, ending: str) -> None:
     called = threading.Semaphore(0)
-    future: Any = side.unary("UnaryWait").future(b"", timeout=0.3 if ending == "deadline" else LONG)
+    future: Any = side.unary("UnaryWait").future(b"", timeout=ENOUGH if ending == "deadline" else LONG)
     assert side.echo.entered.acquire(timeout=LONG)
     assert future.add_callback(called.release)
     future.add_done_callback(lambda _: called.release())

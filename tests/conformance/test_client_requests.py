@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from conformance.conftest import Side
-from conformance.outcomes import LONG
+from conformance.outcomes import ENOUGH, LONG
 from conformance.ways import Way, every_way_of_a_stream
 from grpc import StatusCode
 
@@ -116,7 +116,7 @@ def test_a_generator_is_closed_when_the_call_ends(side: Side, way: Way, ending: 
     if ending == "close":
         closer.start()
     with pytest.raises(grpc.RpcError):
-        run(side, way, requests(), timeout=0.2 if ending == "deadline" else LONG)
+        run(side, way, requests(), timeout=ENOUGH if ending == "deadline" else LONG)
     if ending == "close":
         closer.join(LONG)
     # The generator may be waiting in its own body, from which it has to come back.

@@ -159,7 +159,7 @@ def test_a_time_out_of_the_caller_ends_it(face: Face, road: Road, offer: Offers,
     name = offer("say", "sh", "-c", "echo $$ > $OUT; exec sleep 60", env=("OUT",))
     out = tmp_path / "out"
     with pytest.raises(subprocess.TimeoutExpired):
-        face.run(name, timeout=0.3, env={"OUT": str(out)})
+        face.run(name, timeout=2.0, env={"OUT": str(out)})
     with ipcd_client.command(name, **road.keywords) as command:
         eventually(lambda: not command.describe().running, "nothing runs")
         assert command.describe().started == 1

@@ -278,7 +278,7 @@ def test_batches(face: Face) -> None:
 
     small = face.queue("s", create=True, max_messages=2)
     with pytest.raises(NotAll, match="2 of 3 messages were sent: ") as caught:
-        small.send_many([b"1", b"2", b"3"], timeout=0.05)
+        small.send_many([b"1", b"2", b"3"], timeout=1.0)
     assert len(caught.value.ids) == 2
     assert isinstance(caught.value.__cause__, TimedOut)
     rest = face.start(small.send_many, [b"3", b"4", b"5"])

@@ -60,7 +60,7 @@ def test_a_message_over_the_limit_ends_its_call_only(served: tuple[Echo, ipcd_cl
 def test_a_deadline_cancels_the_handler(served: tuple[Echo, ipcd_client.Channel]) -> None:
     echo, channel = served
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary(f"/{SERVICE}/UnaryWait")(b"", timeout=0.1)
+        channel.unary_unary(f"/{SERVICE}/UnaryWait")(b"", timeout=1.0)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert echo.cancelled.wait(LIMIT)
 

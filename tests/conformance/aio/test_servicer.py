@@ -11,6 +11,7 @@ import grpc
 import pytest
 from conformance.aio.conftest import Run, Side, until
 from conformance.aio.echo import SERVICE, WORD
+from conformance.outcomes import ENOUGH
 
 PARTS = [b"%d" % number for number in range(200)]
 
@@ -189,7 +190,7 @@ def test_each_call_has_variables_of_its_own(run: Run) -> None:
 def test_a_handler_nobody_waits_for_is_cancelled(run: Run, method: str, how: str) -> None:
     async def main(side: Side) -> None:
         echo = side.echo
-        timeout = 0.3 if how == "deadline" else None
+        timeout = ENOUGH if how == "deadline" else None
         channel = side.connect() if how == "close" else side.channel
         path = f"/{SERVICE}/{method}"
         waiting: asyncio.Task[Any] | None = None
