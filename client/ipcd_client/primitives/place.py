@@ -6,12 +6,11 @@ and nothing else of the same name is taken for it. The calls of all handles of a
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -151,23 +150,17 @@ class Place:
                 self._end.atexit = False
             return self._channel
 
-    @contextlib.contextmanager
-    def _in_use(self) -> Iterator[grpc.Channel]:
-        """The channel, for one call: another thread may find meanwhile that the thing is elsewhere."""
+    def _take(self) -> tuple[grpc.Channel, str]:
+        """The channel, for one call, and its target, to be released: another thread may find meanwhile that the thing
+        is elsewhere. A channel that was given has none."""
         while True:
             channel = self.channel()
+            if self._given is not None:
+                return channel, ""
             with self._lock:
-                held = self._given is not None or channel is self._channel
-                target = self._target
-                if held and self._given is None:
-                    _hold(self.path, target)
-            if held:
-                break
-        try:
-            yield channel
-        finally:
-            if self._given is None:
-                _release(self.path, target)
+                if channel is self._channel:
+                    _hold(self.path, self._target)
+                    return channel, self._target
 
     def run(self, stub: Callable[[grpc.Channel], S], act: Callable[[S], R]) -> R:
         """What `act` makes of a stub for its home. Where another node turns out to be that, once more there; `act` has
@@ -178,15 +171,18 @@ class Place:
         """
         moves = 0
         while True:
+            channel, target = self._take()
             try:
-                with self._in_use() as channel:
-                    return act(self._stub(stub, channel))
+                return act(self._stub(stub, channel))
             except grpc.RpcError as error:
                 failure = _failure(error)
                 moves += 1
                 if not isinstance(failure, Elsewhere) or moves > MOVES:
                     raise failure from error
                 self.moved(failure.node)
+            finally:
+                if target:
+                    _release(self.path, target)
 
     def _stub(self, stub: Callable[[grpc.Channel], S], channel: grpc.Channel) -> S:
         """Made once for a channel: that takes a tenth of what a short call does."""
