@@ -87,10 +87,15 @@ class SignalServicer(signal_pb2_grpc.SignalServicer):
         of_node = ids.of_node(self._keeper.broker.access.rules.cluster, node)
         asker = Who(request.identity, tuple(request.others), node)
         own = all(each.startswith(f"{of_node}/") for each in (asker.identity, *asker.called_for))
+        for each in asker.all if own else ():
+            ids.parsed(each)
         if not own or request.process.node != node or at:
             raise NotAllowed(f"node {node} raised a flag for others than its own; the rule own-callers allows its own")
         self._keeper.check_who(asker, PUBLISH, KIND, name)
-        return self._raise(wanted, request.process, asker)
+        there = request.process
+        # What is kept until the flag is taken, and nothing else of the request.
+        process = node_pb2.Process(node=node, pid=there.pid, uid=there.uid, gid=there.gid, pidfd_id=there.pidfd_id)
+        return self._raise(wanted, process, asker)
 
     def _raise(self, request: signal_pb2.RaiseRequest, process: node_pb2.Process, asker: Who) -> signal_pb2.Told:
         flag = signal_pb2.Flag(name=request.name, process=process, identity=[asker.identity, *asker.called_for][-1])

@@ -19,6 +19,7 @@ import grpc
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.pb.ipcd.v1 import value_pb2, value_pb2_grpc
 from ipcd_client.primitives import naming
+from ipcd_client.primitives.errors import BadRequest
 from ipcd_client.rpc.failure import CallFailed
 
 from ipcd import limits
@@ -182,7 +183,8 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
             copy.drop()
             if not first.more:
                 return
-            wanted = first.info.size
+            info = _kept(home, first.info)
+            wanted = info.size
             limits.check("bytes of one value", wanted, limits.VALUE)
             self._make_room(wanted)
             size = wanted
@@ -192,8 +194,8 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                     async with asyncio.timeout(limits.VALUE_PIECE):
                         writing.put((await anext(pieces)).data)
                 copy.content, size = writing.done(), 0
-            copy.info.CopyFrom(first.info)
-            self._keeper.log.debug("copied a value", name=ask.name, version=first.info.version, bytes=first.info.size)
+            copy.info.CopyFrom(info)
+            self._keeper.log.debug("copied a value", name=ask.name, version=info.version, bytes=info.size)
         except (StopAsyncIteration, TimeoutError) as error:
             why = f"node {home} did not send all of the value {ask.name}"
             raise CallFailed(grpc.StatusCode.UNAVAILABLE, why) from error
@@ -215,6 +217,19 @@ class CacheServicer(value_pb2_grpc.ValueCacheServicer):
                 self._forget(key, copy)
         if size:
             limits.check("bytes of copies of values", self._bytes + size, limits.VALUE_COPIES_BYTES)
+
+
+def _kept(home: str, info: value_pb2.ValueInfo) -> value_pb2.ValueInfo:
+    """What is kept beside a copy, and counted nowhere: nothing else of what its home says.
+
+    Raises:
+        BadRequest: it is too much.
+    """
+    if len(info.epoch) > limits.NAME:
+        raise BadRequest(f"node {home} names a run with {len(info.epoch)} characters; at most {limits.NAME} are taken")
+    return value_pb2.ValueInfo(
+        version=info.version, epoch=info.epoch, node=home, size=info.size, ttl=info.ttl, held=info.held
+    )
 
 
 def _hand(caller: Attached, context: ServicerContext, reply: value_pb2.ValueReply, content: Content | None) -> None:

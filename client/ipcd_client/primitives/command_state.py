@@ -87,6 +87,7 @@ class Called:
         self.stdin_closed = start.no_stdin  # by whoever was to read it
         self._first: pb.RunRequest | None = request
         self._stdin: deque[bytes] = deque()
+        self._stdin_size = 0  # what waits to be sent
         self._stdin_credit = 0
         self._stdin_ending = False
         self._stdin_ended = start.no_stdin
@@ -109,7 +110,7 @@ class Called:
         """This has come.
 
         Raises:
-            Lost: it is more than the other end may send.
+            Lost: it is more than the other end may send, or ask for.
         """
         what = reply.WhichOneof("what")
         if what == "stdout":
@@ -118,12 +119,14 @@ class Called:
             self.outputs[STDERR].put(reply.stderr)
         elif what == "started":
             self.pid = reply.started.pid
-            self._stdin_credit = reply.started.stdin_credit
+            self._stdin_credit = 0
+            self._grant(reply.started.stdin_credit)
         elif what == "stdin_credit":
-            self._stdin_credit += reply.stdin_credit
+            self._grant(reply.stdin_credit)
         elif what == "stdin_closed":
             self.stdin_closed = True
             self._stdin.clear()
+            self._stdin_size = 0
         elif what == "stdout_end":
             self.outputs[STDOUT].ended = True
         elif what == "stderr_end":
@@ -132,6 +135,12 @@ class Called:
             self.returncode = -reply.exit.signal if reply.exit.WhichOneof("how") == "signal" else reply.exit.code
             self.reason = reply.exit.reason
             self.stdin_closed = True
+
+    def _grant(self, more: int) -> None:
+        # What is granted is taken at once, and waits here until it is sent. An offerer grants again what it has got.
+        self._stdin_credit += more
+        if self._stdin_credit + self._stdin_size > WINDOW:
+            raise Lost(f"the run's offerer takes more than the {WINDOW} bytes of standard input that may wait")
 
     def write(self, data: memoryview) -> int:
         """Takes standard input, as much as there is credit for; how much that was.
@@ -145,6 +154,7 @@ class Called:
         if size:
             self._stdin.append(bytes(data[:size]))
             self._stdin_credit -= size
+            self._stdin_size += size
         return size
 
     def end_stdin(self) -> None:
@@ -187,6 +197,7 @@ class Called:
         self._closing.clear()
         if self._stdin:
             request.stdin = self._stdin.popleft()
+            self._stdin_size -= len(request.stdin)
         elif self._stdin_ending and not self._stdin_ended:
             self._stdin_ended = request.stdin_end = True
         if self._signals:

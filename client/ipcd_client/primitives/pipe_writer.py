@@ -18,7 +18,7 @@ from ipcd_client.pb.ipcd.v1 import pipe_pb2, pipe_pb2_grpc
 from ipcd_client.primitives.errors import BadRequest, Broken, Lost, TimedOut, from_status
 from ipcd_client.primitives.loop_place import LoopPlace
 from ipcd_client.primitives.pipe_hold import PAUSES, Hold
-from ipcd_client.primitives.pipe_reader import PIECE, WINDOW
+from ipcd_client.primitives.pipe_reader import PIECE, WINDOW, WRITERS
 from ipcd_client.rpc.failure import CallFailed
 
 # Seconds for a reader to answer first, and for the home to see that one is gone.
@@ -217,6 +217,8 @@ class Writer:
                 if key not in told and not give.window and give.task is not None:
                     give.task.cancel()  # it never answered, and is gone
             for key, reader in told.items():
+                if len(self._gives) >= WRITERS:
+                    break  # a pipe has no more ends, whatever its home says
                 if key not in self._gives and key not in self._left:
                     give = self._gives[key] = _Give(reader)
                     give.task = asyncio.get_running_loop().create_task(self._hand(give))

@@ -95,3 +95,5 @@ def _check(memory: Fd, size: int) -> None:
     found = os.fstat(memory.fileno()).st_size
     if found != size:
         raise BadMemory(f"the memory has {found} bytes, {size} were said")
+    if not size:
+        raise BadMemory("the memory has no bytes, and what is so small comes without any")

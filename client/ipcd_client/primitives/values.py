@@ -111,21 +111,24 @@ class Gathered:
 
     def __init__(self) -> None:
         self._first: value_pb2.ValueReply | None = None
-        self._data = bytearray()
-        self._count = 0
+        self._data = bytearray()  # grows with what comes: the size is only said
 
     def take(self, reply: value_pb2.ValueReply) -> None:
-        """The next."""
+        """The next.
+
+        Raises:
+            BadMemory: it is more than there was to be.
+        """
         if self._first is None:
             self._first = reply
-            if reply.more:
-                self._data = bytearray(reply.info.size)
             return
-        end = self._count + len(reply.data)
-        if end > len(self._data):
+        if len(self._data) + len(reply.data) > self._size:
             raise BadMemory("a value has more bytes than were said")
-        self._data[self._count : end] = reply.data
-        self._count = end
+        self._data += reply.data
+
+    @property
+    def _size(self) -> int:
+        return self._first.info.size if self._first is not None and self._first.more else 0
 
     def done(self) -> Snapshot:
         """All of it.
@@ -133,8 +136,8 @@ class Gathered:
         Raises:
             BadMemory: it is not.
         """
-        if self._first is None or self._count != len(self._data):
-            raise BadMemory(f"a value ended after {self._count} of {len(self._data)} bytes")
+        if self._first is None or len(self._data) != self._size:
+            raise BadMemory(f"a value ended after {len(self._data)} of {self._size} bytes")
         if not self._first.more:
             return inline(self._first)
         return Snapshot(self._first.info, memoryview(self._data).toreadonly())

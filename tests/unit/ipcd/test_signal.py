@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ipcd_client.pb.ipcd.v1 import node_pb2, signal_pb2
+from ipcd_client.access.identity import BadIdentity
+from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2, signal_pb2
 from ipcd_client.primitives import flags
 from ipcd_client.primitives.errors import BadRequest, Lost, NoSuchName
 from ipcd_client.primitives.flags import Inbox, Pending, Raised
@@ -277,6 +278,27 @@ def test_what_is_read_of_the_number_is_of_the_process(monkeypatch: pytest.Monkey
         assert (await exit_.ended()).source == ""
 
     watched(main)
+
+
+def test_of_another_nodes_flag_only_what_is_needed_is_kept() -> None:
+    keeper: Any = SimpleNamespace(
+        node="a",
+        broker=SimpleNamespace(access=SimpleNamespace(rules=SimpleNamespace(cluster="c"))),
+        check_who=lambda *_: None,
+    )
+    servicer = SignalServicer(keeper)
+    listener = listen(servicer._listeners, "x")
+    servicer._news[listener] = asyncio.Event()
+    identity = "spiffe://c/node/b/uid/7"
+    there = process(9, "b")
+    there.MergeFromString(b"\xfa\x07\x04more")  # a field that nobody knows here
+    request = peer_pb2.PeerRaiseRequest(request={"name": "x"}, process=there, identity=identity)
+    assert servicer._raised_there("b", request).listeners == 1
+    assert listener.flag == signal_pb2.Flag(name="x", process=process(9, "b"), identity=identity)
+    for wrong in (f"spiffe://c/node/b/{'x' * 4096}", "spiffe://c/node/b/uid/x"):
+        for who in ({"identity": wrong}, {"identity": identity, "others": [wrong]}):
+            with pytest.raises(BadIdentity):
+                servicer._raised_there("b", peer_pb2.PeerRaiseRequest(request={"name": "x"}, process=there, **who))
 
 
 def test_wait_statuses() -> None:

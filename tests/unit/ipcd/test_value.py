@@ -7,6 +7,8 @@ import contextlib
 import fcntl
 import mmap
 import os
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +19,11 @@ from ipcd_client.primitives.values import INLINE
 from ipcd_client.wire.fds import Fd
 
 from ipcd import limits
+from ipcd.log import Log
 from ipcd.primitives import pieces
 from ipcd.primitives.contents import Content, Store, Writing
 from ipcd.primitives.tickets import Tickets
+from ipcd.primitives.value_cache import CacheServicer
 from ipcd.state import quota
 from ipcd.state.value import LEAST, MOST, Values, number_of
 
@@ -76,6 +80,53 @@ def test_replies_that_do_not_add_up() -> None:
             _all(gathered, data)
     with pytest.raises(BadMemory):
         values.Gathered().done()
+
+
+def test_there_is_no_memory_for_what_is_only_said() -> None:
+    gathered = values.Gathered()
+    gathered.take(value_pb2.ValueReply(info=value_pb2.ValueInfo(version=1, size=1 << 62), more=True))
+    with pytest.raises(BadMemory, match=f"ended after 2 of {1 << 62} bytes"):
+        _all(gathered, [b"ab"])
+
+
+def test_sealed_memory_of_no_bytes_is_no_value() -> None:
+    with made(b"") as memory, pytest.raises(BadMemory, match="no bytes"):
+        sealed.mapped(memory, 0)
+
+
+def test_of_what_a_home_says_only_what_is_needed_is_kept_with_a_copy() -> None:
+    size = INLINE + 1
+    said = value_pb2.ValueInfo(version=7, epoch="e", size=size, node="c" * 4096)
+    said.MergeFromString(b"\xfa\x07\x04more")  # a field that nobody knows here
+
+    class Home:
+        async def call(self, *_: object) -> value_pb2.ValueReply:
+            return value_pb2.ValueReply(info=said, more=True)
+
+        async def stream(self, *_: object) -> AsyncIterator[value_pb2.ValueReply]:
+            yield value_pb2.ValueReply(info=said, more=True)
+            yield value_pb2.ValueReply(data=bytes(size))
+
+        async def close(self) -> None:
+            pass
+
+    async def main() -> None:
+        keeper: Any = SimpleNamespace(nodes=Home, log=Log("a"))
+        there: Any = None
+        cache = CacheServicer(keeper, there, there)
+        cache.start()
+        try:
+            ask, handed = value_pb2.ValueGetRequest(name="x"), lambda *_: None
+            reply = await cache._there(("b", "x"), ask, "", handed)
+            assert reply.info == value_pb2.ValueInfo(version=7, epoch="e", size=size, node="b")
+            said.epoch = "e" * (limits.NAME + 1)
+            with pytest.raises(BadRequest, match="256 characters"):
+                await cache._there(("b", "y"), ask, "", handed)
+            assert cache._bytes == size
+        finally:
+            await cache.close()
+
+    asyncio.run(main())
 
 
 def _all(gathered: values.Gathered, pieces: list[bytes]) -> None:

@@ -37,6 +37,22 @@ def test_input_as_far_as_it_was_granted() -> None:
         run.write(memoryview(b"x"))
 
 
+def test_no_more_input_is_taken_than_may_wait() -> None:
+    run = called()
+    run.replied(pb.RunReply(stdin_credit=WINDOW - 5))
+    assert run.write(memoryview(bytes(9))) == 9
+    # Nothing of it was sent: what the offerer has not got, it cannot want again.
+    with pytest.raises(Lost, match="more than the"):
+        run.replied(pb.RunReply(stdin_credit=1))
+    run = called()
+    run.replied(pb.RunReply(stdin_credit=WINDOW - 5))
+    assert run.write(memoryview(bytes(9))) == 9
+    assert run.outgoing() == pb.RunRequest(stdin=bytes(9))
+    run.replied(pb.RunReply(stdin_credit=9))
+    with pytest.raises(Lost, match="more than the"):
+        called().replied(pb.RunReply(started=pb.RunStarted(pid=7, stdin_credit=WINDOW + 1)))
+
+
 def test_credit_goes_back_in_large_pieces() -> None:
     run = called()
     run.replied(pb.RunReply(stdout=bytes(WINDOW)))

@@ -1,4 +1,4 @@
-"""How long the close of a pipe's writer waits for readers that do not answer."""
+"""How long the close of a pipe's writer waits for readers that do not answer, and how many readers it calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from ipcd_client.pb.ipcd.v1 import pipe_pb2
 from ipcd_client.primitives.errors import Broken
+from ipcd_client.primitives.pipe_reader import WRITERS
 from ipcd_client.primitives.pipe_writer import LINGER, LINGER_ALL, Writer
 
 
@@ -82,3 +84,25 @@ def test_news_do_not_make_it_wait_longer_for_those_that_take_nothing() -> None:
         assert await waiting is False
 
     run(main)
+
+
+def test_no_more_readers_are_called_than_a_pipe_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hand(_writer: Writer, _give: object) -> None:
+        await asyncio.Event().wait()
+
+    async def closed() -> None:
+        pass
+
+    async def main() -> None:
+        place: Any = SimpleNamespace(name="x", path="", close=closed)
+        writer = Writer(place, lambda _: None, lambda: None)
+        readers = [pipe_pb2.PipeAddress(node="b", server="s", key=b"%d" % key) for key in range(WRITERS + 50)]
+        news = pipe_pb2.PipeNews(others=len(readers), readers=readers)
+        hold: Any = SimpleNamespace(attached=True, news=news, deserted=False, removed=False, error=None, close=closed)
+        writer._hold = hold
+        writer._look()
+        assert len(writer._gives) == WRITERS
+        await writer.abandon()
+
+    monkeypatch.setattr(Writer, "_hand", hand)
+    asyncio.run(main())
