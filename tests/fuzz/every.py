@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
-from fuzz import announcements, clients, connections, daemon, descriptions, frames, memory, queues, texts, wires
+from fuzz import (
+    announcements,
+    clients,
+    commands,
+    connections,
+    daemon,
+    descriptions,
+    frames,
+    holding,
+    memory,
+    pipes,
+    queues,
+    texts,
+    topics,
+    values,
+    wires,
+)
 from fuzz.registry import TARGETS
 
-MODULES = (announcements, clients, connections, daemon, descriptions, frames, memory, queues, texts, wires)
+MODULES = (
+    announcements,
+    clients,
+    commands,
+    connections,
+    daemon,
+    descriptions,
+    frames,
+    holding,
+    memory,
+    pipes,
+    queues,
+    texts,
+    topics,
+    values,
+    wires,
+)
 
 __all__ = ["MODULES", "TARGETS"]
