@@ -303,7 +303,8 @@ def test_nodes_are_remembered(cluster: Daemons) -> None:
     state = cluster.folder / "state"
     a = cluster.run("a", "--peer", b.listen, "--state-dir", str(state))
     a.logged("node linked")
-    eventually(lambda: json.loads((state / "nodes.json").read_text()) == [b.listen], "the file")
+    file = state / "nodes.json"
+    eventually(lambda: file.exists() and json.loads(file.read_text()) == [b.listen], "the file")
     a.stop()
     again = cluster.run("a", "--state-dir", str(state))
     assert again.logged("node linked")["peer"] == "b"

@@ -62,6 +62,24 @@ def test_an_unread_error_output_holds_back_no_more_than_a_pipe(road: Road, offer
         process.close()
 
 
+def test_a_signal_comes_before_what_is_written_after_it(road: Road, offer: Offers) -> None:
+    """Who sends the signals is another process than who writes."""
+    name = offer("copy", "cat")
+    with ipcd_client.command(name, **road.keywords) as command:
+        process = command.popen(stdin=PIPE, stdout=PIPE)
+        sender = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(sender, signal.SIGSTOP)
+        try:
+            process.send_signal(signal.SIGCONT)
+            with pytest.raises(subprocess.TimeoutExpired) as caught:
+                process.communicate(b"x", timeout=0.5)
+            assert not caught.value.output
+        finally:
+            os.kill(sender, signal.SIGCONT)
+        assert process.communicate()[0] == b"x"
+        process.close()
+
+
 def test_a_writer_waits_for_a_command_that_does_not_read(road: Road, offer: Offers) -> None:
     name = offer("slow", "sh", "-c", "read line; cat > /dev/null; echo over")
     with ipcd_client.command(name, **road.keywords) as command:

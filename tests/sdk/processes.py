@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,12 @@ def eventually(condition: Callable[[], object], what: str, limit: float = LONG) 
         time.sleep(0.02)
 
 
+def listens(path: str) -> bool:
+    """Whether somebody does. Who binds a socket has its file before that."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(path) == 0
+
+
 class Processes:
     """Started here, ended here."""
 
@@ -50,7 +57,7 @@ class Processes:
             Path(path).unlink()
         command = ("-m", "ipcd", "run", "--node", node, "--socket", path, "--no-discovery", *arguments)
         process = self._start(*command, within=within)
-        eventually(lambda: Path(path).exists() or process.poll() is not None, f"daemon {node} has its socket")
+        eventually(lambda: listens(path) or process.poll() is not None, f"daemon {node} listens")
         assert process.poll() is None, f"daemon {node} ended with {process.returncode}"
         return process
 

@@ -8,9 +8,10 @@ process that got the number meanwhile. It imports nothing but the standard libra
 Each message on its socket (SOCK_SEQPACKET) is a JSON object:
 
     to it      {"start": ID, "argv": [...], "env": {...}, "cwd": PATH}, with three descriptors
-               {"signal": ID, "number": N}     to the program's process group
+               {"signal": OWN, "program": ID, "number": N}     to the program's process group
                {"forget": ID}                  kills what is left of the group
     from it    {"started": ID, "pid": N}, or {"failed": ID, "text": WHY}
+               {"signalled": OWN}              that signal has been sent, or there was nobody any more to send it to
                {"ended": ID, "code": N}        negative: the signal
 """
 
@@ -85,9 +86,10 @@ class _Warden:
                 for fd in fds:
                     os.close(fd)
         elif "signal" in message:
-            program = self._programs.get(message["signal"])
+            program = self._programs.get(message["program"])
             if program is not None:
                 program.signal(message["number"])
+            self._tell(signalled=message["signal"])
         else:
             self._forget(message["forget"])
         return True

@@ -33,8 +33,8 @@ class Program:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def signal(self, number: int) -> None:
-        """To its process group."""
-        await self._warden.tell(signal=self._number, number=number)
+        """To its process group. It was sent when this returns: what comes afterwards meets it."""
+        await self._warden.signal(self._number, number)
 
     async def forget(self) -> None:
         """Kills what it has started and left behind. Once it has ended."""
@@ -50,6 +50,7 @@ class Warden:
         self._lock = asyncio.Lock()
         self._starting: dict[int, asyncio.Future[int]] = {}
         self._programs: dict[int, Program] = {}
+        self._signalling: dict[int, asyncio.Future[None]] = {}
         self._next = 0
 
     async def run(
@@ -116,6 +117,19 @@ class Warden:
         self._sock = ours
         asyncio.get_running_loop().add_reader(ours, self._read)
 
+    async def signal(self, program: int, number: int) -> None:
+        """See `Program.signal`."""
+        self._next += 1
+        own = self._next
+        sent = self._signalling[own] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send(json.dumps({"signal": own, "program": program, "number": number}).encode())
+            await sent
+        except CannotStart:
+            pass  # its programs have gone with it
+        finally:
+            del self._signalling[own]
+
     async def tell(self, **message: int) -> None:
         """A message without descriptors. To one that has gone it says nothing."""
         if self._sock is not None:
@@ -168,6 +182,10 @@ class Warden:
             self._answer(number, pid)
         elif "failed" in message:
             self._answer(message["failed"], CannotStart(message["text"]))
+        elif "signalled" in message:
+            sent = self._signalling.get(message["signalled"])
+            if sent is not None:
+                settled(sent)
         else:
             program = self._programs.get(message["ended"])
             if program is not None and not program.ended.done():
@@ -201,6 +219,8 @@ class Warden:
         if sock is not None:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
+        for sent in self._signalling.values():
+            settled(sent)
         if process is not None:
             # It ends at once, as its socket has: it waits for nobody.
             try:
