@@ -40,7 +40,10 @@ class WireError(IpcdError):
 
 
 class WireClosed(WireError):
-    """The other end closed the connection, or died."""
+    """The other end closed the connection, or died; or this one closed it as the other broke a rule of proto/FRAME.md,
+    found where nothing was received: `violation` is the rule's name then."""
+
+    violation = ""
 
 
 class WireLost(WireClosed):
@@ -126,3 +129,10 @@ def without_frames(error: IpcdError) -> IpcdError:
         each.__traceback__ = None
         each = each.__context__
     return error
+
+
+def hostile(error: BaseException) -> bool:
+    """Whether a connection ended by what the other end did, and not just with it: it broke a rule, or was too slow."""
+    if isinstance(error, WireClosed):
+        return bool(error.violation)
+    return isinstance(error, (ProtocolError, WireTimeout))

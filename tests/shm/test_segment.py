@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ipcd_client.errors import WireClosed
+from ipcd_client.errors import WireClosed, hostile
 from ipcd_client.frame.codec import HEADER_SIZE, Decoder, Frame
 from ipcd_client.testing.shm_hand import CAPACITY, Ends, Hand, receiving, sending
 from ipcd_client.testing.wire_tools import MAX_FRAME, Worker, message, raw, soon, violation
@@ -160,6 +160,10 @@ def closed_by(wire: ShmWire, act: Callable[[], object]) -> str:
     with pytest.raises(WireClosed) as again:
         wire.recv_by(soon())
     assert str(again.value) == str(caught.value)
+    # Whoever logs it can tell it from an end.
+    assert again.value.violation == caught.value.violation == "bad-count"
+    assert hostile(again.value)
+    assert not hostile(WireClosed("it has ended"))
     return str(caught.value)
 
 
@@ -223,7 +227,7 @@ def test_more_given_back_than_was_out(ends: Ends, claimed: int) -> None:
     theirs = sending(hand)
     fill(wire)
     os.eventfd_write(theirs._freed, claimed)
-    assert closed_by(wire, wire.flush).startswith("the hand: bad-count: ")
+    assert closed_by(wire, wire.flush).startswith("the hand broke the protocol: bad-count: ")
 
 
 @pytest.mark.parametrize("payload", [b"small", bytes(3 * CAPACITY)], ids=["small", "large"])
@@ -232,7 +236,7 @@ def test_the_counter_of_what_was_published_is_full(ends: Ends, payload: bytes) -
     wire, hand = ends
     theirs = sending(hand)
     os.eventfd_write(theirs.filled, MOST)
-    assert closed_by(wire, lambda: wire.send(message(payload))).startswith("the hand: bad-count: ")
+    assert closed_by(wire, lambda: wire.send(message(payload))).startswith("the hand broke the protocol: bad-count: ")
 
 
 def stuck(ends: Ends) -> tuple[ShmWire, Hand, Incoming]:

@@ -20,7 +20,7 @@ from grpc.aio import UsageError as Misused
 from ipcd_client.aio.context import ServicerContext
 from ipcd_client.aio.dispatch import Server as Dispatcher
 from ipcd_client.aio.health import Health
-from ipcd_client.errors import IpcdError, ProtocolError, WireClosed, WireTimeout
+from ipcd_client.errors import IpcdError, WireClosed, hostile
 from ipcd_client.facade import health, introspection
 from ipcd_client.facade.methods import CallDetails
 from ipcd_client.facade.peer import Peer
@@ -258,5 +258,6 @@ class Serving:
             guard.close()
         if peer is not None:
             self._turns.remove(peer.process, connection)
-            hostile = isinstance(error, (ProtocolError, WireTimeout))
-            log.log(logging.WARNING if hostile else logging.DEBUG, "connection from %s ended: %s", peer.name, error)
+            log.log(
+                logging.WARNING if hostile(error) else logging.DEBUG, "connection from %s ended: %s", peer.name, error
+            )

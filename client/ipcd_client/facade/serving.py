@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from ipcd_client.errors import ProtocolError, WireTimeout
+from ipcd_client.errors import hostile
 from ipcd_client.facade import health, introspection
 from ipcd_client.facade.context import ServicerContext, asked
 from ipcd_client.facade.dispatch import Call
@@ -307,8 +307,9 @@ class Serving:
 
     def _on_closed(self, connection: Connection, peer: Peer, error: Exception) -> None:
         if self._peers.pop(connection, None) is not None:
-            hostile = isinstance(error, (ProtocolError, WireTimeout))
-            log.log(logging.WARNING if hostile else logging.DEBUG, "connection from %s ended: %s", peer.name, error)
+            log.log(
+                logging.WARNING if hostile(error) else logging.DEBUG, "connection from %s ended: %s", peer.name, error
+            )
 
 
 def _refuse(connection: Connection, call: ServerCall, code: grpc.StatusCode, details: str) -> None:

@@ -24,6 +24,7 @@ class Control(UnixWire):
     def __init__(self, sock: socket.socket, *, peer: str) -> None:
         super().__init__(sock, peer=peer, accept_fds=True, allowed=codec.ALLOWED_ON_SHM)
         self.truncated = False
+        self._violation = ""
         self._writing = threading.RLock()  # `send` flushes
 
     def send(self, buffers: Sequence[Buffer], fds: Sequence[Fd] = ()) -> bool:
@@ -51,9 +52,16 @@ class Control(UnixWire):
         else:
             super()._keep_fds(control, flags)
 
-    def give_up(self, why: str) -> None:
-        """Nothing more will come, because of that."""
-        self._end(why)
+    def give_up(self, why: str, violation: str = "") -> WireClosed:
+        """Nothing more will come, because of that: the error that says so. `violation`: what the peer broke."""
+        if self._gone is None:
+            self._violation = violation
+        return self._end(why)
+
+    def _closed(self, why: str) -> WireClosed:
+        error = super()._closed(why)
+        error.violation = self._violation
+        return error
 
     def abandon(self) -> None:
         # The lock may be held by a thread that is not in this process.

@@ -228,9 +228,9 @@ class ShmWire(Wire):
         return not self.backlog
 
     def _broken(self, error: ProtocolError) -> WireClosed:
-        self._control.give_up(f"{self.peer()}: {error}")
+        closed = self._control.give_up(f"{self.peer()} broke the protocol: {error}", error.violation)
         self.shutdown()
-        return WireClosed(self._control.why_gone)
+        return closed
 
     def _count(self) -> None:
         # Both threads do this: what one has computed before the other's change must not be set after it.
