@@ -93,7 +93,7 @@ def test_explain_of_a_server_that_does_not_answer_fails(world: World) -> None:
     node = world.node()
     server = world.serve(node)
     server.send_signal(signal.SIGSTOP)
-    done = ctl("explain", LAB, "-o", "json", "--timeout", "0.5", node=node)
+    done = ctl("explain", LAB, "-o", "json", "--timeout", "2", node=node)
     assert done.code == 4
     assert done.error["code"] == "DEADLINE_EXCEEDED"
     assert done.error["error"].startswith(f"cannot open a connection for {LAB}: ")

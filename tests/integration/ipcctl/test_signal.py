@@ -54,7 +54,7 @@ def test_wait_and_raise(world: World) -> None:
 
 def test_the_answer_is_no(world: World) -> None:
     a = world.node("a")
-    late = ctl("signal", "wait", "go", "--timeout", "0.1", "-o", "json", node=a)
+    late = ctl("signal", "wait", "go", "--timeout", "2", "-o", "json", node=a)
     assert (late.code, late.error["code"]) == (1, "TIMED_OUT")
     assert ctl("signal", "wait", "a b", node=a).code == 2
     assert ctl("signal", "raise", "go", "--pid", "me", node=a).code == 2

@@ -123,7 +123,7 @@ def test_watching(node: Daemon) -> None:
         gone = json.loads(line_of(watch))
         assert (gone["version"], "text" in gone) == (0, False)
         assert watch.wait(LONG) == 0
-    done = ctl("--timeout", "0.01", "value", "watch", "door", node=node)
+    done = ctl("--timeout", "2", "value", "watch", "door", node=node)
     assert done.code == 1
     value(node, "set", "door", "ajar")
     assert value(node, "watch", "door", "-n", "1").out.endswith(f"version {first['version'] + 2}  4 bytes  ajar\n")
