@@ -44,6 +44,21 @@ class Access:
         """The identity of the node of a process."""
         return ids.of_node(self.rules.cluster, process.node)
 
+    def all_of(self, caller: node_pb2.Process, called_for: str) -> tuple[str, ...]:
+        """The identities of a process of another node, and of whom it calls for, if that is somebody.
+
+        Raises:
+            BadIdentity: that is none.
+            NotAllowed: it is no daemon, or that is nobody of its node.
+        """
+        own = self.of(caller)
+        if not called_for:
+            return (own,)
+        ids.parsed(called_for)  # so it is not too long to be kept
+        if not caller.daemon or not called_for.startswith(f"{self.of_node(caller)}/"):
+            raise NotAllowed(f"{own} is to be introduced for {called_for}; the rule own-callers allows its own")
+        return own, called_for
+
     def of_gateway(self, *, tcp: bool) -> str:
         """The identity of a gRPC client: over TCP nobody knows who it is; the socket file only lets our own user in."""
         node = self.rules.node
@@ -63,13 +78,28 @@ class Access:
         """Whether it may call a service, of a server of that name, and why."""
         return self.rules.decide(identity, rules.CALL, rules.named(service, server))
 
-    def callable_there(self, identity: str, asked: str, server: node_pb2.Server) -> list[str]:
-        """What of a server's services somebody may call who was introduced for `asked`; nothing where it may call all
-        of them, so that the server need not look."""
-        services = [name for name in server.services if self.may_call(identity, name, server.name).allowed]
+    def against_call(self, identities: tuple[str, ...], service: str, server: str) -> Decision | None:
+        """What there is against a call of these: one who calls, and for whom. All have to be allowed."""
+        for identity in identities:
+            decision = self.may_call(identity, service, server)
+            if not decision.allowed and not self.left_to(ids.parsed(identities[0]).node, decision):
+                return decision
+        return None
+
+    def left_to(self, node: str, decision: Decision) -> bool:
+        """Whether it is that node's to decide: whom another node's gateway lets in is that one's to allow, and ours to
+        deny."""
+        gateway = ids.of_grpc(self.rules.cluster, node) if node != self.rules.node else ""
+        return decision.rule is None and decision.identity == gateway
+
+    def callable_there(self, grant: node_pb2.Grant, server: node_pb2.Server) -> list[str]:
+        """What of a server's services somebody may call who was introduced; nothing where it may call all of them, so
+        that the server need not look."""
+        who = (self.of(grant.caller), grant.identity)
+        services = [name for name in server.services if self.against_call(who, name, server.name) is None]
         if len(services) == len(server.services):
             return []
-        return sorted({asked, *services})
+        return sorted({grant.service, *services})
 
     def check_register(self, server: node_pb2.Server) -> None:
         """Whether its process may register all that a server has.

@@ -77,12 +77,13 @@ class Broker(Registry):
         self,
         target: node_pb2.ResolveRequest,
         caller: node_pb2.Process | None,
-        identity: str,
+        identities: tuple[str, ...],
         *,
         everywhere: bool = False,
     ) -> list[node_pb2.Candidate]:
         """Candidates for a call, the best first. `caller`: a process of this machine, None for anybody else.
-        `identity`: the caller's. Our rules are for our own servers; `everywhere`: for those of other nodes too.
+        `identities`: the caller's, and for whom it calls. Our rules are for our own servers; `everywhere`: for those of
+        other nodes too.
 
         Raises:
             IpcdError: there is none; the text says why.
@@ -97,8 +98,8 @@ class Broker(Registry):
         def refusal(server: node_pb2.Server) -> str:
             if own or not (everywhere or server.process.node == self.node):
                 return ""
-            decision = self.access.may_call(identity, target.service, server.name)
-            return "" if decision.allowed else str(decision)
+            against = self.access.against_call(identities, target.service, server.name)
+            return "" if against is None else str(against)
 
         candidates = choice.rank(
             target,
@@ -117,7 +118,7 @@ class Broker(Registry):
         self,
         target: node_pb2.ResolveRequest,
         caller: node_pb2.Process | None,
-        identity: str,
+        identities: tuple[str, ...],
         *,
         everywhere: bool = False,
     ) -> list[node_pb2.Candidate]:
@@ -127,10 +128,12 @@ class Broker(Registry):
             IpcdError: as `resolve`.
             NotAllowed: none of them.
         """
-        candidates = self.resolve(target, caller, identity, everywhere=everywhere)
+        candidates = self.resolve(target, caller, identities, everywhere=everywhere)
         allowed = [candidate for candidate in candidates if not candidate.refusal]
         if not allowed:
-            raise self.access.refusal(self.access.may_call(identity, target.service, candidates[0].server.name))
+            against = self.access.against_call(identities, target.service, candidates[0].server.name)
+            assert against is not None
+            raise self.access.refusal(against)
         return allowed
 
     async def open(
@@ -170,7 +173,7 @@ class Broker(Registry):
 
     def _has_any(self, attached: Attached, target: node_pb2.ResolveRequest) -> bool:
         try:
-            return bool(self.resolve(target, attached.process, self.access.of(attached.process)))
+            return bool(self.resolve(target, attached.process, (self.access.of(attached.process),)))
         except NodeError:
             return False
 
@@ -192,7 +195,7 @@ class Broker(Registry):
         refusals: list[str] = []
         denied = True
         asked: set[str] = set()
-        candidates = self.eligible(target, attached.process, self.access.of(attached.process))
+        candidates = self.eligible(target, attached.process, (self.access.of(attached.process),))
         for candidate in candidates:
             node = candidate.server.process.node
             if node != self.node:
@@ -260,7 +263,7 @@ class Broker(Registry):
         server_id = candidate.server.id
         if candidate.transport == choice.TCP:
             reply.address = self.address
-            reply.token = self._issue(server_id, target.service, attached.process)
+            reply.token = self._issue(server_id, target.service, attached.process, attached.called_for)
             return reply, []
         taker = self.taker(server_id)
         if taker is not None:
@@ -276,7 +279,7 @@ class Broker(Registry):
                 caller=attached.process,
                 transport=candidate.transport,
                 service=target.service,
-                identity=self.access.of(attached.process),
+                identity=attached.called_for or self.access.of(attached.process),
             )
             grant.services.extend(self._callable(grant, taker))
             if taker.deliver(grant, theirs):
@@ -296,7 +299,7 @@ class Broker(Registry):
             server_id=target.server_id,
         )
         answer, address = await self.links.introduce(
-            node, peer_pb2.IntroduceRequest(target=there, caller=attached.process)
+            node, peer_pb2.IntroduceRequest(target=there, caller=attached.process, called_for=attached.called_for)
         )
         server = answer.server
         if (
@@ -342,20 +345,23 @@ class Broker(Registry):
             transport=choice.TCP,
             server_id=target.server_id,
         )
-        server = self.eligible(own, None, self.access.of(request.caller))[0].server
+        caller, called_for = request.caller, request.called_for
+        server = self.eligible(own, None, self.access.all_of(caller, called_for))[0].server
         self.took_turn(server.id)
         return peer_pb2.IntroduceReply(
             server=server,
-            token=self._issue(server.id, target.service, request.caller),
-            as_daemon=request.caller.daemon,
+            token=self._issue(server.id, target.service, caller, called_for),
+            as_daemon=caller.daemon,
         )
 
-    def _issue(self, server_id: str, service: str, caller: node_pb2.Process) -> bytes:
+    def _issue(self, server_id: str, service: str, caller: node_pb2.Process, called_for: str) -> bytes:
         token = secrets.token_bytes(preamble.TOKEN_SIZE)
         owner, user = f"node {caller.node}", ""
         if caller.node == self.node:
             owner, user = f"pid {caller.pid}", f"uid {caller.uid}"
-        self._tokens.issue(token, Introduction(server_id, service, copied(caller)), owner, self._clock(), user)
+        self._tokens.issue(
+            token, Introduction(server_id, service, copied(caller), called_for), owner, self._clock(), user
+        )
         return token
 
     def arrived(self, token: bytes, sock: Fd, address: str) -> str:
@@ -374,7 +380,7 @@ class Broker(Registry):
             transport=choice.TCP,
             service=introduction.service,
             address=address,
-            identity=self.access.of(introduction.caller),
+            identity=introduction.called_for or self.access.of(introduction.caller),
         )
         try:
             taker.check_unread()
@@ -400,7 +406,7 @@ class Broker(Registry):
         """What of a server's services the caller may call; nothing where it need not look."""
         if taker is self.own:
             return []
-        return self.access.callable_there(grant.identity, grant.service, taker.server)
+        return self.access.callable_there(grant, taker.server)
 
 
 def _owned(sock: socket.socket) -> Fd:

@@ -103,6 +103,7 @@ class Attached:
     opened: set[str] = field(default_factory=set)
     reach: Reach = field(default_factory=Reach)
     guard: Guard | None = None  # of its connection
+    called_for: str = ""  # of the daemon's gateway: the identity of its clients
     owner: quota.Owner = field(init=False)
 
     def __post_init__(self) -> None:
@@ -167,6 +168,7 @@ class Introduction:
     server_id: str
     service: str
     caller: node_pb2.Process
+    called_for: str = ""  # an identity; empty where it calls for itself
 
 
 def copied(process: node_pb2.Process) -> node_pb2.Process:

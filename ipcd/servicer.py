@@ -168,7 +168,7 @@ class NodeServicer(node_pb2_grpc.NodeServicer):
             if asked.node != broker.node and not request.transport:
                 # From there it cannot come otherwise.
                 request.transport = node_pb2.TRANSPORT_TCP
-        return node_pb2.ResolveReply(candidates=broker.resolve(request, caller, identity), node=broker.node)
+        return node_pb2.ResolveReply(candidates=broker.resolve(request, caller, (identity,)), node=broker.node)
 
     async def Open(self, request: node_pb2.OpenRequest, context: ServicerContext) -> node_pb2.OpenReply:
         """Introduces the caller to a server."""

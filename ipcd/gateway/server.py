@@ -221,7 +221,7 @@ class Gateway:
                 raise refusal
             tried.add(candidate.server.id)
             try:
-                return await self._backends.connected(wanted, candidate)
+                return await self._backends.connected(wanted, candidate, identity)
             except NotAllowed as error:
                 # Its node has rules of its own; another's may be others.
                 refusal = error

@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ipcd_client.access import identity as ids
 from ipcd_client.access import rules
 from ipcd_client.access.rules import Decision
 from ipcd_client.aio.dispatch import Server as Dispatcher
@@ -203,16 +202,15 @@ class Keeper:
 
     def _decisions(self, who: Who, verb: str, kind: str, name: str) -> Iterator[Decision]:
         """Those against it."""
-        rules_ = self._broker.access.rules
+        access = self._broker.access
+        rules_ = access.rules
         caller = rules_.decide(who.identity, verb, f"{kind}:{name}")
         if not caller.allowed:
             yield caller
-        # Whoever says for whom it calls may do no more by that: both have to be allowed. What another node's gateway
-        # lets in is that node's to allow, and ours to deny.
-        let_in = ids.of_grpc(rules_.cluster, who.node) if who.node != self.node else ""
+        # Whoever says for whom it calls may do no more by that: both have to be allowed.
         for identity in who.called_for:
             decision = rules_.decide(identity, verb, f"{kind}:{name}")
-            if not decision.allowed and (decision.rule is not None or identity != let_in):
+            if not decision.allowed and not access.left_to(who.node, decision):
                 yield decision
             elif verb in who.withheld:
                 yield Decision(False, None, identity, verb, f"{kind}:{name}", who.node, why=_WITHHELD)

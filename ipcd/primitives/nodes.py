@@ -69,7 +69,7 @@ class Nodes:
     async def _connection(self, node: str, method: str, identity: str) -> Connection:
         target = node_pb2.ResolveRequest(service=method[1:].partition("/")[0], node=node)
         candidate = self._backends.choose(target, identity, ())
-        return (await self._backends.connected(target, candidate)).connection
+        return (await self._backends.connected(target, candidate, identity)).connection
 
     async def close(self) -> None:
         """Ends them."""

@@ -55,7 +55,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
 async def connected(backends: Backends, name: str) -> Backend:
     """The connection with the server of that name."""
     target = node_pb2.ResolveRequest(service=SERVICE, server=name)
-    return await backends.connected(target, backends.choose(target, US, set()))
+    return await backends.connected(target, backends.choose(target, US, set()), US)
 
 
 def test_one_connection_for_all_calls(socket_dir: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from ipcd_client.access.identity import BadIdentity
 from ipcd_client.access.rules import Rule
 from ipcd_client.errors import NotAllowed
 from ipcd_client.pb.ipcd.v1 import node_pb2
@@ -68,3 +69,27 @@ def test_grpc_clients() -> None:
     judge = access()
     assert judge.of_gateway(tcp=True) == "spiffe://c/node/a/grpc"
     assert judge.of_gateway(tcp=False) == "spiffe://c/node/a/uid/1000"
+
+
+def test_a_daemon_is_introduced_for_its_own_alone() -> None:
+    judge = access(NOBODY)
+    process, daemon = (node_pb2.Process(node="b", uid=1000, daemon=daemon) for daemon in (False, True))
+    grpc, us = "spiffe://c/node/b/grpc", "spiffe://c/node/b/uid/1000"
+    assert judge.all_of(process, "") == judge.all_of(daemon, "") == (us,)
+    assert judge.all_of(daemon, grpc) == (us, grpc)
+    for caller, called_for in (
+        (process, grpc),
+        (daemon, "spiffe://c/node/bb/grpc"),
+        (daemon, "spiffe://d/node/b/grpc"),
+    ):
+        with pytest.raises(NotAllowed, match="own-callers"):
+            judge.all_of(caller, called_for)
+    with pytest.raises(BadIdentity):
+        judge.all_of(daemon, grpc + "x" * 2048)
+    # Whom its gateway lets in is its own to allow, and ours to deny; it has to be allowed itself.
+    assert judge.against_call((us, grpc), "x.X", "") is None
+    for identities, service, against in (((us, grpc), "secret.X", us), ((us[:-1], grpc), "x.X", us[:-1])):
+        decision = judge.against_call(identities, service, "")
+        assert decision is not None
+        assert decision.identity == against
+    assert judge.against_call((us, "spiffe://c/node/d/grpc"), "x.X", "") is not None

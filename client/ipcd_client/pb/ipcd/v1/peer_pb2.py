@@ -27,7 +27,7 @@ from ipcd_client.pb.ipcd.v1 import node_pb2 as ipcd_dot_v1_dot_node__pb2
 from ipcd_client.pb.ipcd.v1 import signal_pb2 as ipcd_dot_v1_dot_signal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ipcd/v1/peer.proto\x12\x07ipcd.v1\x1a\x13ipcd/v1/names.proto\x1a\x12ipcd/v1/node.proto\x1a\x14ipcd/v1/signal.proto\"\x93\x02\n\x0bLinkMessage\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.PeerHelloH\x00\x12(\n\x06update\x18\x02 \x01(\x0b\x32\x16.ipcd.v1.CatalogUpdateH\x00\x12(\n\x06resync\x18\x03 \x01(\x0b\x32\x16.ipcd.v1.ResyncRequestH\x00\x12$\n\x05known\x18\x04 \x01(\x0b\x32\x13.ipcd.v1.KnownNodesH\x00\x12.\n\rclock_request\x18\x05 \x01(\x0b\x32\x15.ipcd.v1.ClockRequestH\x00\x12*\n\x0b\x63lock_reply\x18\x06 \x01(\x0b\x32\x13.ipcd.v1.ClockReplyH\x00\x42\t\n\x07message\"\x1e\n\x0c\x43lockRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\"?\n\nClockReply\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08received\x18\x02 \x01(\x01\x12\x0f\n\x07replied\x18\x03 \x01(\x01\"a\n\tPeerHello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\"\xad\x01\n\rCatalogUpdate\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\x12 \n\x07servers\x18\x03 \x03(\x0b\x32\x0f.ipcd.v1.Server\x12\x13\n\x0bremoved_ids\x18\x04 \x03(\t\x12\x1c\n\x05names\x18\x05 \x03(\x0b\x32\r.ipcd.v1.Name\x12\'\n\rremoved_names\x18\x06 \x03(\x0b\x32\x10.ipcd.v1.NameKey\"%\n\x07NameKey\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x0f\n\rResyncRequest\"/\n\nKnownNodes\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.ipcd.v1.KnownNode\"?\n\tKnownNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"]\n\x10IntroduceRequest\x12\'\n\x06target\x18\x01 \x01(\x0b\x32\x17.ipcd.v1.ResolveRequest\x12 \n\x06\x63\x61ller\x18\x02 \x01(\x0b\x32\x10.ipcd.v1.Process\"S\n\x0eIntroduceReply\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x11\n\tas_daemon\x18\x03 \x01(\x08\"9\n\x12\x43onnectBackRequest\x12\x14\n\x0cintroduction\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\"\x12\n\x10\x43onnectBackReply\"*\n\x0c\x43laimRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1c\n\nClaimReply\x12\x0e\n\x06holder\x18\x01 \x01(\t\"\x7f\n\x10PeerRaiseRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.ipcd.v1.RaiseRequest\x12!\n\x07process\x18\x02 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x10\n\x08identity\x18\x03 \x01(\t\x12\x0e\n\x06others\x18\x04 \x03(\t2\xae\x02\n\x04Peer\x12\x36\n\x04Link\x12\x14.ipcd.v1.LinkMessage\x1a\x14.ipcd.v1.LinkMessage(\x01\x30\x01\x12?\n\tIntroduce\x12\x19.ipcd.v1.IntroduceRequest\x1a\x17.ipcd.v1.IntroduceReply\x12\x45\n\x0b\x43onnectBack\x12\x1b.ipcd.v1.ConnectBackRequest\x1a\x19.ipcd.v1.ConnectBackReply\x12\x33\n\x05\x43laim\x12\x15.ipcd.v1.ClaimRequest\x1a\x13.ipcd.v1.ClaimReply\x12\x31\n\x05Raise\x12\x19.ipcd.v1.PeerRaiseRequest\x1a\r.ipcd.v1.Toldb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ipcd/v1/peer.proto\x12\x07ipcd.v1\x1a\x13ipcd/v1/names.proto\x1a\x12ipcd/v1/node.proto\x1a\x14ipcd/v1/signal.proto\"\x93\x02\n\x0bLinkMessage\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.PeerHelloH\x00\x12(\n\x06update\x18\x02 \x01(\x0b\x32\x16.ipcd.v1.CatalogUpdateH\x00\x12(\n\x06resync\x18\x03 \x01(\x0b\x32\x16.ipcd.v1.ResyncRequestH\x00\x12$\n\x05known\x18\x04 \x01(\x0b\x32\x13.ipcd.v1.KnownNodesH\x00\x12.\n\rclock_request\x18\x05 \x01(\x0b\x32\x15.ipcd.v1.ClockRequestH\x00\x12*\n\x0b\x63lock_reply\x18\x06 \x01(\x0b\x32\x13.ipcd.v1.ClockReplyH\x00\x42\t\n\x07message\"\x1e\n\x0c\x43lockRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\"?\n\nClockReply\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08received\x18\x02 \x01(\x01\x12\x0f\n\x07replied\x18\x03 \x01(\x01\"a\n\tPeerHello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\"\xad\x01\n\rCatalogUpdate\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\x12 \n\x07servers\x18\x03 \x03(\x0b\x32\x0f.ipcd.v1.Server\x12\x13\n\x0bremoved_ids\x18\x04 \x03(\t\x12\x1c\n\x05names\x18\x05 \x03(\x0b\x32\r.ipcd.v1.Name\x12\'\n\rremoved_names\x18\x06 \x03(\x0b\x32\x10.ipcd.v1.NameKey\"%\n\x07NameKey\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x0f\n\rResyncRequest\"/\n\nKnownNodes\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.ipcd.v1.KnownNode\"?\n\tKnownNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"q\n\x10IntroduceRequest\x12\'\n\x06target\x18\x01 \x01(\x0b\x32\x17.ipcd.v1.ResolveRequest\x12 \n\x06\x63\x61ller\x18\x02 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x12\n\ncalled_for\x18\x03 \x01(\t\"S\n\x0eIntroduceReply\x12\x1f\n\x06server\x18\x01 \x01(\x0b\x32\x0f.ipcd.v1.Server\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x11\n\tas_daemon\x18\x03 \x01(\x08\"9\n\x12\x43onnectBackRequest\x12\x14\n\x0cintroduction\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\"\x12\n\x10\x43onnectBackReply\"*\n\x0c\x43laimRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1c\n\nClaimReply\x12\x0e\n\x06holder\x18\x01 \x01(\t\"\x7f\n\x10PeerRaiseRequest\x12&\n\x07request\x18\x01 \x01(\x0b\x32\x15.ipcd.v1.RaiseRequest\x12!\n\x07process\x18\x02 \x01(\x0b\x32\x10.ipcd.v1.Process\x12\x10\n\x08identity\x18\x03 \x01(\t\x12\x0e\n\x06others\x18\x04 \x03(\t2\xae\x02\n\x04Peer\x12\x36\n\x04Link\x12\x14.ipcd.v1.LinkMessage\x1a\x14.ipcd.v1.LinkMessage(\x01\x30\x01\x12?\n\tIntroduce\x12\x19.ipcd.v1.IntroduceRequest\x1a\x17.ipcd.v1.IntroduceReply\x12\x45\n\x0b\x43onnectBack\x12\x1b.ipcd.v1.ConnectBackRequest\x1a\x19.ipcd.v1.ConnectBackReply\x12\x33\n\x05\x43laim\x12\x15.ipcd.v1.ClaimRequest\x1a\x13.ipcd.v1.ClaimReply\x12\x31\n\x05Raise\x12\x19.ipcd.v1.PeerRaiseRequest\x1a\r.ipcd.v1.Toldb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,19 +53,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KNOWNNODE']._serialized_start=849
   _globals['_KNOWNNODE']._serialized_end=912
   _globals['_INTRODUCEREQUEST']._serialized_start=914
-  _globals['_INTRODUCEREQUEST']._serialized_end=1007
-  _globals['_INTRODUCEREPLY']._serialized_start=1009
-  _globals['_INTRODUCEREPLY']._serialized_end=1092
-  _globals['_CONNECTBACKREQUEST']._serialized_start=1094
-  _globals['_CONNECTBACKREQUEST']._serialized_end=1151
-  _globals['_CONNECTBACKREPLY']._serialized_start=1153
-  _globals['_CONNECTBACKREPLY']._serialized_end=1171
-  _globals['_CLAIMREQUEST']._serialized_start=1173
-  _globals['_CLAIMREQUEST']._serialized_end=1215
-  _globals['_CLAIMREPLY']._serialized_start=1217
-  _globals['_CLAIMREPLY']._serialized_end=1245
-  _globals['_PEERRAISEREQUEST']._serialized_start=1247
-  _globals['_PEERRAISEREQUEST']._serialized_end=1374
-  _globals['_PEER']._serialized_start=1377
-  _globals['_PEER']._serialized_end=1679
+  _globals['_INTRODUCEREQUEST']._serialized_end=1027
+  _globals['_INTRODUCEREPLY']._serialized_start=1029
+  _globals['_INTRODUCEREPLY']._serialized_end=1112
+  _globals['_CONNECTBACKREQUEST']._serialized_start=1114
+  _globals['_CONNECTBACKREQUEST']._serialized_end=1171
+  _globals['_CONNECTBACKREPLY']._serialized_start=1173
+  _globals['_CONNECTBACKREPLY']._serialized_end=1191
+  _globals['_CLAIMREQUEST']._serialized_start=1193
+  _globals['_CLAIMREQUEST']._serialized_end=1235
+  _globals['_CLAIMREPLY']._serialized_start=1237
+  _globals['_CLAIMREPLY']._serialized_end=1265
+  _globals['_PEERRAISEREQUEST']._serialized_start=1267
+  _globals['_PEERRAISEREQUEST']._serialized_end=1394
+  _globals['_PEER']._serialized_start=1397
+  _globals['_PEER']._serialized_end=1699
 # @@protoc_insertion_point(module_scope)

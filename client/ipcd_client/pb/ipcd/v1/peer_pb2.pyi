@@ -100,12 +100,14 @@ class KnownNode(_message.Message):
     def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class IntroduceRequest(_message.Message):
-    __slots__ = ("target", "caller")
+    __slots__ = ("target", "caller", "called_for")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
+    CALLED_FOR_FIELD_NUMBER: _ClassVar[int]
     target: _node_pb2.ResolveRequest
     caller: _node_pb2.Process
-    def __init__(self, target: _Optional[_Union[_node_pb2.ResolveRequest, _Mapping]] = ..., caller: _Optional[_Union[_node_pb2.Process, _Mapping]] = ...) -> None: ...
+    called_for: str
+    def __init__(self, target: _Optional[_Union[_node_pb2.ResolveRequest, _Mapping]] = ..., caller: _Optional[_Union[_node_pb2.Process, _Mapping]] = ..., called_for: _Optional[str] = ...) -> None: ...
 
 class IntroduceReply(_message.Message):
     __slots__ = ("server", "token", "as_daemon")
