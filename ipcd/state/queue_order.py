@@ -114,11 +114,14 @@ class _OfType:
     """The messages of one type."""
 
     def __init__(self) -> None:
-        self.messages: dict[int, Message] = {}
+        messages: dict[int, Message] = {}
+        self.messages = messages
+        # These know the messages and not this, which would be a circle: of a queue that is mostly empty, each message
+        # makes a new one, which goes with it, and not when the collector comes.
         self.heap = Heap(
-            lambda entry: entry[1] in self.messages,
-            lambda: (message.rank for message in self.messages.values()),
-            lambda: len(self.messages),
+            lambda entry: entry[1] in messages,
+            lambda: (message.rank for message in messages.values()),
+            lambda: len(messages),
         )
 
 

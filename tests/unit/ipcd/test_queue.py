@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 from unittest import mock
 
@@ -98,3 +100,17 @@ def test_who_looks_at_few_messages_does_not_touch_all(type_: int) -> None:
         wanted = [message for message in messages if message.type == 1]
     assert shown == sorted(wanted, key=lambda message: message.rank)[:3]
     assert asked < 10
+
+
+def test_what_was_kept_of_a_type_goes_with_its_last_message() -> None:
+    """And does not stay until the collector comes, which holds up the daemon."""
+    ready = Ready()
+    message = Message(0, 3, b"", (), id=1)
+    ready.add(message)
+    kept = weakref.ref(ready._types[3])
+    gc.disable()
+    try:
+        ready.remove(message)
+        assert kept() is None
+    finally:
+        gc.enable()
