@@ -79,6 +79,18 @@ LOCK_UNREAD: Final = 64
 LOCK_PARTY: Final = 64
 LOCK_SHOWN: Final = 128
 LOCK_SHOWN_EACH: Final = 64
+# Of circles of waits for locks of several homes: sessions elsewhere that one acquisition names, and bytes of such a
+# name; chases that are remembered; of one, the waits at one node to which it comes, what it asks of a node at one time,
+# and nodes over which it goes; the waits that are looked at for one owner with whose waits they begin, and for one node
+# that asks (a second, at once); and questions that are under way to one node.
+LOCK_ELSEWHERE: Final = 64
+LOCK_NAME: Final = 16
+LOCK_CHASES: Final = 256
+LOCK_CHASE_STEPS: Final = 1024
+LOCK_CHASE_HOPS: Final = 16
+LOCK_CHASE_BEGUN: Final = {"process": (2000.0, 8000.0), "uid": (5000.0, 20000.0), "node": (5000.0, 20000.0)}
+LOCK_CHASE_TAKEN: Final = {"node": (5000.0, 20000.0)}
+LOCK_CHASE_SENT: Final = 16
 # Of queues: bytes of one message's data; messages of one request or reply, and bytes of a reply; messages of one queue.
 QUEUE_MESSAGE: Final = 3 << 20
 QUEUE_BATCH: Final = 1024
@@ -263,6 +275,11 @@ REGISTER: Final = 10.0
 TOKEN: Final = 10.0
 INTRODUCE: Final = 5.0
 CLAIM: Final = 1.0
+# For another node to take a part of a chase; from the beginning of a wait to its first chase, and at most from one to
+# the next, each of which comes after twice as long as the one before.
+LOCK_CHASE: Final = 1.0
+LOCK_CHASE_FIRST: Final = 0.1
+LOCK_CHASE_LAST: Final = 5.0
 # From one piece of a value that is written, read, or copied from its home, to the next; and for its home to say what it
 # is.
 VALUE_PIECE: Final = 30.0

@@ -53,6 +53,7 @@ _INTRODUCE: Final = "/ipcd.v1.Peer/Introduce"
 _CONNECT_BACK: Final = "/ipcd.v1.Peer/ConnectBack"
 _CLAIM: Final = "/ipcd.v1.Peer/Claim"
 _RAISE: Final = "/ipcd.v1.Peer/Raise"
+_CHASE: Final = "/ipcd.v1.Peer/Chase"
 
 
 class PeerLinks:
@@ -140,6 +141,14 @@ class PeerLinks:
             return signal_pb2.Told.FromString(data)
         except DecodeError as error:
             raise NodeError(f"its reply does not parse: {error}") from error
+
+    async def chase(self, node: str, request: peer_pb2.ChaseRequest) -> None:
+        """Asks a node who waits there for locks of the parties of some sessions.
+
+        Raises:
+            IpcdError: it cannot be asked.
+        """
+        await self._ask(node, _CHASE, request)
 
     def unlinked(self) -> Sequence[str]:
         """Nodes that are known, and there is no link with."""

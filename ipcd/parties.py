@@ -52,6 +52,13 @@ class Links(Protocol):
             IpcdError: it cannot be asked, or refused.
         """
 
+    async def chase(self, node: str, request: peer_pb2.ChaseRequest) -> None:
+        """Asks a node who waits there for locks of the parties of some sessions.
+
+        Raises:
+            IpcdError: it cannot be asked.
+        """
+
     def unlinked(self) -> Sequence[str]:
         """Nodes that are known, and there is no link with."""
 
@@ -75,6 +82,9 @@ class NoLinks:
         raise NodeError(f"there is no link with node {node}")
 
     async def raise_flag(self, node: str, request: peer_pb2.PeerRaiseRequest) -> signal_pb2.Told:  # noqa: ARG002
+        raise NodeError(f"there is no link with node {node}")
+
+    async def chase(self, node: str, request: peer_pb2.ChaseRequest) -> None:  # noqa: ARG002
         raise NodeError(f"there is no link with node {node}")
 
     def unlinked(self) -> Sequence[str]:

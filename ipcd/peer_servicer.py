@@ -81,3 +81,14 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
         if link is None:
             raise NotAllowed(f"{peer.remote} raised a flag, which only a linked node may")
         return self._broker.on_raise(link.node, request)
+
+    async def Chase(  # noqa: N802
+        self, request: peer_pb2.ChaseRequest, context: ServicerContext
+    ) -> peer_pb2.ChaseReply:
+        """Somebody of the linked node may be in a circle of waits for locks."""
+        peer: Peer = context.peer_identity
+        link = await peer.linked()
+        if link is None:
+            raise NotAllowed(f"{peer.remote} asked who waits for locks, which only a linked node may")
+        self._broker.on_chase(link.node, request)
+        return peer_pb2.ChaseReply()

@@ -48,6 +48,8 @@ class Registry:
         self.on_claim: Callable[[str, peer_pb2.ClaimRequest], str] = lambda _node, _request: ""
         # What is done about a flag that a linked node's process raises (Peer.Raise).
         self.on_raise: Callable[[str, peer_pb2.PeerRaiseRequest], signal_pb2.Told] = _deaf
+        # Told of what a linked node asks about those who wait for locks here (Peer.Chase).
+        self.on_chase: Callable[[str, peer_pb2.ChaseRequest], None] = lambda _node, _request: None
         self.quotas = quotas or Quotas(clock)
         self._log = log
         self._reach = reach

@@ -25,9 +25,11 @@ from ipcd_client.rpc.failure import CallFailed
 
 from ipcd import limits
 from ipcd.primitives.host import MAKE, READ, Keeper
+from ipcd.primitives.lock_chases import Chaser, elsewhere, new_name
 from ipcd.primitives.tokens import Tokens
 from ipcd.servicer import status_of
-from ipcd.state.lock import Action, Ended, Granted, Lock, Locks, Session
+from ipcd.state.lock import Action, Ended, Granted, Locks
+from ipcd.state.lock_parts import Lock, Session
 
 KIND: Final = "lock"
 # Bytes of what is said of who calls.
@@ -45,18 +47,22 @@ class LockServicer(lock_pb2_grpc.LockServicer):
     """`clock` in seconds."""
 
     def __init__(self, keeper: Keeper, clock: Callable[[], float] = time.monotonic) -> None:
+        self.node = keeper.node
         self._keeper = keeper
         self._clock = clock
         self._tokens = Tokens(keeper.state_dir, keeper.log)
         self._locks = Locks()
         self._calls: dict[Session, _Call] = {}
+        self._chaser = Chaser(keeper, self._locks, self.give_up, clock)
 
     async def start(self) -> None:
         """Before the first call."""
         self._locks.token = self._tokens.first()
+        self._chaser.start()
 
     async def close(self) -> None:
         """After the last one."""
+        await self._chaser.close()
 
     # -- the calls --------------------------------------------------------------------------------
 
@@ -70,7 +76,7 @@ class LockServicer(lock_pb2_grpc.LockServicer):
         party = (context.peer_identity.process, first.party) if first.party else None
         call = _Call(self, context, first.party, through=bool(self._keeper.called_for(context)))
         where = f"pid {call.pid} on node {caller.node}" if call.pid else f"a client of node {caller.node}'s gateway"
-        call.session = session = self._locks.open(name, party, self._keeper.owner(context), where)
+        call.session = session = self._locks.open(name, party, self._keeper.owner(context), where, new_name())
         self._calls[session] = call
         try:
             await call.run(first)
@@ -134,6 +140,7 @@ class LockServicer(lock_pb2_grpc.LockServicer):
         """
         acquire = request.acquire
         wait = wait_of(acquire)
+        named = elsewhere(acquire, self._keeper.node)
         self._tokens.reserve(self._locks.token)
         self.carry_out(
             self._locks.acquire(
@@ -144,10 +151,15 @@ class LockServicer(lock_pb2_grpc.LockServicer):
                 shared=acquire.shared,
                 wait=wait != 0,
                 now=self._clock(),
+                began=time.time_ns() // 1000,
+                elsewhere=named,
             )
         )
-        if request.id in session.waits and wait is not None:
-            self._calls[session].expire_in(wait, request.id)
+        waits = session.waits.get(request.id)
+        if waits is not None:
+            self._chaser.watch(waits)
+            if wait is not None:
+                self._calls[session].expire_in(wait, request.id)
 
     def release(self, session: Session, range_: lock_pb2.LockRange) -> None:
         """A session gives something back.
@@ -223,6 +235,7 @@ class _Call:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._answers: deque[lock_pb2.LockHoldReply] = deque()
         self._error: IpcdError | None = None
+        self._named = False
         self._over = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -285,7 +298,11 @@ class _Call:
         """To the request of this id."""
         if (timer := self._timers.pop(id_, None)) is not None:
             timer.cancel()
-        self._answers.append(lock_pb2.LockHoldReply(id=id_, **result))
+        reply = lock_pb2.LockHoldReply(id=id_, **result)
+        if not self._named:
+            self._named = True
+            reply.session.CopyFrom(lock_pb2.LockSession(node=self._servicer.node, secret=self.session.name))
+        self._answers.append(reply)
         self._news.set()
 
     def fail(self, id_: int, error: IpcdError) -> None:

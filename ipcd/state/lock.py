@@ -15,8 +15,8 @@ What is granted, and to whom, is decided by two rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ipcd_client.errors import IpcdError
@@ -25,6 +25,7 @@ from ipcd_client.primitives.errors import BadRequest, Deadlock, InUse, Lost, NoS
 from ipcd_client.primitives.segments import END, Segment
 
 from ipcd import limits
+from ipcd.state.lock_parts import Lock, Party, Session, Wait
 from ipcd.state.quota import Owner, Part, Shares
 
 
@@ -54,77 +55,17 @@ class Ended(NamedTuple):
 Action = Granted | Failed | Ended
 
 
-@dataclass(slots=True, eq=False)
-class Wait:
-    """An acquisition that was not granted yet. `since`: when it began."""
-
-    session: Session
-    id: int
-    start: int
-    end: int
-    shared: bool
-    since: float
-
-    def conflicts(self, start: int, end: int, shared: bool) -> bool:
-        """Whether that and this cannot be held by two sessions at one time."""
-        return self.start < end and start < self.end and not (shared and self.shared)
-
-
-@dataclass(slots=True, eq=False)
-class Party:
-    """In whose name some sessions hold and wait."""
-
-    key: object
-    sessions: dict[Session, None] = field(default_factory=dict)
-
-    def waits(self) -> Iterator[Wait]:
-        """Of all its sessions."""
-        for session in self.sessions:
-            yield from session.waits.values()
-
-    def holds(self) -> bool:
-        """Whether it holds anything."""
-        return any(session.held for session in self.sessions)
-
-
-@dataclass(slots=True, eq=False)
-class Lock:
-    """One of them. Sessions that hold anything, those of them that hold something exclusively, and waits in order."""
-
-    name: str
-    token: int = 0
-    ranges: int = 0
-    sessions: set[Session] = field(default_factory=set)
-    holders: dict[Session, None] = field(default_factory=dict)
-    writers: dict[Session, None] = field(default_factory=dict)
-    waits: dict[Wait, None] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """An owner of ranges of one lock. `about`: who it is, for people. `since`: when it was last granted anything, which
-    whoever carries the actions out sets."""
-
-    lock: Lock
-    party: Party
-    owner: Owner
-    about: str
-    ranges: Part
-    held: list[Segment] = field(default_factory=list)
-    waits: dict[int, Wait] = field(default_factory=dict)
-    since: float = 0.0
-    over: bool = False
-
-
 class Locks:
     """Of one node. `token`: fencing tokens begin after it."""
 
     def __init__(self, token: int = 0) -> None:
         self.token = token
         self.locks: dict[str, Lock] = {}
+        self.named: dict[bytes, Session] = {}
         self.waiting = Shares("waits for locks", limits.LOCK_WAITS, limits.LOCK_WAITS_EACH)
         self.ranges = Shares("ranges of locks that are held", limits.LOCK_RANGES, limits.LOCK_RANGES_EACH)
         self.sessions = Shares("sessions with locks", limits.LOCK_SESSIONS, limits.LOCK_SESSIONS_EACH)
+        self._numbers = itertools.count(1)
         self._parties: dict[object, Party] = {}
         # The one that has been for longest comes first.
         self._idle: dict[str, None] = {}
@@ -166,9 +107,9 @@ class Locks:
 
     # -- sessions ---------------------------------------------------------------------------------
 
-    def open(self, name: str, party: object, owner: Owner, about: str = "") -> Session:
+    def open(self, name: str, party: object, owner: Owner, about: str = "", called: bytes = b"") -> Session:
         """A session with a lock. `party`: a key that other sessions of the same party have too; None: it is on its own.
-        To be closed.
+        `called`: its name, that no other has. To be closed.
 
         Raises:
             NoSuchName: there is no such lock.
@@ -178,7 +119,9 @@ class Locks:
         self.sessions.take(owner)
         key = object() if party is None else party
         whose = self._parties.setdefault(key, Party(key))
-        session = Session(lock, whose, owner, about, Part(self.ranges, owner))
+        session = Session(lock, whose, owner, about, called, Part(self.ranges, owner))
+        if called:
+            self.named[called] = session
         whose.sessions[session] = None
         lock.sessions.add(session)
         self._idle.pop(name, None)
@@ -201,6 +144,7 @@ class Locks:
         self._hold(session, [])
         session.lock.sessions.discard(session)
         session.party.sessions.pop(session, None)
+        self.named.pop(session.name, None)
         if not session.party.sessions:
             del self._parties[session.party.key]
         self.sessions.give(session.owner)
@@ -208,9 +152,20 @@ class Locks:
     # -- what sessions do -------------------------------------------------------------------------
 
     def acquire(
-        self, session: Session, id_: int, start: int, length: int, *, shared: bool, wait: bool, now: float
+        self,
+        session: Session,
+        id_: int,
+        start: int,
+        length: int,
+        *,
+        shared: bool,
+        wait: bool,
+        now: float,
+        began: int = 0,
+        elsewhere: Sequence[tuple[str, bytes]] = (),
     ) -> list[Action]:
         """A session asks for a range. `wait`: it waits for it; otherwise it fails if it is not granted at once.
+        `began`, `elsewhere`: as of `Wait`.
 
         Raises:
             BadRequest: there is no such range, or one with this id waits.
@@ -223,7 +178,7 @@ class Locks:
         _check(session)
         if id_ in session.waits:
             raise BadRequest(f"an acquisition with the id {id_} waits already")
-        asked = Wait(session, id_, start, end, shared, now)
+        asked = Wait(session, id_, start, end, shared, now, next(self._numbers), began, elsewhere)
         lock = session.lock
         if not self._held_up(asked, lock.waits):
             changed = {lock: None}
@@ -267,6 +222,13 @@ class Locks:
         wait = session.waits.get(id_)
         return self._why(wait) if wait is not None else ""
 
+    def waits_for(self, session: Session) -> Iterator[Wait]:
+        """The waits of others in whose way is what a session holds."""
+        if session.held:
+            for wait in session.lock.waits:
+                if wait.session is not session and _conflict(session, wait):
+                    yield wait
+
     # -- the rules --------------------------------------------------------------------------------
 
     def _holding(self, asked: Wait) -> Iterator[Session]:
@@ -288,12 +250,7 @@ class Locks:
 
     def _waited_for(self, party: Party) -> bool:
         """Whether somebody waits for what it holds."""
-        return any(
-            wait.session is not session and _conflict(session, wait)
-            for session in party.sessions
-            if session.held
-            for wait in session.lock.waits
-        )
+        return any(True for session in party.sessions for _ in self.waits_for(session))
 
     def _in_circle(self, asked: Wait) -> bool:
         """Whether its party would wait, over others, for itself."""
@@ -379,6 +336,7 @@ class Locks:
             limits.check(f"ranges of the lock {lock.name!r}", lock.ranges + more, limits.LOCK_RANGES_PER_LOCK)
         session.ranges.set(len(held))
         lock.ranges += more
+        session.changes += held != session.held
         session.held = held
         for sessions, is_in in ((lock.holders, bool(held)), (lock.writers, any(not one.shared for one in held))):
             if is_in:

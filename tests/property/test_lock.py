@@ -14,7 +14,8 @@ from ipcd_client.primitives.errors import Deadlock, TimedOut
 from ipcd_client.primitives.segments import END, Segment
 
 from ipcd.state import quota
-from ipcd.state.lock import Action, Failed, Granted, Locks, Session
+from ipcd.state.lock import Action, Failed, Granted, Locks
+from ipcd.state.lock_parts import Session
 
 # Bytes that are told apart; the last one stands for all from there on.
 BYTES = 6

@@ -18,6 +18,7 @@ from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import lock_terms as terms
 from ipcd_client.primitives.errors import Lost
 from ipcd_client.primitives.lock_ledger import Ledger
+from ipcd_client.primitives.lock_names import Name
 from ipcd_client.primitives.lock_terms import Holding, OnLost, Wanted
 from ipcd_client.primitives.waiting import deadline_of, unanswered
 
@@ -45,6 +46,7 @@ class Stream:
         # By the id of the request; None: not yet. Others nobody waits for any more.
         self._answers: dict[int, lock_pb2.LockHoldReply | None] = {}
         self._ledger = Ledger()
+        self._called = Name(first.party)
         self._failure: Any = None
         self._over = self._ending = False
         self._on_lost: list[OnLost] = []
@@ -117,6 +119,7 @@ class Stream:
         end = None if timeout is None else monotonic() + timeout
         with self._news:
             self._answers[request.id] = None
+            self._called.asked(request)
             self._ledger.asked(request)
             try:
                 self._requests.put(request)
@@ -139,6 +142,7 @@ class Stream:
         try:
             for reply in self._call:
                 with self._news:
+                    self._called.answered(reply)
                     self._ledger.answered(reply)
                     if reply.id in self._answers:
                         self._answers[reply.id] = reply
@@ -148,6 +152,7 @@ class Stream:
             code, details = call.code(), call.details() or ""
         # Ends the thread that sends.
         self._requests.put(None)
+        self._called.over()
         with self._news:
             self._over = True
             callbacks: list[OnLost] = []

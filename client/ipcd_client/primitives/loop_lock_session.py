@@ -16,6 +16,7 @@ from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import lock_terms as terms
 from ipcd_client.primitives.errors import Lost
 from ipcd_client.primitives.lock_ledger import Ledger
+from ipcd_client.primitives.lock_names import Name
 from ipcd_client.primitives.lock_terms import Holding, OnLost, Wanted
 from ipcd_client.primitives.waiting import deadline_of, unanswered
 
@@ -44,6 +45,7 @@ class Stream:
         self._first = first
         self._answers: dict[int, asyncio.Future[lock_pb2.LockHoldReply | None]] = {}
         self._ledger = Ledger()
+        self._called = Name(first.party)
         self._failure: Any = None
         self._over = self._ending = False
         self._on_lost: list[OnLost] = []
@@ -126,6 +128,7 @@ class Stream:
         answer = self._answers[request.id] = self._loop.create_future()
         if self._over:
             answer.set_result(None)
+        self._called.asked(request)
         self._ledger.asked(request)
         self._send_soon(request)
         try:
@@ -161,6 +164,7 @@ class Stream:
         code, details = grpc.StatusCode.OK, "the session was ended by the node"
         try:
             async for reply in self._call:
+                self._called.answered(reply)
                 self._ledger.answered(reply)
                 answer = self._answers.get(reply.id)
                 if answer is not None and not answer.done():
@@ -172,6 +176,7 @@ class Stream:
             # The call's own, not this task's.
             code, details = grpc.StatusCode.CANCELLED, "the call was cancelled"
         self._over = True
+        self._called.over()
         callbacks: list[OnLost] = []
         lost = terms.lost_by(self._name, code, details)
         if not self._ending:

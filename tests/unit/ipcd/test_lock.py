@@ -11,9 +11,9 @@ from ipcd_client.primitives.errors import BadRequest, Deadlock, InUse, Lost, NoS
 from ipcd import limits
 from ipcd.log import Log
 from ipcd.primitives.tokens import Tokens
-from ipcd.state import lock as state
 from ipcd.state import quota
-from ipcd.state.lock import Action, Ended, Failed, Granted, Locks, Session
+from ipcd.state.lock import Action, Ended, Failed, Granted, Locks
+from ipcd.state.lock_parts import Lock, Session
 
 OWNER = quota.local(1, 1)
 
@@ -157,7 +157,7 @@ def test_an_id_is_used_once_at_a_time() -> None:
     assert "held by another" in world.locks.why(other, 7)
     with pytest.raises(TimedOut):
         world.locks.acquire(other, 8, 0, 0, shared=False, wait=False, now=0.0)
-    assert isinstance(world.locks.locks["x"], state.Lock)
+    assert isinstance(world.locks.locks["x"], Lock)
 
 
 def test_tokens_begin_beyond_those_of_before(tmp_path: Path) -> None:

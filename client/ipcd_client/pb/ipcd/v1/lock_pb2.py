@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ipcd/v1/lock.proto\x12\x07ipcd.v1\"*\n\tLockRange\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0e\n\x06length\x18\x02 \x01(\x04\"\xa3\x01\n\x0fLockHoldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05party\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\x04\x12\'\n\x07\x61\x63quire\x18\x04 \x01(\x0b\x32\x14.ipcd.v1.LockAcquireH\x00\x12%\n\x07release\x18\x05 \x01(\x0b\x32\x12.ipcd.v1.LockRangeH\x00\x12\x10\n\x06\x63\x61ncel\x18\x06 \x01(\x04H\x00\x42\x05\n\x03\x61\x63t\"\\\n\x0bLockAcquire\x12!\n\x05range\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.LockRange\x12\x0e\n\x06shared\x18\x02 \x01(\x08\x12\x11\n\x04wait\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_wait\"\x98\x01\n\rLockHoldReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\'\n\x07granted\x18\x02 \x01(\x0b\x32\x14.ipcd.v1.LockGrantedH\x00\x12!\n\x04\x64one\x18\x03 \x01(\x0b\x32\x11.ipcd.v1.LockDoneH\x00\x12%\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x13.ipcd.v1.LockFailedH\x00\x42\x08\n\x06result\"\x1c\n\x0bLockGranted\x12\r\n\x05token\x18\x01 \x01(\x04\"\n\n\x08LockDone\"+\n\nLockFailed\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\t\".\n\x0fLockLookRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"?\n\rLockLookReply\x12 \n\x05locks\x18\x01 \x03(\x0b\x32\x11.ipcd.v1.LockInfo\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\xab\x01\n\x08LockInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x04\x12#\n\x07holders\x18\x04 \x03(\x0b\x32\x12.ipcd.v1.LockParty\x12#\n\x07waiters\x18\x05 \x03(\x0b\x32\x12.ipcd.v1.LockParty\x12\x14\n\x0cholder_count\x18\x06 \x01(\r\x12\x14\n\x0cwaiter_count\x18\x07 \x01(\r\"\x84\x01\n\tLockParty\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12!\n\x05range\x18\x04 \x01(\x0b\x32\x12.ipcd.v1.LockRange\x12\x0e\n\x06shared\x18\x05 \x01(\x08\x12\r\n\x05since\x18\x06 \x01(\x01\x12\r\n\x05party\x18\x07 \x01(\t\"0\n\x11LockRemoveRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x11\n\x0fLockRemoveReply2\xbe\x01\n\x04Lock\x12<\n\x04Hold\x12\x18.ipcd.v1.LockHoldRequest\x1a\x16.ipcd.v1.LockHoldReply(\x01\x30\x01\x12\x38\n\x04Look\x12\x18.ipcd.v1.LockLookRequest\x1a\x16.ipcd.v1.LockLookReply\x12>\n\x06Remove\x12\x1a.ipcd.v1.LockRemoveRequest\x1a\x18.ipcd.v1.LockRemoveReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ipcd/v1/lock.proto\x12\x07ipcd.v1\"*\n\tLockRange\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0e\n\x06length\x18\x02 \x01(\x04\"\xa3\x01\n\x0fLockHoldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05party\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\x04\x12\'\n\x07\x61\x63quire\x18\x04 \x01(\x0b\x32\x14.ipcd.v1.LockAcquireH\x00\x12%\n\x07release\x18\x05 \x01(\x0b\x32\x12.ipcd.v1.LockRangeH\x00\x12\x10\n\x06\x63\x61ncel\x18\x06 \x01(\x04H\x00\x42\x05\n\x03\x61\x63t\"\x85\x01\n\x0bLockAcquire\x12!\n\x05range\x18\x01 \x01(\x0b\x32\x12.ipcd.v1.LockRange\x12\x0e\n\x06shared\x18\x02 \x01(\x08\x12\x11\n\x04wait\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\'\n\telsewhere\x18\x04 \x03(\x0b\x32\x14.ipcd.v1.LockSessionB\x07\n\x05_wait\"+\n\x0bLockSession\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\"\xbf\x01\n\rLockHoldReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\'\n\x07granted\x18\x02 \x01(\x0b\x32\x14.ipcd.v1.LockGrantedH\x00\x12!\n\x04\x64one\x18\x03 \x01(\x0b\x32\x11.ipcd.v1.LockDoneH\x00\x12%\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x13.ipcd.v1.LockFailedH\x00\x12%\n\x07session\x18\x05 \x01(\x0b\x32\x14.ipcd.v1.LockSessionB\x08\n\x06result\"\x1c\n\x0bLockGranted\x12\r\n\x05token\x18\x01 \x01(\x04\"\n\n\x08LockDone\"+\n\nLockFailed\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\t\".\n\x0fLockLookRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"?\n\rLockLookReply\x12 \n\x05locks\x18\x01 \x03(\x0b\x32\x11.ipcd.v1.LockInfo\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\xab\x01\n\x08LockInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\x04\x12#\n\x07holders\x18\x04 \x03(\x0b\x32\x12.ipcd.v1.LockParty\x12#\n\x07waiters\x18\x05 \x03(\x0b\x32\x12.ipcd.v1.LockParty\x12\x14\n\x0cholder_count\x18\x06 \x01(\r\x12\x14\n\x0cwaiter_count\x18\x07 \x01(\r\"\x84\x01\n\tLockParty\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12!\n\x05range\x18\x04 \x01(\x0b\x32\x12.ipcd.v1.LockRange\x12\x0e\n\x06shared\x18\x05 \x01(\x08\x12\r\n\x05since\x18\x06 \x01(\x01\x12\r\n\x05party\x18\x07 \x01(\t\"0\n\x11LockRemoveRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x11\n\x0fLockRemoveReply2\xbe\x01\n\x04Lock\x12<\n\x04Hold\x12\x18.ipcd.v1.LockHoldRequest\x1a\x16.ipcd.v1.LockHoldReply(\x01\x30\x01\x12\x38\n\x04Look\x12\x18.ipcd.v1.LockLookRequest\x1a\x16.ipcd.v1.LockLookReply\x12>\n\x06Remove\x12\x1a.ipcd.v1.LockRemoveRequest\x1a\x18.ipcd.v1.LockRemoveReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,28 +35,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCKRANGE']._serialized_end=73
   _globals['_LOCKHOLDREQUEST']._serialized_start=76
   _globals['_LOCKHOLDREQUEST']._serialized_end=239
-  _globals['_LOCKACQUIRE']._serialized_start=241
-  _globals['_LOCKACQUIRE']._serialized_end=333
-  _globals['_LOCKHOLDREPLY']._serialized_start=336
-  _globals['_LOCKHOLDREPLY']._serialized_end=488
-  _globals['_LOCKGRANTED']._serialized_start=490
-  _globals['_LOCKGRANTED']._serialized_end=518
-  _globals['_LOCKDONE']._serialized_start=520
-  _globals['_LOCKDONE']._serialized_end=530
-  _globals['_LOCKFAILED']._serialized_start=532
-  _globals['_LOCKFAILED']._serialized_end=575
-  _globals['_LOCKLOOKREQUEST']._serialized_start=577
-  _globals['_LOCKLOOKREQUEST']._serialized_end=623
-  _globals['_LOCKLOOKREPLY']._serialized_start=625
-  _globals['_LOCKLOOKREPLY']._serialized_end=688
-  _globals['_LOCKINFO']._serialized_start=691
-  _globals['_LOCKINFO']._serialized_end=862
-  _globals['_LOCKPARTY']._serialized_start=865
-  _globals['_LOCKPARTY']._serialized_end=997
-  _globals['_LOCKREMOVEREQUEST']._serialized_start=999
-  _globals['_LOCKREMOVEREQUEST']._serialized_end=1047
-  _globals['_LOCKREMOVEREPLY']._serialized_start=1049
-  _globals['_LOCKREMOVEREPLY']._serialized_end=1066
-  _globals['_LOCK']._serialized_start=1069
-  _globals['_LOCK']._serialized_end=1259
+  _globals['_LOCKACQUIRE']._serialized_start=242
+  _globals['_LOCKACQUIRE']._serialized_end=375
+  _globals['_LOCKSESSION']._serialized_start=377
+  _globals['_LOCKSESSION']._serialized_end=420
+  _globals['_LOCKHOLDREPLY']._serialized_start=423
+  _globals['_LOCKHOLDREPLY']._serialized_end=614
+  _globals['_LOCKGRANTED']._serialized_start=616
+  _globals['_LOCKGRANTED']._serialized_end=644
+  _globals['_LOCKDONE']._serialized_start=646
+  _globals['_LOCKDONE']._serialized_end=656
+  _globals['_LOCKFAILED']._serialized_start=658
+  _globals['_LOCKFAILED']._serialized_end=701
+  _globals['_LOCKLOOKREQUEST']._serialized_start=703
+  _globals['_LOCKLOOKREQUEST']._serialized_end=749
+  _globals['_LOCKLOOKREPLY']._serialized_start=751
+  _globals['_LOCKLOOKREPLY']._serialized_end=814
+  _globals['_LOCKINFO']._serialized_start=817
+  _globals['_LOCKINFO']._serialized_end=988
+  _globals['_LOCKPARTY']._serialized_start=991
+  _globals['_LOCKPARTY']._serialized_end=1123
+  _globals['_LOCKREMOVEREQUEST']._serialized_start=1125
+  _globals['_LOCKREMOVEREQUEST']._serialized_end=1173
+  _globals['_LOCKREMOVEREPLY']._serialized_start=1175
+  _globals['_LOCKREMOVEREPLY']._serialized_end=1192
+  _globals['_LOCK']._serialized_start=1195
+  _globals['_LOCK']._serialized_end=1385
 # @@protoc_insertion_point(module_scope)

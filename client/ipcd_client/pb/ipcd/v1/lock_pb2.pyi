@@ -31,26 +31,38 @@ class LockHoldRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., party: _Optional[str] = ..., id: _Optional[int] = ..., acquire: _Optional[_Union[LockAcquire, _Mapping]] = ..., release: _Optional[_Union[LockRange, _Mapping]] = ..., cancel: _Optional[int] = ...) -> None: ...
 
 class LockAcquire(_message.Message):
-    __slots__ = ("range", "shared", "wait")
+    __slots__ = ("range", "shared", "wait", "elsewhere")
     RANGE_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    ELSEWHERE_FIELD_NUMBER: _ClassVar[int]
     range: LockRange
     shared: bool
     wait: float
-    def __init__(self, range: _Optional[_Union[LockRange, _Mapping]] = ..., shared: bool = ..., wait: _Optional[float] = ...) -> None: ...
+    elsewhere: _containers.RepeatedCompositeFieldContainer[LockSession]
+    def __init__(self, range: _Optional[_Union[LockRange, _Mapping]] = ..., shared: bool = ..., wait: _Optional[float] = ..., elsewhere: _Optional[_Iterable[_Union[LockSession, _Mapping]]] = ...) -> None: ...
+
+class LockSession(_message.Message):
+    __slots__ = ("node", "secret")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    secret: bytes
+    def __init__(self, node: _Optional[str] = ..., secret: _Optional[bytes] = ...) -> None: ...
 
 class LockHoldReply(_message.Message):
-    __slots__ = ("id", "granted", "done", "failed")
+    __slots__ = ("id", "granted", "done", "failed", "session")
     ID_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     id: int
     granted: LockGranted
     done: LockDone
     failed: LockFailed
-    def __init__(self, id: _Optional[int] = ..., granted: _Optional[_Union[LockGranted, _Mapping]] = ..., done: _Optional[_Union[LockDone, _Mapping]] = ..., failed: _Optional[_Union[LockFailed, _Mapping]] = ...) -> None: ...
+    session: LockSession
+    def __init__(self, id: _Optional[int] = ..., granted: _Optional[_Union[LockGranted, _Mapping]] = ..., done: _Optional[_Union[LockDone, _Mapping]] = ..., failed: _Optional[_Union[LockFailed, _Mapping]] = ..., session: _Optional[_Union[LockSession, _Mapping]] = ...) -> None: ...
 
 class LockGranted(_message.Message):
     __slots__ = ("token",)

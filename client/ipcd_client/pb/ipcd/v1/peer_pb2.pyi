@@ -156,3 +156,39 @@ class PeerRaiseRequest(_message.Message):
     identity: str
     others: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, request: _Optional[_Union[_signal_pb2.RaiseRequest, _Mapping]] = ..., process: _Optional[_Union[_node_pb2.Process, _Mapping]] = ..., identity: _Optional[str] = ..., others: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ChaseRequest(_message.Message):
+    __slots__ = ("origin", "chase", "hops", "steps")
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    CHASE_FIELD_NUMBER: _ClassVar[int]
+    HOPS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    origin: ChaseWait
+    chase: bytes
+    hops: int
+    steps: _containers.RepeatedCompositeFieldContainer[ChaseStep]
+    def __init__(self, origin: _Optional[_Union[ChaseWait, _Mapping]] = ..., chase: _Optional[bytes] = ..., hops: _Optional[int] = ..., steps: _Optional[_Iterable[_Union[ChaseStep, _Mapping]]] = ...) -> None: ...
+
+class ChaseStep(_message.Message):
+    __slots__ = ("session", "last", "way")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    WAY_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    last: ChaseWait
+    way: bytes
+    def __init__(self, session: _Optional[bytes] = ..., last: _Optional[_Union[ChaseWait, _Mapping]] = ..., way: _Optional[bytes] = ...) -> None: ...
+
+class ChaseWait(_message.Message):
+    __slots__ = ("node", "number", "began")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    number: int
+    began: int
+    def __init__(self, node: _Optional[str] = ..., number: _Optional[int] = ..., began: _Optional[int] = ...) -> None: ...
+
+class ChaseReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -60,6 +60,11 @@ class PeerStub(object):
                 request_serializer=ipcd_dot_v1_dot_peer__pb2.PeerRaiseRequest.SerializeToString,
                 response_deserializer=ipcd_dot_v1_dot_signal__pb2.Told.FromString,
                 _registered_method=True)
+        self.Chase = channel.unary_unary(
+                '/ipcd.v1.Peer/Chase',
+                request_serializer=ipcd_dot_v1_dot_peer__pb2.ChaseRequest.SerializeToString,
+                response_deserializer=ipcd_dot_v1_dot_peer__pb2.ChaseReply.FromString,
+                _registered_method=True)
 
 
 class PeerServicer(object):
@@ -101,6 +106,15 @@ class PeerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Chase(self, request, context):
+        """Asks who waits for the locks of parties that wait at the asking node themselves, or for whom somebody does, and so
+        on from there: if that leads back to where it began, it is a circle of waits. Answered at once. Whoever does not
+        know the method finds none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +142,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.Raise,
                     request_deserializer=ipcd_dot_v1_dot_peer__pb2.PeerRaiseRequest.FromString,
                     response_serializer=ipcd_dot_v1_dot_signal__pb2.Told.SerializeToString,
+            ),
+            'Chase': grpc.unary_unary_rpc_method_handler(
+                    servicer.Chase,
+                    request_deserializer=ipcd_dot_v1_dot_peer__pb2.ChaseRequest.FromString,
+                    response_serializer=ipcd_dot_v1_dot_peer__pb2.ChaseReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -265,6 +284,33 @@ class Peer(object):
             '/ipcd.v1.Peer/Raise',
             ipcd_dot_v1_dot_peer__pb2.PeerRaiseRequest.SerializeToString,
             ipcd_dot_v1_dot_signal__pb2.Told.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipcd.v1.Peer/Chase',
+            ipcd_dot_v1_dot_peer__pb2.ChaseRequest.SerializeToString,
+            ipcd_dot_v1_dot_peer__pb2.ChaseReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,65 @@
+"""What the sessions of this process with locks are called at their homes: said to those of other locks that the same
+party waits for, which find circles of waits by it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+
+from ipcd_client.pb.ipcd.v1 import lock_pb2
+
+# As many as a home takes of one acquisition.
+MOST: Final = 64
+
+
+class _Known:
+    """By party, and there by session. Threads open sessions and loops do."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.lock = threading.Lock()
+        self.of: dict[str, dict[Name, lock_pb2.LockSession]] = {}
+
+
+_known = _Known()
+# What a parent holds its child does not.
+os.register_at_fork(after_in_child=_known.renew)
+
+
+class Name:
+    """Of one session, that of a party."""
+
+    def __init__(self, party: str) -> None:
+        self._party = party
+
+    def asked(self, request: lock_pb2.LockHoldRequest) -> None:
+        """Before it is sent: adds to what may wait what the party's other sessions are called."""
+        if not self._party or not request.HasField("acquire") or _at_once(request.acquire):
+            return
+        with _known.lock:
+            of_party = _known.of.get(self._party, {})
+            others = [session for name, session in reversed(of_party.items()) if name is not self]
+        # A first request is sent again where the lock has moved.
+        del request.acquire.elsewhere[:]
+        request.acquire.elsewhere.extend(others[:MOST])
+
+    def answered(self, reply: lock_pb2.LockHoldReply) -> None:
+        """This has come."""
+        if self._party and reply.HasField("session"):
+            with _known.lock:
+                _known.of.setdefault(self._party, {})[self] = reply.session
+
+    def over(self) -> None:
+        """The session is."""
+        with _known.lock:
+            of_party = _known.of.get(self._party, {})
+            of_party.pop(self, None)
+            if not of_party:
+                _known.of.pop(self._party, None)
+
+
+def _at_once(acquire: lock_pb2.LockAcquire) -> bool:
+    return acquire.HasField("wait") and acquire.wait == 0

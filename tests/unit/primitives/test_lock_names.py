@@ -1,0 +1,66 @@
+"""What a party's sessions are called, said where it waits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from ipcd_client.pb.ipcd.v1 import lock_pb2
+from ipcd_client.primitives import lock_names
+from ipcd_client.primitives.lock_names import MOST, Name
+
+
+def session(number: int) -> lock_pb2.LockSession:
+    return lock_pb2.LockSession(node="a", secret=number.to_bytes(16, "big"))
+
+
+def opened(party: str, number: int) -> Name:
+    name = Name(party)
+    name.answered(lock_pb2.LockHoldReply(id=1, session=session(number)))
+    name.answered(lock_pb2.LockHoldReply(id=2))
+    return name
+
+
+def said(name: Name, wait: float | None = None) -> list[lock_pb2.LockSession]:
+    request = lock_pb2.LockHoldRequest(acquire=lock_pb2.LockAcquire(wait=wait))
+    name.asked(request)
+    once = list(request.acquire.elsewhere)
+    name.asked(request)
+    assert list(request.acquire.elsewhere) == once
+    return once
+
+
+def test_of_the_others_of_the_same_party() -> None:
+    names = [opened("p", number) for number in range(3)] + [opened("q", 3), opened("", 4)]
+    try:
+        assert said(names[0]) == [session(2), session(1)]
+        assert said(names[0], wait=0) == said(names[3]) == said(names[4]) == []
+        release = lock_pb2.LockHoldRequest(release=lock_pb2.LockRange())
+        names[0].asked(release)
+        assert release.WhichOneof("act") == "release"
+        names[1].over()
+        assert said(names[0], wait=1) == [session(2)]
+        names += [opened("p", number) for number in range(5, 5 + MOST)]
+        assert said(names[0]) == [session(number) for number in reversed(range(5, 5 + MOST))]
+    finally:
+        for name in names:
+            name.over()
+    assert not lock_names._known.of
+
+
+def test_a_child_has_none_of_its_parents() -> None:
+    """In a program without threads."""
+    program = """
+import os
+from ipcd_client.pb.ipcd.v1 import lock_pb2
+from ipcd_client.primitives.lock_names import Name
+Name("p").answered(lock_pb2.LockHoldReply(session=lock_pb2.LockSession(node="a", secret=bytes(16))))
+child = os.fork()
+request = lock_pb2.LockHoldRequest(acquire=lock_pb2.LockAcquire())
+Name("p").asked(request)
+if not child:
+    os._exit(len(request.acquire.elsewhere))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(request.acquire.elsewhere))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("0 1\n", "")
