@@ -82,7 +82,7 @@ class Access:
         """What there is against a call of these: one who calls, and for whom. All have to be allowed."""
         for identity in identities:
             decision = self.may_call(identity, service, server)
-            if not decision.allowed and not self.left_to(ids.parsed(identities[0]).node, decision):
+            if not decision.allowed and not self.left_to(ids.node_of(identities[0]), decision):
                 return decision
         return None
 

@@ -60,6 +60,12 @@ def of_grpc(cluster: str, node: str) -> str:
     return f"{SCHEME}{cluster}/node/{node}/grpc"
 
 
+def node_of(identity: str) -> str:
+    """The name of the node of an identity that was made here; it need not be one that can be parsed, since another node
+    may say of its processes what cannot be."""
+    return identity.removeprefix(SCHEME).split("/")[2]
+
+
 def parsed(text: str) -> Identity:
     """The parts of an identity. `str()` of it is the same text again.
 

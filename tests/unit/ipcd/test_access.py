@@ -93,3 +93,14 @@ def test_a_daemon_is_introduced_for_its_own_alone() -> None:
         assert decision is not None
         assert decision.identity == against
     assert judge.against_call((us, "spiffe://c/node/d/grpc"), "x.X", "") is not None
+
+
+def test_who_cannot_be_is_refused_as_anybody_else() -> None:
+    """Another node may say of its processes what it likes."""
+    judge = access(Rule("of b", "allow", ("node/b/uid/*",), ("call",), ("x.X",)))
+    caller = node_pb2.Process(node="b", uid=0xFFFF_FFFF)
+    (identity,) = judge.all_of(caller, "")
+    assert judge.against_call((identity,), "x.X", "") is None
+    assert judge.against_call((identity,), "x.Y", "") is not None
+    grant = node_pb2.Grant(caller=caller, identity=identity, service="x.X")
+    assert judge.callable_there(grant, node_pb2.Server(services=["x.X", "x.Y"])) == ["x.X"]
