@@ -256,7 +256,7 @@ TOPIC_MEMORIES_BYTES: Final = 128 << 20
 TOPIC_MEMORY_LATE: Final = 30.0
 TOPIC_REFERENCES: Final = 2
 # What nodes want of each other's topics: patterns for one node, and bytes of the identities for whom; links of one,
-# which has a new one each time that it is started, and of all its users, any of whom may say that it is its daemon;
+# which has a new one each time that it is started, and of all its users, any of whom it may say is its daemon's;
 # nodes whose wants are remembered while they are away, and for how many seconds.
 TOPIC_WANTS: Final = 16384
 TOPIC_WANTS_IDENTITIES: Final = 8 << 20

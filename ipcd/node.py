@@ -365,7 +365,9 @@ class Node:
             backlog_most=limits.BACKLOG,
             guard=guard,
         )
-        process = node_pb2.Process(node=self.config.node, **who._asdict())
+        # The daemon is a client of its own, too, for what it is told by other nodes.
+        own = (who.pid, who.uid) == (os.getpid(), os.getuid())
+        process = node_pb2.Process(node=self.config.node, **who._asdict(), daemon=own)
         attached = self._broker.attach(process)
         attached.guard = guard
         self._connections.add(connection)

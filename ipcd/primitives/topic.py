@@ -193,14 +193,14 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         """For whom: another node's daemon says it.
 
         Raises:
-            BadRequest: it says it, and asks of other nodes.
+            BadRequest: it says it, and asks of other nodes, or is none.
         """
-        who = self._keeper.who(context)
         if not request.identity:
-            return who
+            return self._keeper.who(context)
         if not request.here:
             raise BadRequest("for others, a node asks of what is here alone")
-        return self._outlets.on_behalf(who, request.identity)
+        asker = self._outlets.asking(context, "for others, only other nodes' daemons ask")
+        return self._outlets.on_behalf(asker, request.identity)
 
     async def List(self, request: topic_pb2.TopicListRequest, context: CalledContext) -> topic_pb2.TopicListReply:
         """What there is on this node."""

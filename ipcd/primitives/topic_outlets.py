@@ -80,15 +80,25 @@ class Outlets:
                 why = f"node {held.node} is not linked any more"
                 held.context.give_up(grpc.StatusCode.UNAVAILABLE, why, why)
 
-    def on_behalf(self, who: Who, identities: Sequence[str]) -> Who:
+    def asking(self, context: CalledContext, only: str) -> Who:
+        """Who calls, which has to be another node's daemon. `only`: that this is so, in words.
+
+        Raises:
+            BadRequest: it is not.
+        """
+        who = self._keeper.who(context)
+        if who.node == self._keeper.node or who.called_for or not self._keeper.caller(context).daemon:
+            raise BadRequest(only)
+        return who
+
+    @staticmethod
+    def on_behalf(who: Who, identities: Sequence[str]) -> Who:
         """Another node's daemon asks for somebody, who may be asking for others. All have to be let, and the daemon
         too; for clients of its gateway it is enough that we do not deny it.
 
         Raises:
-            BadRequest: it is not another node's, or it names nobody, or too many.
+            BadRequest: it names nobody, or too many.
         """
-        if who.node == self._keeper.node or who.called_for:
-            raise BadRequest("for others, only other nodes' daemons ask")
         if not 0 < len(identities) <= IDENTITIES:
             raise BadRequest(f"a node asks for 1 to {IDENTITIES} identities, not {len(identities)}")
         try:
@@ -100,9 +110,7 @@ class Outlets:
 
     async def serve(self, context: CalledContext) -> None:
         """One call, from its begin to its end."""
-        who = self._keeper.who(context)
-        if who.node == self._keeper.node or who.called_for:
-            raise BadRequest("Link is for other nodes' daemons")
+        who = self.asking(context, "Link is for other nodes' daemons")
         first = await first_request(context)
         if not first.session or len(first.session) > SESSION_MOST:
             raise BadRequest("the first request of a link has no session")

@@ -196,6 +196,16 @@ def test_a_named_thing_through_a_gateway(secured: Secured) -> None:
             queue.receive(timeout=LONG)
 
 
+def test_a_topic_of_both_nodes(secured: Secured) -> None:
+    """For which a daemon calls another over a channel of the SDK, as itself."""
+    a, b = secured.pair()
+    b.logged("node linked")
+    with ipcd_client.topic("x", node=a.socket) as topic, topic.subscribe() as messages:
+        with ipcd_client.topic("x", node=b.socket) as there:
+            eventually(lambda: there.publish(b"x", wait=LONG).nodes, "the other node wants it")
+        assert messages.receive(LONG).data == b"x"
+
+
 # -- who does not get in --------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from ipcd_client.primitives import waiting
 from ipcd_client.primitives.errors import Empty
 from ipcd_client.primitives.place import Place
 from ipcd_client.rpc.failure import CallFailed
+from primitives import hostile_daemon
 from primitives.roads import Cluster
 from primitives.test_topic import listed
 
@@ -366,10 +367,41 @@ def test_everybody_for_whom_it_is_has_to_be_let_by_other_nodes(nodes: Daemons, d
     back = nodes.run("b", "--config", str(rules))
     front = nodes.run("a", "--grpc-listen", "127.0.0.1:0", "--peer", back.listen)
     linked(front, back)
-    with grpc.insecure_channel(address_of(front)) as channel, ipcd_client.topic("x", node=back.socket) as there:
+    with grpc.insecure_channel(address_of(front)) as channel:
+        nobody_is_told(front, back, channel, who)
+
+
+@pytest.mark.parametrize("denied", [7001, 7002], ids=["the first", "the second"])
+def test_each_of_several_for_whom_it_is_has_to_be_let(nodes: Daemons, denied: int) -> None:
+    who = f"node/a/uid/{denied}"
+
+    def rules(effect: str, who: str) -> str:
+        return "".join(
+            f'[[rules]]\neffect = "{effect}"\nwho = "{who}"\nmay = "{may}"\nwhat = "topic:x"\n'
+            for may in ("read", "register")
+        )
+
+    anybody, all_but_one = nodes.folder / "a.toml", nodes.folder / "b.toml"
+    anybody.write_text(rules("allow", "node/a/uid/*"))
+    all_but_one.write_text(rules("deny", who) + rules("allow", "node/a/uid/*"))
+    back = nodes.run("b", "--config", str(all_but_one))
+    # Only a daemon says for whom it calls, and ours never for several at once.
+    front = nodes.run("a", "--config", str(anybody), "--peer", back.listen, launcher=hostile_daemon.LAUNCHER)
+    linked(front, back)
+    place = Place("topic", "x", front.socket)
+    metadata = [("ipcd-for", f"spiffe://default/node/a/uid/{uid}") for uid in (7001, 7002)]
+    try:
+        nobody_is_told(front, back, place.channel(), who, metadata=metadata)
+    finally:
+        place.close()
+
+
+def nobody_is_told(front: Daemon, back: Daemon, channel: grpc.Channel, who: str, **keywords: Any) -> None:
+    """Of the topic x of the back node, whose rules let `who` neither read nor register it, by the front node."""
+    with ipcd_client.topic("x", node=back.socket) as there:
         there.publish(b"kept", retain=True)
         stub = topic_pb2_grpc.TopicStub(channel)
-        call: Any = stub.Subscribe(iter([topic_pb2.TopicSubscribeRequest(name="x", replay=1)]))
+        call: Any = stub.Subscribe(iter([topic_pb2.TopicSubscribeRequest(name="x", replay=1)]), **keywords)
         assert not next(call).HasField("message")
         front.logged("a node refuses a topic", f"{who} may not read")
         assert there.publish(b"secret").nodes == 0
@@ -379,9 +411,9 @@ def test_everybody_for_whom_it_is_has_to_be_let_by_other_nodes(nodes: Daemons, d
         assert next(call).message.data == b"own"
         call.cancel()
         request = topic_pb2.TopicReplayRequest(name="x")
-        replayed: Any = stub.Replay(request, timeout=LONG)
+        replayed: Any = stub.Replay(request, timeout=LONG, **keywords)
         assert [message.node for message in replayed] == []
-        reply = stub.Forget(topic_pb2.TopicForgetRequest(name="x"), timeout=LONG)
+        reply = stub.Forget(topic_pb2.TopicForgetRequest(name="x"), timeout=LONG, **keywords)
         assert reply.messages == 0
         assert [message.data for message in there.last()] == [b"kept"]
 
@@ -397,6 +429,7 @@ def test_for_others_only_daemons_ask_and_of_their_own_node(cluster: Cluster) -> 
     try:
         for place, fields, why in (
             (here, {"here": True}, "for others, only other nodes' daemons ask"),
+            (there, {"here": True}, "for others, only other nodes' daemons ask"),
             (there, {}, "for others, a node asks of what is here alone"),
         ):
             with pytest.raises(grpc.RpcError) as caught:
@@ -404,7 +437,11 @@ def test_for_others_only_daemons_ask_and_of_their_own_node(cluster: Cluster) -> 
             failure: Any = caught.value
             assert failure.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert why in failure.details()
-        assert forget(there, here=True).messages == 0
+        call: Any = topic_pb2_grpc.TopicStub(there.channel()).Link(
+            iter([topic_pb2.TopicLinkRequest(name=">@a", session=b"s")]), timeout=LONG
+        )
+        with pytest.raises(grpc.RpcError, match="Link is for other nodes' daemons"):
+            next(call)
     finally:
         here.close()
         there.close()

@@ -17,7 +17,7 @@ from integration.daemons import LONG, daemons, eventually
 from ipcd_client.pb.ipcd.v1 import topic_pb2, topic_pb2_grpc
 from ipcd_client.primitives.errors import TimedOut
 from ipcd_client.primitives.place import Place
-from primitives import hostile_topics
+from primitives import hostile_daemon, hostile_topics
 from primitives.roads import Cluster
 from primitives.test_topic import listed
 from primitives.test_topic_ends import linked
@@ -85,6 +85,16 @@ def test_what_a_liar_keeps(liar: Cluster) -> None:
 
 
 # -- what another node wants ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Any program of `back` is its daemon, if it says so."""
+    with daemons() as both:
+        back = both.run("b", launcher=hostile_daemon.LAUNCHER)
+        front = both.run("a", "--peer", back.listen)
+        linked(front, back)
+        yield Cluster(front, back)
 
 
 class Wanting:

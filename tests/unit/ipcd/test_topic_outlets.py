@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from grpc.aio import EOF
-from ipcd_client.pb.ipcd.v1 import topic_pb2
+from ipcd_client.pb.ipcd.v1 import node_pb2, topic_pb2
 from ipcd_client.primitives.errors import BadRequest
 
 from ipcd import limits
@@ -54,7 +54,11 @@ class Called:
 class Made:
     def __init__(self) -> None:
         keeper: Any = SimpleNamespace(
-            node="a", who=lambda call: call.who, check_who=lambda *_: None, may_who=lambda *_: True
+            node="a",
+            who=lambda call: call.who,
+            caller=lambda _: node_pb2.Process(daemon=True),
+            check_who=lambda *_: None,
+            may_who=lambda *_: True,
         )
         self.board = Board("a")
         wakers = Wakers(self.board, Memories(Quotas(time.monotonic)))
