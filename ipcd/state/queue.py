@@ -17,7 +17,7 @@ from ipcd_client.primitives.errors import BadRequest, Full
 from ipcd import limits
 from ipcd.state.queue_asked import checked_delay, checked_lease
 from ipcd.state.queue_contents import Contents
-from ipcd.state.queue_gone import Gone
+from ipcd.state.queue_gone import PIECE, Gone
 from ipcd.state.queue_message import Kept, Message, cost
 from ipcd.state.queue_waiters import Arrived, Delivered, Event, Receiver, Receivers, Sender, Taken, Watcher
 from ipcd.state.quota import Shares
@@ -312,6 +312,8 @@ class Queue:
     def purge(self, now: float) -> Gone:
         """Throws away what nobody holds, all of it at once, for the caller to free."""
         gone = self._in.sweep()
+        # What those who wait for room put in now arrives in the empty queue.
+        self._was_empty = True
         self._pump(now)
         return gone
 
@@ -326,9 +328,12 @@ class Queue:
         return self._in.next_time()
 
     def advance(self, now: float) -> None:
-        """Leases are over, and messages due."""
+        """Leases are over, and messages due: of very many some, and `next_time` is over for the others."""
         due = False
-        while (message := self._in.due(now)) is not None:
+        for _ in range(PIECE):
+            message = self._in.due(now)
+            if message is None:
+                break
             due = True
             if message.held:
                 self._return(message, 0.0, now)

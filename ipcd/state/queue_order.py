@@ -41,12 +41,21 @@ class Heap:
     def push(self, entry: tuple[float, int]) -> None:
         """One more; it may be there already."""
         heapq.heappush(self._heap, entry)
+        self._sweep()
+
+    def _sweep(self) -> None:
         if len(self._heap) > 2 * self._size() + _SLACK:
             self._heap = list(self._entries())
             heapq.heapify(self._heap)
 
     def first(self) -> tuple[float, int] | None:
         """The least."""
+        if self._heap and not self._there(self._heap[0]):
+            # Else all that has gone would be passed over one by one, at once, where the first went last.
+            self._sweep()
+        return self._front()
+
+    def _front(self) -> tuple[float, int] | None:
         while self._heap:
             if self._there(self._heap[0]):
                 return self._heap[0]
@@ -55,8 +64,10 @@ class Heap:
 
     def least(self, most: int) -> list[tuple[float, int]]:
         """The least of them, in order. The others are not touched, however many there are."""
+        self._sweep()
         found: list[tuple[float, int]] = []
-        while len(found) < most and (first := self.first()) is not None:
+        # What is not there meanwhile is not to be swept in again.
+        while len(found) < most and (first := self._front()) is not None:
             heapq.heappop(self._heap)
             if not found or found[-1] != first:
                 found.append(first)

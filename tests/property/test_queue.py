@@ -322,6 +322,7 @@ class Queues(RuleBasedStateMachine):
     def purge(self) -> None:
         count = sum(one.state != "held" for one in self.model)
         self.model = [one for one in self.model if one.state == "held"]
+        self.was_empty = True
         self.settle_all()
         # It has happened before any of it is freed.
         gone = self.queue.purge(self.now)

@@ -13,9 +13,10 @@ from ipcd_client.primitives.queue_parts import Sending
 
 from ipcd.state.queue import Around, Numbers, Queue
 from ipcd.state.queue_asked import completed
+from ipcd.state.queue_gone import PIECE
 from ipcd.state.queue_message import Message
-from ipcd.state.queue_order import Ready
-from ipcd.state.queue_waiters import Delivered, Receiver
+from ipcd.state.queue_order import Heap, Ready
+from ipcd.state.queue_waiters import Arrived, Delivered, Receiver, Taken, Watcher
 from ipcd.state.quota import Shares
 
 
@@ -114,3 +115,50 @@ def test_what_was_kept_of_a_type_goes_with_its_last_message() -> None:
         assert kept() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_of_many_whose_time_is_over_others_do_not_wait_for_all(held: bool) -> None:
+    count = 2 * PIECE + 1
+    queue = Queue("q", completed(pb.QueueOptions(messages=count)), Around(Numbers(), Shares("b", 1 << 30, {}), _keeps))
+    queue.send([Message(0, 1, b"", (), until=0.0 if held else 30.0) for _ in range(count)], 0.0, wait=False)
+    queue.receive(0, count, 30.0, 0.0)
+    left = []
+    while queue.next_time() == 30.0:
+        queue.advance(31.0)
+        left.append(queue.held + queue.delayed)
+    assert left == [PIECE + 1, 1, 0]
+    assert [message.id for message in queue.peek(0, count)] == list(range(1, count + 1))
+
+
+def test_those_that_went_before_the_first_are_not_passed_over_one_by_one() -> None:
+    """As where a long queue is acknowledged with the last message first."""
+    there = set(range(1000))
+    asked = 0
+
+    def counts(entry: tuple[float, int]) -> bool:
+        nonlocal asked
+        asked += 1
+        return entry[1] in there
+
+    heap = Heap(counts, lambda: ((number, number) for number in there), lambda: len(there))
+    for number in range(1000):
+        heap.push((number, number))
+    there.intersection_update({7, 8})
+    assert heap.first() == (7, 7)
+    assert heap.least(9) == [(7, 7), (8, 8)]
+    assert asked < 20
+
+
+def test_what_waited_for_room_arrives_in_the_empty_queue_once_it_is_purged() -> None:
+    queue = Queue("q", completed(pb.QueueOptions(messages=1)), Around(Numbers(), Shares("b", 1 << 30, {}), _keeps))
+    queue.send([Message(0, 1, b"old", ())], 0.0, wait=False)
+    queue.send([Message(0, 1, b"new", ())], 0.0, wait=True)
+    watcher = Watcher()
+    queue.wait(watcher)
+    queue.purge(0.0)
+    assert [type(event) for event in queue.events] == [Taken, Arrived]
+
+
+def _keeps(_queue: Queue, _message: Message, _now: float) -> bool:
+    return False
