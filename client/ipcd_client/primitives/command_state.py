@@ -195,13 +195,15 @@ class Called:
             stderr_close=STDERR in self._closing,
         )
         self._closing.clear()
-        if self._stdin:
+        if self._signals:
+            request.signal = self._signals.popleft()
+        if self._signals:
+            pass  # a request has one, and what was written after all of them is not to come before one
+        elif self._stdin:
             request.stdin = self._stdin.popleft()
             self._stdin_size -= len(request.stdin)
         elif self._stdin_ending and not self._stdin_ended:
             self._stdin_ended = request.stdin_end = True
-        if self._signals:
-            request.signal = self._signals.popleft()
         return request if request.ByteSize() else None
 
 

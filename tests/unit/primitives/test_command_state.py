@@ -100,6 +100,21 @@ def test_over_once_it_has_ended_and_so_have_its_outputs() -> None:
     assert run.outgoing() is None
 
 
+def test_input_comes_after_all_signals_that_were_sent_before_it() -> None:
+    run = called()
+    run.signal(10)
+    run.signal(19)
+    run.write(memoryview(b"x"))
+    run.end_stdin()
+    assert run.outgoing() == pb.RunRequest(signal=10)
+    assert run.outgoing() == pb.RunRequest(signal=19, stdin=b"x")
+    run.signal(10)
+    run.signal(19)
+    assert run.outgoing() == pb.RunRequest(signal=10)
+    assert run.outgoing() == pb.RunRequest(signal=19, stdin_end=True)
+    assert run.outgoing() is None
+
+
 def test_signals_are_bounded() -> None:
     run = called()
     for wrong in (0, -1, 65):
