@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -20,6 +20,7 @@ from integration.daemons import LONG, Daemons, eventually
 from integration.gateway import address_of
 from integration.ipcctl.runs import CTL, ctl
 from ipcd_client.errors import IpcdError
+from ipcd_client.primitives import command_server
 from ipcd_client.primitives.errors import Full, Lost
 from ipcd_client.rpc.failure import CallFailed
 from primitives.command_faces import alive, gone, seen_from
@@ -206,6 +207,29 @@ def test_the_offerer_stops(road: Road, stack: ExitStack) -> None:
         run = command.popen(stdout=PIPE)
         pids = family(run)
         stack.close()
+        with pytest.raises(IpcdError):
+            run.wait(LONG)
+        for pid in pids:
+            gone(pid)
+        run.close()
+
+
+def test_the_offerer_stops_while_what_starts_the_programs_does_not_run(
+    road: Road, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_server, "_ANSWER", 0.1)
+    name = offered(stack, road, "family", *FAMILY)
+    with ipcd_client.command(name, **road.keywords) as command:
+        run = command.popen(stdout=PIPE)
+        pids = family(run)
+        warden = os.pidfd_open(int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1]))
+        signal.pidfd_send_signal(warden, signal.SIGSTOP)
+        try:
+            stack.close()
+        finally:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(warden, signal.SIGCONT)
+            os.close(warden)
         with pytest.raises(IpcdError):
             run.wait(LONG)
         for pid in pids:

@@ -24,6 +24,8 @@ from ipcd_client.primitives.wardens import Warden
 
 # Calls beside those that run or wait: of runs whose caller has not read all of the output, and Describe.
 _SPARE: Final = 64
+# Seconds after the grace for what runs to have ended, when it stops: else what has started it does not answer.
+_ANSWER: Final = 10.0
 
 
 class Places:
@@ -174,7 +176,10 @@ class Servicer(command_pb2_grpc.CommandServicer):
     async def close(self) -> None:
         """Ends what still runs, as it ends with a caller that is gone."""
         if self._runs:
-            await asyncio.wait([asyncio.ensure_future(run.kill()) for run in self._runs])
+            kills = [asyncio.ensure_future(run.kill()) for run in self._runs]
+            if (await asyncio.wait(kills, timeout=self.offer.grace + _ANSWER))[1]:
+                self.warden.kill()
+                await asyncio.wait(kills)
         if self._ending:
             await asyncio.wait(set(self._ending))
         await self.warden.close()

@@ -51,6 +51,7 @@ class Warden:
         self._starting: dict[int, asyncio.Future[int]] = {}
         self._programs: dict[int, Program] = {}
         self._signalling: dict[int, asyncio.Future[None]] = {}
+        self._room: asyncio.Future[None] | None = None  # for what is to be sent, where there is none now
         self._next = 0
 
     async def run(
@@ -143,20 +144,23 @@ class Warden:
 
     async def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         loop = asyncio.get_running_loop()
+        sock = self._sock
         async with self._lock:
             while True:
-                if self._sock is None:
+                # What was meant for one that has ended is nothing to the next one.
+                if sock is None or sock is not self._sock:
                     raise CannotStart("the process that starts others has ended")
                 try:
-                    socket.send_fds(self._sock, [data], fds)
+                    socket.send_fds(sock, [data], fds)
                 except BlockingIOError:
-                    room = loop.create_future()
-                    sock = self._sock
+                    room = self._room = loop.create_future()
                     loop.add_writer(sock, settled, room)
                     try:
                         await room
                     finally:
-                        loop.remove_writer(sock)
+                        self._room = None
+                        if sock is self._sock:
+                            loop.remove_writer(sock)
                 except OSError as error:
                     raise CannotStart(f"the process that starts others: {error.strerror or error}") from error
                 else:
@@ -202,13 +206,14 @@ class Warden:
 
     def _gone(self) -> None:
         """It has ended of itself, or was killed. The kernel kills its children; what those have started we do."""
-        self._drop()
-        for number in list(self._starting):
-            self._answer(number, CannotStart("the process that starts others has ended"))
         programs, self._programs = self._programs, {}
         for program in programs.values():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(program.pid, signal.SIGKILL)
+        self._drop()
+        for number in list(self._starting):
+            self._answer(number, CannotStart("the process that starts others has ended"))
+        for program in programs.values():
             if not program.ended.done():
                 program.ended.set_exception(Lost("what has started it has ended"))
                 program.ended.exception()  # whether anybody waits or not
@@ -217,8 +222,12 @@ class Warden:
         sock, self._sock = self._sock, None
         process, self._process = self._process, None
         if sock is not None:
-            asyncio.get_running_loop().remove_reader(sock)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(sock)
+            loop.remove_writer(sock)
             sock.close()
+        if self._room is not None:
+            settled(self._room)
         for sent in self._signalling.values():
             settled(sent)
         if process is not None:
@@ -228,6 +237,12 @@ class Warden:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def kill(self) -> None:
+        """Ends it where it does not answer, as somebody has stopped it, and with it what it has started."""
+        if self._process is not None:
+            self._process.kill()
+            self._gone()
 
     async def close(self) -> None:
         """Kills all that still runs."""
