@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
 import socket
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
@@ -18,15 +16,15 @@ from ipcd_client.wire.fds import Fd
 
 from ipcd import limits
 from ipcd.access import Access
+from ipcd.arrivals import Arrivals
 from ipcd.log import Log
-from ipcd.parties import Attached, Introduction, Taker, copied
+from ipcd.parties import Attached
 from ipcd.quota import Quotas
 from ipcd.registry import Registry
 from ipcd.state import choice
 from ipcd.state.catalog import ID_MOST, Catalog
 from ipcd.state.primitives import SERVICES
 from ipcd.state.reach import AUTO
-from ipcd.state.tokens import Tokens
 from ipcd.ways import Ways
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ class Broker(Registry):
         self.settled = Waiters()  # one less is
         self._clock = clock
         self._trusted = trusted
-        self._tokens: Tokens[Introduction] = Tokens()
+        self.arrivals = Arrivals(self, self.ways, security, clock)
 
     # -- callers ----------------------------------------------------------------------------------
 
@@ -263,7 +261,7 @@ class Broker(Registry):
         server_id = candidate.server.id
         if candidate.transport == choice.TCP:
             reply.address = self.address
-            reply.token = self._issue(server_id, target.service, attached.process, attached.called_for)
+            reply.token = self.arrivals.expect(server_id, target.service, attached.process, attached.called_for)
             return reply, []
         taker = self.taker(server_id)
         if taker is not None:
@@ -281,7 +279,7 @@ class Broker(Registry):
                 service=target.service,
                 identity=attached.called_for or self.access.of(attached.process),
             )
-            grant.services.extend(self._callable(grant, taker))
+            grant.services.extend(self.callable_at(grant, taker))
             if taker.deliver(grant, theirs):
                 return reply, [ours]
             ours.close()
@@ -350,63 +348,9 @@ class Broker(Registry):
         self.took_turn(server.id)
         return peer_pb2.IntroduceReply(
             server=server,
-            token=self._issue(server.id, target.service, caller, called_for),
+            token=self.arrivals.expect(server.id, target.service, caller, called_for),
             as_daemon=caller.daemon,
         )
-
-    def _issue(self, server_id: str, service: str, caller: node_pb2.Process, called_for: str) -> bytes:
-        token = secrets.token_bytes(preamble.TOKEN_SIZE)
-        owner, user = f"node {caller.node}", ""
-        if caller.node == self.node:
-            owner, user = f"pid {caller.pid}", f"uid {caller.uid}"
-        self._tokens.issue(
-            token, Introduction(server_id, service, copied(caller), called_for), owner, self._clock(), user
-        )
-        return token
-
-    def arrived(self, token: bytes, sock: Fd, address: str) -> str:
-        """A caller has come with a token: hands the connection to the server, which owns `sock` from then on. Why not,
-        in words, if it cannot be; the descriptor is still the caller's of this. Empty if all went well."""
-        if self.ways.arrived(token, sock):
-            return ""
-        introduction = self._tokens.redeem(token, self._clock())
-        if introduction is None:
-            return "bad-token: it was never issued, was used before, or is too old"
-        taker = self.taker(introduction.server_id)
-        if taker is None:
-            return "no-server: the server has gone"
-        grant = node_pb2.Grant(
-            caller=introduction.caller,
-            transport=choice.TCP,
-            service=introduction.service,
-            address=address,
-            identity=introduction.called_for or self.access.of(introduction.caller),
-        )
-        try:
-            taker.check_unread()
-        except limits.LimitReached as error:
-            return f"no-server: the server does not take callers: {error}"
-        grant.services.extend(self._callable(grant, taker))
-        if self.security is not None and introduction.caller.node != self.node:
-            # Who shows the token has to be who it was issued for: that it is secret is not enough between machines.
-            own = taker.server.process.uid
-            shown = self.access.of_node(introduction.caller) if introduction.caller.daemon else grant.identity
-            grant.tls.CopyFrom(self.security.for_process(own, shown))
-        # A copy, so that the caller can still be told if the server does not take it.
-        try:
-            copy = Fd(os.dup(sock.fileno()))
-        except OSError as error:
-            return f"no-descriptor: {error.strerror}"
-        if not taker.deliver(grant, copy):
-            return "no-server: the server does not take callers"
-        sock.close()
-        return ""
-
-    def _callable(self, grant: node_pb2.Grant, taker: Taker) -> list[str]:
-        """What of a server's services the caller may call; nothing where it need not look."""
-        if taker is self.own:
-            return []
-        return self.access.callable_there(grant, taker.server)
 
 
 def _owned(sock: socket.socket) -> Fd:

@@ -398,7 +398,7 @@ class Node:
         assert self._door is not None
         if kind == preamble.DATA:
             fd = Fd(sock.detach())
-            refusal = self._broker.arrived(token, fd, where)
+            refusal = self._broker.arrivals.arrived(token, fd, where)
             if refusal:
                 again = socket.socket(fileno=fd.detach())
                 # Whose server has just gone has done nothing that is forbidden: another may take the call.

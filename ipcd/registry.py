@@ -160,6 +160,13 @@ class Registry:
             return self.own
         return self._registrations.get(server_id)
 
+    def callable_at(self, grant: node_pb2.Grant, taker: Taker) -> list[str]:
+        """What of a server's services the caller may call; nothing where the server need not look."""
+        # What the daemon keeps it judges itself, call by call.
+        if taker is self.own:
+            return []
+        return self.access.callable_there(grant, taker.server)
+
     def serving(self, service: str) -> list[node_pb2.Server]:
         """The servers of a service, on all nodes; those of no service in particular if it is empty."""
         if service in SERVICES:

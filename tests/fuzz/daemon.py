@@ -306,8 +306,8 @@ def _requests_of_a_process(data: bytes) -> object:
             elif name == "Introduce":
                 reply = daemon.broker.introduce(request)
                 with Fd(os.dup(1)) as sock:
-                    said.append(daemon.broker.arrived(reply.token, sock, "b:9"))
-                    said.append(daemon.broker.arrived(reply.token, sock, "b:9").partition(":")[0])
+                    said.append(daemon.broker.arrivals.arrived(reply.token, sock, "b:9"))
+                    said.append(daemon.broker.arrivals.arrived(reply.token, sock, "b:9").partition(":")[0])
             else:
                 answer: Any = _run(getattr(daemon.servicer, name)(request, daemon.context()))
                 said.append(type(answer).__name__)

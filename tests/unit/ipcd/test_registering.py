@@ -58,7 +58,7 @@ def test_an_introduction_keeps_its_caller_and_nothing_that_came_with_it() -> Non
     sent = node_pb2.Process.FromString(caller.SerializeToString() + b"\xfa\x7f\x03abc")
     request = peer_pb2.IntroduceRequest(target=node_pb2.ResolveRequest(service="x.X"), caller=sent)
     reply = node.introduce(request)
-    introduction = node._tokens.redeem(reply.token, 0.0)
+    introduction = node.arrivals._tokens.redeem(reply.token, 0.0)
     assert introduction is not None
     assert introduction.caller is not request.caller
     assert introduction.caller.SerializeToString() == caller.SerializeToString()
