@@ -1,4 +1,4 @@
-"""Connections of the daemon with servers, as its gateway needs them: one for each, shared by all calls to it."""
+"""Connections of the daemon with servers, as its gateway needs them, shared by all calls of one service."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SETTINGS: Final = Settings(
 
 
 class _Key(NamedTuple):
-    """What has a connection of its own: a server, by its id; and where the calls are not as the daemon's own, for whom
-    they are and of which service, since the server's node judges each of these by itself."""
+    """What has a connection of its own: a server, by its id, for whom the calls are, where they are not as the daemon's
+    own, and the service, since the server's node judges each of these by itself, when it is first called."""
 
     server_id: str
     called_for: str = ""
@@ -55,7 +55,7 @@ class Backends:
 
     def __init__(self, broker: Broker, log: Log, limit: int = limits.GATEWAY_SERVERS) -> None:
         self._broker = broker
-        # Not one of those attached: it has one connection with each server, which tells nothing of a server's load.
+        # Not one of those attached: it has few connections with each server, which tell nothing of a server's load.
         self._process = daemon(broker.node)
         self._reach = Reach(NODE)
         self._log = log
@@ -97,9 +97,10 @@ class Backends:
 
     def _key(self, target: node_pb2.ResolveRequest, server_id: str, identity: str) -> _Key:
         # Of the primitives each call says for whom it is.
-        if target.service in SERVICES or identity == self._broker.access.of(self._process):
+        if target.service in SERVICES:
             return _Key(server_id)
-        return _Key(server_id, identity, target.service)
+        called_for = identity if identity != self._broker.access.of(self._process) else ""
+        return _Key(server_id, called_for, target.service)
 
     def _load(self, key: _Key) -> tuple[int, int]:
         backend = self._backends.get(key)

@@ -76,3 +76,20 @@ def test_the_servers_node_judges_for_whom_a_gateway_calls(cluster: Daemons) -> N
         denied(f"spiffe://default/node/a/uid/{US} may not call secret.X on node b: the rule not by it denies it")
         back.change()
         assert asked(tcp, "secret.X") == asked(tcp, "public.X")
+
+
+def test_what_is_allowed_later_is_not_refused_over_what_is_connected(cluster: Daemons) -> None:
+    path = f"{cluster.folder}/grpc.sock"
+    back = Ruled(cluster, "b", rule("deny", f"node/a/uid/{US}", "call", "secret.*"))
+    front = cluster.run("a", "--grpc-socket", path, "--peer", back.daemon.listen)
+    front.logged("node linked", "b")
+    with (
+        served(back.daemon),
+        grpc.insecure_channel(f"unix:{path}", [("grpc.use_local_subchannel_pool", 1)]) as unix,
+    ):
+        until_served(unix, "/public.X/Who")
+        assert asked(unix, "public.X") == f"spiffe://default/node/a/uid/{US}"
+        with pytest.raises(grpc.RpcError, match=r"may not call secret\.X"):
+            asked(unix, "secret.X")
+        back.change()
+        assert asked(unix, "secret.X") == asked(unix, "public.X")
