@@ -81,8 +81,9 @@ LOCK_SHOWN: Final = 128
 LOCK_SHOWN_EACH: Final = 64
 # Of circles of waits for locks of several homes: sessions elsewhere that one acquisition names, and bytes of such a
 # name; chases that are remembered; of one, the waits at one node to which it comes, what it asks of a node at one time,
-# and nodes over which it goes; the waits that are looked at for one owner with whose waits they begin, and for one node
-# that asks (a second, at once); and questions that are under way to one node.
+# and nodes over which it goes; the waits that are looked at and the sessions elsewhere that are asked about, for one
+# owner with whose waits they begin, and for one node that asks (a second, at once); and questions that are under way to
+# one node.
 LOCK_ELSEWHERE: Final = 64
 LOCK_NAME: Final = 16
 LOCK_CHASES: Final = 256
@@ -276,7 +277,7 @@ TOKEN: Final = 10.0
 INTRODUCE: Final = 5.0
 CLAIM: Final = 1.0
 # For another node to take a part of a chase; from the beginning of a wait to its first chase, and at most from one to
-# the next, each of which comes after twice as long as the one before.
+# the next, each of which comes after up to twice as long as the one before.
 LOCK_CHASE: Final = 1.0
 LOCK_CHASE_FIRST: Final = 0.1
 LOCK_CHASE_LAST: Final = 5.0

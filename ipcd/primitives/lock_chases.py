@@ -4,6 +4,7 @@ node to node. What they mean: state/chase.py."""
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections import Counter
 from collections.abc import Callable
@@ -82,18 +83,20 @@ class Chaser:
     def watch(self, wait: Wait) -> None:
         """It has begun, and is looked at from time to time if others may wait for its party."""
         if wait.elsewhere or wait.session.party.holds():
-            self._look_in(limits.LOCK_CHASE_FIRST, wait)
+            self._look_in(limits.LOCK_CHASE_FIRST, wait, limits.LOCK_CHASE_FIRST)
 
-    def _look_in(self, seconds: float, wait: Wait) -> None:
-        self._timers[wait] = asyncio.get_running_loop().call_later(seconds, self._look, seconds, wait)
+    def _look_in(self, seconds: float, wait: Wait, pause: float) -> None:
+        self._timers[wait] = asyncio.get_running_loop().call_later(seconds, self._look, wait, pause)
 
-    def _look(self, seconds: float, wait: Wait) -> None:
+    def _look(self, wait: Wait, pause: float) -> None:
         del self._timers[wait]
         if not _waits(wait):
             self._chases.over(wait)
             return
-        # First: what is found now ends it.
-        self._look_in(min(2 * seconds, limits.LOCK_CHASE_LAST), wait)
+        pause = min(2 * pause, limits.LOCK_CHASE_LAST)
+        # First: what is found now ends it. At other times than those that began together with it: where they are too
+        # many to be asked about at once, it would always be the same ones that are left out.
+        self._look_in(pause * random.uniform(0.5, 1.0), wait, pause)
         self._begin(wait)
 
     def _begin(self, wait: Wait) -> None:
@@ -119,8 +122,10 @@ class Chaser:
         return True
 
     def _do(self, result: Result) -> None:
+        # Whoever waits says at which nodes its party is, and may say what it likes.
+        linked = frozenset(self._keeper.broker.links.names()) if result.parts else frozenset()
         for node, chase in result.parts:
-            if self._under_way[node] < limits.LOCK_CHASE_SENT:
+            if node in linked and self._under_way[node] < limits.LOCK_CHASE_SENT:
                 self._under_way[node] += 1
                 task = asyncio.create_task(self._send(node, chase))
                 self._sending.add(task)

@@ -62,7 +62,8 @@ class Chase(NamedTuple):
 
 class Result(NamedTuple):
     """What is to be done: parts of a chase for other nodes; a wait with which to begin another one at once; and one
-    that is in a circle, and is the one to fail. `cost`: the waits that were looked at."""
+    that is in a circle, and is the one to fail. `cost`: the waits that were looked at, and the sessions elsewhere that
+    are asked about: each of those may be at another node."""
 
     parts: Sequence[tuple[str, Chase]] = ()
     again: Wait | None = None
@@ -141,7 +142,7 @@ class Chases:
                         last_here = max(last, mark)
                         at.append(_At(wait.session.party, last_here, way_here))
                         asked += _elsewhere(wait, last_here, way_here)
-        return Result(_parts(chase, asked), cost=cost)
+        return Result(_parts(chase, asked), cost=cost + len(asked))
 
     def _came_back(self, wait: Wait, id_: bytes, last: Mark, way: bytes) -> Result | None:
         going = self._going.get(wait)

@@ -130,16 +130,19 @@ class World:
             self.do(home, self.chases[home].begin(wait, self.id()))
 
     def come_to_rest(self) -> None:
-        """All that is under way arrives, and every wait has its chases, until nothing comes of that."""
-        while True:
+        """All that is under way arrives, and every wait has its chases, until nothing comes of that twice: the first
+        time a wait may come to the end of the ways that it remembers, with ones that are no more."""
+        rounds = 0
+        while rounds < 2:
             failed = len(self.failed)
+            rounds += 1
             for party in list(self.waits):
                 if party in self.waits:
                     self.begin(party)
                 while self.under_way:
                     self.deliver(0)
-            if len(self.failed) == failed:
-                return
+            if len(self.failed) != failed:
+                rounds = 0
 
 
 class Machine(RuleBasedStateMachine):
