@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from typing import Final
 
 from ipcd_client.pb.ipcd.v1 import lock_pb2
@@ -22,6 +23,16 @@ class _Known:
     def renew(self) -> None:
         self.lock = threading.Lock()
         self.of: dict[str, dict[Name, lock_pb2.LockSession]] = {}
+        self.over: deque[Name] = deque()
+
+    def clear(self) -> None:
+        """Of what is over. With the lock."""
+        while self.over:
+            name = self.over.popleft()
+            of_party = self.of.get(name.party, {})
+            of_party.pop(name, None)
+            if not of_party:
+                self.of.pop(name.party, None)
 
 
 _known = _Known()
@@ -33,14 +44,15 @@ class Name:
     """Of one session, that of a party."""
 
     def __init__(self, party: str) -> None:
-        self._party = party
+        self.party = party
 
     def asked(self, request: lock_pb2.LockHoldRequest) -> None:
         """Before it is sent: adds to what may wait what the party's other sessions are called."""
-        if not self._party or not request.HasField("acquire") or _at_once(request.acquire):
+        if not self.party or not request.HasField("acquire") or _at_once(request.acquire):
             return
         with _known.lock:
-            of_party = _known.of.get(self._party, {})
+            _known.clear()
+            of_party = _known.of.get(self.party, {})
             others = [session for name, session in reversed(of_party.items()) if name is not self]
         # A first request is sent again where the lock has moved.
         del request.acquire.elsewhere[:]
@@ -48,17 +60,18 @@ class Name:
 
     def answered(self, reply: lock_pb2.LockHoldReply) -> None:
         """This has come."""
-        if self._party and reply.HasField("session"):
+        if self.party and reply.HasField("session"):
             with _known.lock:
-                _known.of.setdefault(self._party, {})[self] = reply.session
+                _known.of.setdefault(self.party, {})[self] = reply.session
 
     def over(self) -> None:
-        """The session is."""
-        with _known.lock:
-            of_party = _known.of.get(self._party, {})
-            of_party.pop(self, None)
-            if not of_party:
-                _known.of.pop(self._party, None)
+        """The session is. Waits for nothing: it may come from a collection of garbage, amid anything that is here."""
+        _known.over.append(self)
+        if _known.lock.acquire(blocking=False):
+            try:
+                _known.clear()
+            finally:
+                _known.lock.release()
 
 
 def _at_once(acquire: lock_pb2.LockAcquire) -> bool:

@@ -175,8 +175,10 @@ class Stream:
         except asyncio.CancelledError:
             # The call's own, not this task's.
             code, details = grpc.StatusCode.CANCELLED, "the call was cancelled"
+        finally:
+            # Also where this goes with its loop, that was closed before the call's end.
+            self._called.over()
         self._over = True
-        self._called.over()
         callbacks: list[OnLost] = []
         lost = terms.lost_by(self._name, code, details)
         if not self._ending:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 from ipcd_client.pb.ipcd.v1 import lock_pb2
 from ipcd_client.primitives import lock_names
 from ipcd_client.primitives.lock_names import MOST, Name
+from ipcd_client.primitives.loop_lock_session import Stream
 
 
 def session(number: int) -> lock_pb2.LockSession:
@@ -64,3 +70,33 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(request.acquire.el
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
     assert (done.stdout, done.stderr) == ("0 1\n", "")
+
+
+def test_a_loop_that_is_closed_with_a_session_leaves_none() -> None:
+    """Its task does not see the call's end."""
+
+    class Call:
+        async def write(self, _request: lock_pb2.LockHoldRequest) -> None:
+            pass
+
+        async def __aiter__(self) -> AsyncIterator[lock_pb2.LockHoldReply]:
+            granted = lock_pb2.LockGranted(token=7)
+            yield lock_pb2.LockHoldReply(id=1, granted=granted, session=session(1))
+            await asyncio.get_running_loop().create_future()
+
+    async def acquired() -> Any:
+        stub = SimpleNamespace(Hold=Call)
+        request = lock_pb2.LockHoldRequest(party="p", id=1, acquire=lock_pb2.LockAcquire())
+        stream = Stream(stub, request, "x", lambda: asyncio.sleep(0))
+        assert await stream.first(None) == 7
+        return stream
+
+    loop = asyncio.new_event_loop()
+    # That it goes with a task that has not ended.
+    loop.set_exception_handler(lambda *_: None)
+    stream = loop.run_until_complete(acquired())
+    assert lock_names._known.of
+    loop.close()
+    del loop, stream
+    gc.collect()
+    assert not lock_names._known.of
