@@ -18,6 +18,7 @@ from ipcd.primitives.lock import LockServicer
 from ipcd.primitives.pipe import PipeServicer
 from ipcd.primitives.semaphore import SemaphoreServicer
 from ipcd.primitives.signal import SignalServicer
+from ipcd.state.chase import WAYS
 from ipcd.state.semaphore import MOST
 
 # -- locks --------------------------------------------------------------------------------------------
@@ -44,6 +45,22 @@ def _check_locks(world: World) -> None:
     assert state.waiting.used == sum(len(lock.waits) for lock in state.locks.values())
     assert state.ranges.used == sum(lock.ranges for lock in state.locks.values())
     assert state.sessions.used == len(sessions)
+    assert sorted(state.named) == sorted(session.name for session in sessions)
+    waits = {wait for lock in state.locks.values() for wait in lock.waits}
+    assert all(len(wait.elsewhere) <= limits.LOCK_ELSEWHERE for wait in waits)
+    chaser = servicer._chaser
+    chases = chaser._chases
+    # What is over is let go of when it would be looked at again.
+    assert chases._going.keys() <= chaser._timers.keys()
+    assert all(len(going.ways) <= WAYS for going in chases._going.values())
+    assert len(chases._seen) <= limits.LOCK_CHASES
+    for seen in chases._seen.values():
+        assert len(seen) <= limits.LOCK_CHASE_STEPS
+    assert len(chaser._sending) == chaser._under_way.total() <= limits.LOCK_CHASE_SENT * len(world.links.names())
+
+
+def _chased(world: World, request: peer_pb2.ChaseRequest) -> None:
+    world.broker.on_chase(THERE, request)
 
 
 def _clear_locks(world: World) -> None:
@@ -59,7 +76,10 @@ _LOCKS: Final = Things(
     methods(lock_pb2, "Lock"),
     _check_locks,
     _clear_locks,
+    more=((peer_pb2.ChaseRequest, _chased),),
     small={
+        "LOCK_CHASES": 2,
+        "LOCK_CHASE_STEPS": 2,
         "LOCK_SESSIONS": 10,
         "LOCK_SESSIONS_EACH": OWNS,
         "LOCK_RANGES_PER_LOCK": 8,
@@ -77,6 +97,18 @@ def _acquire(id_: int, start: int = 0, length: int = 0, **more: Any) -> lock_pb2
     return lock_pb2.LockHoldRequest(name="a", id=id_, acquire=lock_pb2.LockAcquire(range=range_, **more))
 
 
+# Names are counted, as chance is: sessions' and chases'. What the other node knows of those here may be right.
+_NAMES: Final = [number.to_bytes(limits.LOCK_NAME, "big") for number in range(1, 6)]
+_THERE: Final = [lock_pb2.LockSession(node=THERE, secret=_NAMES[0]), lock_pb2.LockSession(node=FAR, secret=_NAMES[1])]
+
+
+def _chase(number: int, *sessions: bytes) -> bytes:
+    mark = peer_pb2.ChaseWait(node=HERE, number=number)
+    steps = [peer_pb2.ChaseStep(session=session, last=mark, way=b"way") for session in sessions]
+    chase = peer_pb2.ChaseRequest(origin=mark, chase=_NAMES[number % len(_NAMES)], hops=number, steps=steps)
+    return _LOCKS.step(5, chase.SerializeToString())
+
+
 _LOCK_STEPS: Final = (
     _LOCKS.call("Hold", _acquire(1)),
     _LOCKS.call("Hold", _acquire(1, shared=True), 1),
@@ -87,6 +119,14 @@ _LOCK_STEPS: Final = (
     _LOCKS.say(_acquire(3, shared=True), 1),
     _LOCKS.say(lock_pb2.LockHoldRequest(id=4, release=lock_pb2.LockRange(start=1, length=1))),
     _LOCKS.say(lock_pb2.LockHoldRequest(cancel=2)),
+    _LOCKS.call("Hold", _acquire(1, elsewhere=_THERE), 1),
+    _LOCKS.say(_acquire(5, elsewhere=_THERE)),
+    _chase(2, *_NAMES),
+    # Somebody waits, and is asked about from both sides.
+    _LOCKS.call("Hold", _acquire(1))
+    + _LOCKS.call("Hold", _acquire(1, elsewhere=_THERE), 1)
+    + _chase(3, *_NAMES[:2])
+    + _LOCKS.step(TIME, b"\x01"),
     _LOCKS.call("Look", lock_pb2.LockLookRequest()),
     _LOCKS.call("Remove", lock_pb2.LockRemoveRequest(name="a", force=True)),
     _LOCKS.step(END),
@@ -96,7 +136,7 @@ _LOCK_STEPS: Final = (
 
 @target("lock", _LOCKS.steps(_LOCK_STEPS), words=(*_LOCK_STEPS, b"\x08" + b"\xff" * 9 + b"\x01"), largest=2048)
 def _lock(data: bytes) -> object:
-    """Sessions, ranges, waits, circles, and removals."""
+    """Sessions, ranges, waits, circles, also of another node's locks, and removals."""
     return drive(_LOCKS, data)
 
 

@@ -95,6 +95,9 @@ class Links(NoLinks):
     async def raise_flag(self, node: str, request: peer_pb2.PeerRaiseRequest) -> signal_pb2.Told:
         return signal_pb2.Told(node=node, listeners=1)
 
+    async def chase(self, node: str, request: peer_pb2.ChaseRequest) -> None:
+        await asyncio.sleep(0)
+
 
 @dataclass
 class World:
