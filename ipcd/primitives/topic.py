@@ -179,10 +179,7 @@ class TopicServicer(topic_pb2_grpc.TopicServicer):
         pattern = self._here(request.name)
         who = self._asking(context, request)
         self._keeper.check_who(who, MAKE, KIND, pattern)
-        count = 0
-        for subject, *_ in list(self._board.kept.subjects(pattern)):
-            if self._keeper.may_who(who, MAKE, KIND, subject):
-                count += self._board.kept.forget(subject)
+        count = await self._replays.forget(pattern, who)
         if not request.here:
             count += await self._links.forget(pattern, who.all)
         return topic_pb2.TopicForgetReply(messages=min(count, COUNT_MOST))

@@ -15,7 +15,7 @@ from ipcd_client.primitives.subjects import KIND
 from ipcd_client.primitives.topics import left_out
 
 from ipcd import limits
-from ipcd.primitives.host import READ, Keeper, Who
+from ipcd.primitives.host import MAKE, READ, Keeper, Who
 from ipcd.primitives.topic_links import ASK, Link, Links
 from ipcd.primitives.turns import through
 from ipcd.state import foreign
@@ -59,8 +59,25 @@ class Replays:
             raise
         return replay
 
+    async def forget(self, pattern: str, who: Who) -> int:
+        """Keeps nothing here any more of the subjects of which that is allowed; how many messages these were."""
+        names = await self._let(pattern, partial(self._keeper.may_who, who, MAKE, KIND))
+        count = 0
+
+        def pieces() -> Iterator[None]:
+            nonlocal count
+            since = 0
+            for name in names:
+                count += self._board.kept.forget(name)
+                if count - since >= PIECE:
+                    since = count
+                    yield
+
+        await through(pieces())
+        return count
+
     async def _let(self, pattern: str, may: Callable[[str], bool]) -> list[str]:
-        """Subjects of which something is kept here, and may be told."""
+        """Subjects of which something is kept here, and that are allowed."""
         let: list[str] = []
 
         def pieces() -> Iterator[None]:

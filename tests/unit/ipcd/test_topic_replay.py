@@ -194,3 +194,23 @@ def test_others_go_on_while_what_is_kept_is_gathered() -> None:
         assert {one.subject for one in told} == {f"x.{number}" for number in range(2, 2 * PIECE)}
 
     asyncio.run(main())
+
+
+def test_others_go_on_while_what_is_kept_is_forgotten() -> None:
+    board = Board("a")
+    for number in range(8 * PIECE):
+        board.publish(topic_pb2.TopicPublishRequest(name=f"x.{number % 16}", keep=PIECE), OWNER, 1.0)
+    keeper = mock.Mock(spec=Keeper)
+    keeper.may_who.side_effect = lambda _who, _verb, _kind, subject: subject != "x.1"
+
+    async def main() -> None:
+        forgotten = asyncio.ensure_future(Replays(keeper, board, mock.Mock()).forget("x.*", mock.Mock()))
+        used = set()
+        while not forgotten.done():
+            await asyncio.sleep(0)
+            used.add(board.kept.used)
+        assert len(used) >= 7
+        assert forgotten.result() == 8 * PIECE * 15 // 16
+        assert board.kept.names("x.*") == ["x.1"]
+
+    asyncio.run(main())
