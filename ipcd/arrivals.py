@@ -51,8 +51,10 @@ class Arrivals:
     def arrived(self, token: bytes, sock: Fd, address: str) -> str:
         """A caller has come with a token: hands the connection to the server, which owns `sock` from then on. Why not,
         in words, if it cannot be; the descriptor is still the caller's of this. Empty if all went well."""
-        if self._ways.arrived(token, sock):
-            return ""
+        return "" if self._ways.arrived(token, sock) else self.admitted(token, sock, address)
+
+    def admitted(self, token: bytes, sock: Fd, address: str) -> str:
+        """The same of a caller for whom we have dialed: what we wait for ourselves nobody makes us dial."""
         introduction = self._tokens.redeem(token, self._clock())
         if introduction is None:
             return "bad-token: it was never issued, was used before, or is too old"

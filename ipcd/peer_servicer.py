@@ -59,7 +59,7 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
         link = await peer.linked()
         if link is None:
             raise NotAllowed(f"{peer.remote} asked to be dialed, which only a linked node may")
-        await dial_back(link.address, request, self._broker.arrivals.arrived)
+        await dial_back(link.address, request, self._broker.arrivals.admitted)
         return peer_pb2.ConnectBackReply()
 
     async def Claim(  # noqa: N802

@@ -23,7 +23,7 @@ from ipcd.state.tokens import Tokens
 
 # Asks a node to dial this one: its name, and with what.
 ConnectBack = Callable[[str, peer_pb2.ConnectBackRequest], Awaitable[None]]
-# Hands a connection that came with a token to its server; why not, if it cannot be. (Arrivals.arrived)
+# Hands a connection that came with a token to its server; why not, if it cannot be. (Arrivals.admitted)
 Arrived = Callable[[bytes, Fd, str], str]
 
 # Seconds to make a connection in one of the ways: within these, TCP once sends again what was lost.

@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ipcd_client.errors import NodeError, WireError
@@ -16,8 +18,11 @@ from ipcd_client.pb.ipcd.v1 import node_pb2, peer_pb2
 from ipcd_client.wire.fds import Fd
 
 from ipcd import limits, ways
+from ipcd.broker import Broker
 from ipcd.listener import TcpDoor, address_of, listen_tcp
 from ipcd.log import Log
+from ipcd.peer_servicer import PeerServicer
+from ipcd.state.catalog import Catalog
 from ipcd.state.reach import NODE, REVERSE, Reach
 
 LONG = 20.0  # seconds: far more than anything here takes
@@ -182,6 +187,28 @@ def test_a_node_does_not_dial_for_everybody(address: str, token: bytes, error: t
         request = peer_pb2.ConnectBackRequest(introduction=INTRODUCTION, token=token)
         with pytest.raises(error):
             await ways.dial_back(address, request, lambda *_: pytest.fail("nobody has come"))
+
+    run(story)
+
+
+def test_who_is_to_dial_us_does_not_make_us_dial_instead() -> None:
+    """The connection would be closed again before the caller has it."""
+
+    async def story(world: World) -> None:
+        broker = Broker("a", Catalog("a"), Log("a"), asyncio.get_running_loop().time)
+        peer: Any = SimpleNamespace(link=SimpleNamespace(node="b", address=world.address))
+        peer.linked = lambda: asyncio.sleep(0, peer.link)
+        links: Any = None
+        context: Any = SimpleNamespace(peer_identity=peer)
+        reply = node_pb2.OpenReply(address="127.0.0.1:1", token=INTRODUCTION)
+        reply.choice.server.process.node = "b"
+
+        async def connect_back(_node: str, request: peer_pb2.ConnectBackRequest) -> None:
+            swapped = peer_pb2.ConnectBackRequest(introduction=request.token, token=request.token)
+            await PeerServicer(links, broker).ConnectBack(swapped, context)
+
+        with pytest.raises(NodeError, match="bad-token"):
+            await broker.ways.make(world.reach, reply, connect_back)
 
     run(story)
 
