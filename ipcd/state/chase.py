@@ -79,9 +79,9 @@ class _At(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Going:
-    """The last chase that began with a wait, and the ways by which it and those before have come back."""
+    """The last chase that began with a wait, until it has come back; and the ways by which it and those before have."""
 
-    id: bytes = b""
+    id: bytes | None = None
     ways: set[bytes] = field(default_factory=set)
 
 
@@ -153,7 +153,7 @@ class Chases:
         if way in going.ways:
             return Result(failed=wait)
         going.ways.add(way)
-        going.id = b""
+        going.id = None
         return Result(again=wait if len(going.ways) < WAYS else None)
 
     def _seen_by(self, chase: Chase) -> set[int]:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ipcd_client.primitives.errors import Deadlock
 
 from ipcd.state import quota
-from ipcd.state.chase import Chase, Chases, Mark, Result, Step
+from ipcd.state.chase import WAYS, Chase, Chases, Mark, Result, Step
 from ipcd.state.lock import Action, Granted, Locks
 from ipcd.state.lock_parts import Session, Wait
 
@@ -272,6 +272,27 @@ def test_a_part_that_comes_twice_is_no_second_chase() -> None:
     world.deliver(0)
     assert world.in_circle == {wait: True}
     world.under_way = [again]
+    world.deliver(0)
+    assert not world.failed
+
+
+def test_no_chase_comes_back_where_none_goes_on() -> None:
+    """Nor one that is called nothing."""
+    world = World()
+    for party, home in enumerate("ba"):
+        world.acquire(party, (home, "x"), shared=False, began=0)
+    world.acquire(1, ("b", "x"), shared=False, began=0)
+    world.acquire(0, ("a", "x"), shared=False, began=9)
+    for number in range(WAYS):
+        if number:
+            # What is remembered of the ways before is of no use any more.
+            world.give_up(1)
+            world.acquire(1, ("b", "x"), shared=False, began=0)
+        world.begin(0)
+        world.deliver(0)
+        came = world.under_way[:1]
+        world.deliver(0)
+        world.under_way = [(home, chase._replace(id=b"")) for home, chase in came]
     world.deliver(0)
     assert not world.failed
 
