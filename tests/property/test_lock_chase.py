@@ -288,6 +288,7 @@ def test_no_chase_comes_back_where_none_goes_on() -> None:
             # What is remembered of the ways before is of no use any more.
             world.give_up(1)
             world.acquire(1, ("b", "x"), shared=False, began=0)
+        world.under_way.clear()
         world.begin(0)
         world.deliver(0)
         came = world.under_way[:1]
