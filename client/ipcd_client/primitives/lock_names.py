@@ -10,8 +10,10 @@ from typing import Final
 
 from ipcd_client.pb.ipcd.v1 import lock_pb2
 
-# As many as a home takes of one acquisition.
+# As many as a home takes of one acquisition; characters of a node's name, and bytes of a session's.
 MOST: Final = 64
+_NODE: Final = 255
+_SECRET: Final = 16
 
 
 class _Known:
@@ -60,9 +62,14 @@ class Name:
 
     def answered(self, reply: lock_pb2.LockHoldReply) -> None:
         """This has come."""
-        if self.party and reply.HasField("session"):
+        if not self.party or not reply.HasField("session"):
+            return
+        # A message of its own: as a part of the reply it would keep all that came with that.
+        session = lock_pb2.LockSession(node=reply.session.node, secret=reply.session.secret)
+        # Other homes would refuse the acquisition that says anything else.
+        if len(session.node) <= _NODE and len(session.secret) == _SECRET:
             with _known.lock:
-                _known.of.setdefault(self.party, {})[self] = reply.session
+                _known.of.setdefault(self.party, {})[self] = session
 
     def over(self) -> None:
         """The session is. Waits for nothing: it may come from a collection of garbage, amid anything that is here."""

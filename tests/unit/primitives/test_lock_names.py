@@ -54,6 +54,19 @@ def test_of_the_others_of_the_same_party() -> None:
     assert not lock_names._known.of
 
 
+def test_what_no_home_would_take_is_not_said() -> None:
+    """Whatever another home calls its session: this one would refuse all that the party acquires."""
+    names = [opened("p", 1)]
+    for node, secret in (("a" * 256, bytes(16)), ("a", b"short"), ("a", bytes(17)), ("a", b"")):
+        names.append(Name("p"))
+        names[-1].answered(lock_pb2.LockHoldReply(id=1, session=lock_pb2.LockSession(node=node, secret=secret)))
+    try:
+        assert said(names[-1]) == [session(1)]
+    finally:
+        for name in names:
+            name.over()
+
+
 def test_a_child_has_none_of_its_parents() -> None:
     """In a program without threads."""
     program = """
