@@ -16,6 +16,8 @@ Name = Callable[[str], bool]
 # Whether an identity fits, cut at its slashes by `cut`.
 Who = Callable[[Sequence[str]], bool]
 
+# Of named things: what stands before the colon of a name, where there is one.
+KINDS: Final = ("command", "lock", "pipe", "queue", "semaphore", "signal", "topic", "value")
 ANY: Final = "*"
 ANY_SEGMENTS: Final = "**"
 # What `cut` leaves before the path: the cluster.
@@ -32,12 +34,17 @@ def name(pattern: str) -> Name:
     """Of names: `*` stands for any characters; case matters.
 
     Raises:
-        BadPattern: it is empty, or has what no name has.
+        BadPattern: it is empty, or has what no name has, or is of a kind that there is not.
     """
     if not pattern:
         raise BadPattern("it is empty")
     if not pattern.isprintable() or any(c in pattern for c in " /"):
         raise BadPattern("it has a space, a slash or an unprintable character, which no name has")
+    kind, colon, thing = pattern.partition(":")
+    if colon and ANY not in kind and kind not in KINDS:
+        raise BadPattern(f"there is no kind {kind!r} of named things; there are {', '.join(KINDS)}")
+    if colon and "@" in thing:
+        raise BadPattern("it says where the thing is: a rule holds for the name, on the node that it is a rule of")
     return _glob(pattern)
 
 

@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ipcd_client.access import patterns
 from ipcd_client.access.patterns import BadPattern
+from ipcd_client.primitives import flags, lock_terms, offer, pipe_parts, semaphore_terms, subjects, values
+
+from ipcd.primitives import queue_boxes
 
 
 def glob(pattern: str, text: str) -> bool:
@@ -119,6 +122,29 @@ def test_identities_that_there_cannot_be(pattern: str, words: str) -> None:
 def test_names_that_there_cannot_be(pattern: str) -> None:
     with pytest.raises(BadPattern, match=r"empty|a space, a slash"):
         patterns.name(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("sem:x", "there is no kind 'sem' of named things; there are command, .*semaphore"),
+        ("Lock:x", "no kind 'Lock'"),
+        (":x", "no kind ''"),
+        ("command:wc@b", "where the thing is"),
+    ],
+)
+def test_things_that_there_cannot_be(pattern: str, words: str) -> None:
+    """A rule of theirs would never hold, and one that denies would seem to."""
+    with pytest.raises(BadPattern, match=words):
+        patterns.name(pattern)
+
+
+def test_all_kinds_of_things_are_known() -> None:
+    modules = (flags, lock_terms, offer, pipe_parts, queue_boxes, semaphore_terms, subjects, values)
+    assert sorted(module.KIND for module in modules) == list(patterns.KINDS)
+    for kind in patterns.KINDS:
+        assert patterns.name(f"{kind}:a.*")(f"{kind}:a.b")
+    assert patterns.name("*:x")("lock:x")
 
 
 class Steps:
