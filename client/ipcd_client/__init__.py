@@ -19,6 +19,7 @@ from ipcd_client.facade.channel import Channel
 from ipcd_client.facade.server import Server
 
 if TYPE_CHECKING:
+    from ipcd_client import aio as aio
     from ipcd_client.primitives.command import command as command
     from ipcd_client.primitives.lock import lock as lock
     from ipcd_client.primitives.pipe import pipe as pipe
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ipcd_client.primitives.value import value as value
     from ipcd_client.primitives.watch_exit import watch_exit as watch_exit
 
-# Each is loaded when it is first used: programs that only call services are spared it.
+# Each is loaded when it is first used, and so is `aio`: programs that only call services are spared it.
 _PRIMITIVES: Final[frozenset[str]] = frozenset(
     {
         "command",
@@ -54,6 +55,8 @@ __all__ = ["Channel", "Server", "__version__", "channel", "server"]
 def __getattr__(name: str) -> Any:
     if name in _PRIMITIVES:
         return getattr(importlib.import_module(f"{__name__}.primitives.{name}"), name)
+    if name == "aio":
+        return importlib.import_module(f"{__name__}.aio")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -362,3 +362,9 @@ def test_the_nodes_own_api(world: Processes) -> None:
             assert reply.node == "a"
 
     run(main)
+
+
+def test_one_import_is_enough() -> None:
+    """Of `aio`, too, which is loaded when it is first used."""
+    code = "import sys, ipcd_client; assert 'ipcd_client.aio' not in sys.modules; ipcd_client.aio.channel"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=LONG)
