@@ -333,6 +333,25 @@ def test_a_channel_is_collected_while_a_lock_is_held(world: Processes, where: st
     eventually(lambda: not attachment._users and connection.error is not None, "it is closed")
 
 
+def test_a_channel_is_closed_after_an_interrupt(world: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's handler may raise anywhere, also where a thread is being started."""
+    world.daemon("a")
+    world.server("a", "one")
+    channel = ipcd_client.channel(node=world.socket("a"))
+    assert echo(channel) == b"x"
+    router: Any = channel.router
+    router._seen, router._look_at = -1, 0.0
+
+    def interrupted(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            router._look()
+    channel.close()
+
+
 EXIT = """
 import sys, threading
 import ipcd_client

@@ -157,8 +157,10 @@ class Router:
                 if self._closed or (self._refreshing is not None and self._refreshing.is_alive()):
                     return
                 # A thread of its own: a daemon that hangs delays no call that has its connection.
-                self._refreshing = threading.Thread(target=self._refresh, name="ipcd-routes", daemon=True)
-                self._refreshing.start()
+                refreshing = threading.Thread(target=self._refresh, name="ipcd-routes", daemon=True)
+                # A signal's handler may raise while it starts: who closes then has nothing to wait for.
+                refreshing.start()
+                self._refreshing = refreshing
 
     def _refresh(self) -> None:
         version = self._attachment.version()
