@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import grpc
 import ipcd_client
@@ -94,6 +96,15 @@ def test_nobody_offers_it(face: Face, road: Road) -> None:
     with pytest.raises(CallFailed, match="no server 'nothing'") as caught:
         face.run(f"nothing@{road.home.node}")
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("command", ["grep foo", b"grep", [5], ["grep", None], []])
+def test_what_is_no_program(command: Any) -> None:
+    """Told at once, and not by the first run."""
+    with pytest.raises(BadRequest, match="a command"):
+        ipcd_client.command("x").serve(command)
+    with pytest.raises(BadRequest, match="a command"):
+        asyncio.run(ipcd_client.aio.command("x").serve(command))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "@b", "a@", "x" * 129])

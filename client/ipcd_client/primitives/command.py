@@ -20,7 +20,7 @@ from ipcd_client.primitives.command_popen import Popen
 from ipcd_client.primitives.command_server import CommandServer
 from ipcd_client.primitives.command_state import started_by
 from ipcd_client.primitives.errors import from_status
-from ipcd_client.primitives.offer import Offer
+from ipcd_client.primitives.offer import Offer, program
 from ipcd_client.primitives.place import OPTIONS
 from ipcd_client.primitives.waiting import deadline_of
 
@@ -181,7 +181,7 @@ class Command:
             BadRequest: something of it makes no sense.
             IpcdError: there is no daemon, or it refused.
         """
-        server = CommandServer(Offer(self.name, tuple(command), **keywords), self._node)
+        server = CommandServer(Offer(self.name, program(command), **keywords), self._node)
         server.start()
         return server
 

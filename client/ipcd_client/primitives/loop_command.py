@@ -20,7 +20,7 @@ from ipcd_client.primitives.command_server import LoopCommandServer
 from ipcd_client.primitives.command_state import started_by
 from ipcd_client.primitives.errors import from_status
 from ipcd_client.primitives.loop_command_process import Process
-from ipcd_client.primitives.offer import Offer
+from ipcd_client.primitives.offer import Offer, program
 from ipcd_client.primitives.place import OPTIONS
 from ipcd_client.primitives.waiting import deadline_of, unanswered
 
@@ -115,7 +115,7 @@ class LoopCommand:
 
     async def serve(self, command: Sequence[str], **keywords: Any) -> LoopCommandServer:
         """As `command.Command.serve`."""
-        server = LoopCommandServer(Offer(self.name, tuple(command), **keywords), self._node)
+        server = LoopCommandServer(Offer(self.name, program(command), **keywords), self._node)
         await server.start()
         return server
 

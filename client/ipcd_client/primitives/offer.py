@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final
@@ -20,6 +20,17 @@ MOST: Final = 16
 WAITING: Final = 128
 # Seconds between SIGTERM and SIGKILL, and for what a command has started and left behind.
 GRACE: Final = 5.0
+
+
+def program(command: Sequence[str]) -> tuple[str, ...]:
+    """The program and its arguments, of an Offer.
+
+    Raises:
+        BadRequest: it is one text, or not all of it is text.
+    """
+    if isinstance(command, str | bytes) or not all(isinstance(part, str) for part in command):
+        raise BadRequest("a command is a list of texts: there is no shell that would take one apart")
+    return tuple(command)
 
 
 @dataclass(frozen=True, slots=True)
