@@ -134,7 +134,8 @@ class Chaser:
             self._begin(result.again)
         if result.failed is not None:
             wait = result.failed
-            text = f"to wait for the lock {wait.session.lock.name!r} is to wait for oneself, over locks of other nodes"
+            at = f"{wait.session.lock.name!r} on node {self._keeper.node}"
+            text = f"to wait for the lock {at} is to wait for oneself, over locks of other nodes"
             self._keeper.log.debug("circle of waits", lock=wait.session.lock.name, who=wait.session.about)
             self._give_up(wait.session, wait.id, Deadlock(text))
 

@@ -118,9 +118,9 @@ def test_as_many_run_as_may(face: Face, road: Road, offer: Offers) -> None:
     name = offer("one", "cat", most=1, waiting=1)
     with ipcd_client.command(name, **road.keywords) as command:
         first = command.popen(stdin=PIPE)
-        with pytest.raises(Full, match="no more than 1"):
+        with pytest.raises(Full, match="1 run already, of at most 1"):
             face.run(name)
-        with pytest.raises(TimedOut, match=r"after 0\.05 s"):
+        with pytest.raises(TimedOut, match=r"no place within 0\.05 s"):
             face.run(name, wait=0.05)
         waiting = threading.Thread(target=face.run, args=[name], kwargs={"wait": None})
         waiting.start()

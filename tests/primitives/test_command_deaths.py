@@ -92,7 +92,7 @@ def test_what_outlives_its_caller_keeps_its_place_and_its_time(road: Road, stack
         caller.kill()
         caller.wait(LONG)
     with ipcd_client.command(name, **road.keywords) as command:
-        with pytest.raises(Full, match="no more than 1"):
+        with pytest.raises(Full, match="1 run already, of at most 1"):
             command.popen()
         assert alive(pid)
         gone(pid)

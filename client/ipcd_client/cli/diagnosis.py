@@ -168,6 +168,8 @@ def nodes(found: Sequence[node_pb2.NodeInfo], states: Sequence[str]) -> list[Fin
         else:
             why = f": {info.error}" if info.error else ""
             advice = "is it running, and its port open from here (firewall, --advertise)?"
+            if "closed the connection" in why:
+                advice = "its log says why; if it has a certificate, this node needs one too: see ipcctl cert --help"
             findings.append(Finding("nodes", "warn", f"{name} is {state}{why}", advice))
         if info.version and info.version != own:
             advice = "end the upgrade: restart the older one"

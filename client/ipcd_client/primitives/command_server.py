@@ -33,6 +33,7 @@ class Places:
 
     def __init__(self, offer: Offer) -> None:
         self.running = 0
+        self._name = offer.name
         self._most = offer.most
         self._waiting_most = offer.waiting
         self._queue: deque[asyncio.Future[None]] = deque()
@@ -41,6 +42,9 @@ class Places:
     def waiting(self) -> int:
         """Callers that do."""
         return len(self._queue)
+
+    def _busy(self) -> str:
+        return f"of the command {self._name} {self.running} run already, of at most {self._most}"
 
     async def take(self, wait: float | None) -> None:
         """Takes a place within `wait` seconds; None: however long it takes.
@@ -53,9 +57,9 @@ class Places:
             self.running += 1
             return
         if wait == 0:
-            raise Full(f"{self.running} run, and no more than {self._most} may")
+            raise Full(f"{self._busy()}; wait for a place (--wait), or come again later")
         if len(self._queue) >= self._waiting_most:
-            raise Full(f"{self.running} run, and {len(self._queue)} callers wait for their turn")
+            raise Full(f"{self._busy()}, and {len(self._queue)} callers wait for their turn")
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(place)
         try:
@@ -63,9 +67,7 @@ class Places:
                 await place
         except TimeoutError:
             if not _given(place):
-                raise TimedOut(
-                    f"after {wait:g} s still {self.running} run, and no more than {self._most} may"
-                ) from None
+                raise TimedOut(f"no place within {wait:g} s: {self._busy()}") from None
         except asyncio.CancelledError:
             if _given(place):
                 self.give()
