@@ -196,11 +196,14 @@ def run(
     The exit code is the command's, and 128 and the signal's number where one has killed it, as in a shell. Signals
     that this program gets are passed on; after a third interrupt the run is ended.
 
+    Options, also -s, -o and --timeout, stand before NAME: all that follows it is for the command. The offerer says
+    which arguments may be added; where it says '*', none that begins with a dash.
+
     \b
     Examples:
       ipcctl command run wc < file
       ipcctl command run grep@b -- -i error < /var/log/syslog | head
-      ipcctl command run build --wait 60 --env TARGET=release-1
+      ipcctl command run --wait 60 --env TARGET=release-1 build
     """
     import subprocess
 

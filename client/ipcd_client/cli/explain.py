@@ -49,13 +49,17 @@ def explain(session: Session, service: str, pins: Pins, caller: str) -> None:
     no server to open it to, 4 if there is one but it cannot be reached.
 
     With --as nothing is opened: it says where the calls of somebody else would go, and which rule of this node keeps
-    them from a server. What another node's rules say is known there alone. Exit code 1 if they would go nowhere.
+    them from a server. What another node's rules say is known there alone: ask there. Exit code 1 if they would go
+    nowhere.
+
+    A command is a server of ipcd.v1.Command, chosen by --server.
 
     \b
     Examples:
       ipcctl explain lab.v1.Lab
       ipcctl explain lab.v1.Lab --node b --transport tcp
       ipcctl explain lab.v1.Lab --as uid:1001
+      ipcctl explain ipcd.v1.Command --server wc --as uid:1001
       ipcctl explain lab.v1.Lab -o json | jq -r .transport
     """
     service, _ = split_path(service)

@@ -81,10 +81,12 @@ def run(
 
     IPCD_LOCK_TOKEN in COMMAND's environment is the fencing token. If the lock is lost,
     because the daemon that keeps it has ended or cannot be reached, or somebody has removed it, COMMAND is ended; so it
-    is if this process is killed.
+    is if this process is killed. TERM and HUP are passed on to it, INT is not.
+
+    Where COMMAND is, or starts, another `lock run`, deadlocks of such programs are not found: use --wait.
 
     Exit code: COMMAND's, or 128 and the number of the signal that ended it; 126 or 127 if it cannot be run; 1 if the
-    lock was not to be had within --wait.
+    lock was not to be had within --wait; 4 if it was refused, or cannot be reached.
 
     \b
     Examples:

@@ -98,7 +98,7 @@ def _type(function: F) -> F:
 )
 @click.option("--deliveries", metavar="N", type=click.IntRange(min=1), default=None, help="How often it is tried.")
 @click.option("--dead-letters", metavar="NAME", default="", help="Where it goes then: a queue, made with this one.")
-@click.option("--durable", is_flag=True, help="Keep it on the node's disk.")
+@click.option("--durable", is_flag=True, help="Keep it on the node's disk, in its --state-dir.")
 @click.option("--exclusive", is_flag=True, help="Exit with 1 if there is one already.")
 @common
 @pass_session

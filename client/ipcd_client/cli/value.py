@@ -49,7 +49,8 @@ _from = click.option(
     "--file",
     type=click.File("rb"),
     metavar="FILE",
-    help="Take the bytes from a file, or with - from standard input, which is what is taken without DATA too.",
+    help="Take the bytes from a file, or with - from standard input, which is what is taken without DATA too, also if "
+    "it is empty.",
 )
 _ttl = click.option(
     "--ttl", metavar="SECONDS", type=Seconds(), default=None, help="It ends by itself after this time. [default: never]"
@@ -123,6 +124,8 @@ def get(session: Session, name: str, info: bool, wait: float | None) -> int:
 @pass_session
 def set_(session: Session, name: str, data: str | None, file: BinaryIO | None, ttl: float | None, hold: bool) -> int:
     """Make a value DATA, or the bytes of a file; print its new version.
+
+    Without DATA and --file it is standard input, also where that is empty: the value then has no bytes.
 
     \b
     Examples:
