@@ -16,8 +16,8 @@ Name = Callable[[str], bool]
 # Whether an identity fits, cut at its slashes by `cut`.
 Who = Callable[[Sequence[str]], bool]
 
-# Of named things: what stands before the colon of a name, where there is one.
-KINDS: Final = ("command", "lock", "pipe", "queue", "semaphore", "signal", "topic", "value")
+# Of named things, and of the ends of processes: what stands before the colon of a name, where there is one.
+KINDS: Final = ("command", "exit", "lock", "pipe", "queue", "semaphore", "signal", "topic", "value")
 ANY: Final = "*"
 ANY_SEGMENTS: Final = "**"
 # What `cut` leaves before the path: the cluster.
@@ -43,7 +43,7 @@ def name(pattern: str) -> Name:
     kind, colon, thing = pattern.partition(":")
     if colon and ANY not in kind and kind not in KINDS:
         raise BadPattern(f"there is no kind {kind!r} of named things; there are {', '.join(KINDS)}")
-    if colon and "@" in thing:
+    if colon and "@" in thing and kind != "exit":
         raise BadPattern("it says where the thing is: a rule holds for the name, on the node that it is a rule of")
     return _glob(pattern)
 

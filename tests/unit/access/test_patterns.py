@@ -14,6 +14,7 @@ from ipcd_client.access.patterns import BadPattern
 from ipcd_client.primitives import flags, lock_terms, offer, pipe_parts, semaphore_terms, subjects, values
 
 from ipcd.primitives import queue_boxes
+from ipcd.state.primitives import EXIT
 
 
 def glob(pattern: str, text: str) -> bool:
@@ -141,7 +142,7 @@ def test_things_that_there_cannot_be(pattern: str, words: str) -> None:
 
 def test_all_kinds_of_things_are_known() -> None:
     modules = (flags, lock_terms, offer, pipe_parts, queue_boxes, semaphore_terms, subjects, values)
-    assert sorted(module.KIND for module in modules) == list(patterns.KINDS)
+    assert sorted([EXIT, *(module.KIND for module in modules)]) == list(patterns.KINDS)
     for kind in patterns.KINDS:
         assert patterns.name(f"{kind}:a.*")(f"{kind}:a.b")
     assert patterns.name("*:x")("lock:x")
