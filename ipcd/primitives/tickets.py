@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from ipcd.state.quota import Owner
 
 _BYTES: Final = 16
 _BLOCK: Final = 512  # of stat(2)
+# The kernel refuses to seal pages that it is moving or writing out itself at that moment: how often it is asked again,
+# and seconds between.
+_SEALS: Final = 5
+_BREATH: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -59,7 +64,7 @@ class Tickets:
         self._allotted[ticket] = _Allotted(content, end)
         return ticket, copy
 
-    def redeem(self, ticket: bytes, owner: Owner, size: int) -> Content:
+    async def redeem(self, ticket: bytes, owner: Owner, size: int) -> Content:
         """What has been written, sealed; it is the caller's of this.
 
         Raises:
@@ -74,7 +79,7 @@ class Tickets:
         content = allotted.content
         assert content.memory is not None
         try:
-            sealed.seal(content.memory)
+            await _sealed(content.memory)
             # Who reads what was never written would need memory then, and there may be none.
             if os.fstat(content.memory.fileno()).st_blocks * _BLOCK < size:
                 raise BadRequest("the memory of the value was not written whole")
@@ -97,3 +102,19 @@ class Tickets:
         """None is."""
         for ticket in list(self._allotted):
             self.forget(ticket)
+
+
+async def _sealed(memory: Fd) -> None:
+    """Raises:
+    OSError: somebody has it mapped to write to it, or its pages are in use for long.
+    """
+    for _ in range(_SEALS):
+        try:
+            sealed.seal(memory)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        else:
+            return
+        await asyncio.sleep(_BREATH)
+    sealed.seal(memory)

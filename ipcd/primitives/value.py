@@ -143,7 +143,7 @@ class ValueServicer(value_pb2_grpc.ValueServicer):
         if request.ticket:
             try:
                 self._may_set(context, request, request.size)
-                content = self._tickets.redeem(request.ticket, owner, request.size)
+                content = await self._tickets.redeem(request.ticket, owner, request.size)
             finally:
                 self._tickets.forget(request.ticket)
         else:
