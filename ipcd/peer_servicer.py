@@ -10,6 +10,7 @@ from ipcd_client.pb.ipcd.v1 import peer_pb2, peer_pb2_grpc, signal_pb2
 
 from ipcd.broker import Broker
 from ipcd.peer import Peer, Served, Talk
+from ipcd.state.members import Link
 from ipcd.ways import dial_back
 
 
@@ -55,10 +56,7 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
         self, request: peer_pb2.ConnectBackRequest, context: ServicerContext
     ) -> peer_pb2.ConnectBackReply:
         """Dials the linked node, at no other address than its own, for a caller there that was introduced before."""
-        peer: Peer = context.peer_identity
-        link = await peer.linked()
-        if link is None:
-            raise NotAllowed(f"{peer.remote} asked to be dialed, which only a linked node may")
+        link = await _linked(context, "asked to be dialed")
         await dial_back(link.address, request, self._broker.arrivals.admitted)
         return peer_pb2.ConnectBackReply()
 
@@ -66,29 +64,33 @@ class PeerServicer(peer_pb2_grpc.PeerServicer):
         self, request: peer_pb2.ClaimRequest, context: ServicerContext
     ) -> peer_pb2.ClaimReply:
         """The linked node wants to make a named thing."""
-        peer: Peer = context.peer_identity
-        link = await peer.linked()
-        if link is None:
-            raise NotAllowed(f"{peer.remote} claimed a name, which only a linked node may")
+        link = await _linked(context, "claimed a name")
         return peer_pb2.ClaimReply(holder=self._broker.on_claim(link.node, request))
 
     async def Raise(  # noqa: N802
         self, request: peer_pb2.PeerRaiseRequest, context: ServicerContext
     ) -> signal_pb2.Told:
         """A process of the linked node raises a flag."""
-        peer: Peer = context.peer_identity
-        link = await peer.linked()
-        if link is None:
-            raise NotAllowed(f"{peer.remote} raised a flag, which only a linked node may")
+        link = await _linked(context, "raised a flag")
         return self._broker.on_raise(link.node, request)
 
     async def Chase(  # noqa: N802
         self, request: peer_pb2.ChaseRequest, context: ServicerContext
     ) -> peer_pb2.ChaseReply:
         """Somebody of the linked node may be in a circle of waits for locks."""
-        peer: Peer = context.peer_identity
-        link = await peer.linked()
-        if link is None:
-            raise NotAllowed(f"{peer.remote} asked who waits for locks, which only a linked node may")
+        link = await _linked(context, "asked who waits for locks")
         self._broker.on_chase(link.node, request)
         return peer_pb2.ChaseReply()
+
+
+async def _linked(context: ServicerContext, what: str) -> Link:
+    """The link with the node that asks. `what`: that it did, for the error.
+
+    Raises:
+        NotAllowed: there is none.
+    """
+    peer: Peer = context.peer_identity
+    link = await peer.linked()
+    if link is None:
+        raise NotAllowed(f"{peer.remote} {what}, which only a linked node may")
+    return link
